@@ -1,0 +1,36 @@
+"""Strict settings for every test, and the way to the reference recordings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+settings.register_profile("house", deadline=None, derandomize=True)
+settings.load_profile("house")
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("YOLOV7_JAX_SHARED") or ROOT.parent / "shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.is_dir():
+        return
+    skip = pytest.mark.skip(reason="the reference recordings are not here: set YOLOV7_JAX_SHARED to their folder")
+    for item in items:
+        if item.get_closest_marker("shared"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference recordings; tests that use it carry the marker `shared`."""
+    return SHARED

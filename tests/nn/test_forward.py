@@ -1,0 +1,118 @@
+"""Raw outputs and decoded predictions against the recordings of the reference implementations."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolov7_jax.convert.torch_names import from_torch_state, to_torch_state
+from yolov7_jax.graph.parse import parse
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.nn.network import Network
+from yolov7_jax.ops.decode import decode, make_grid
+
+MODELS = {
+    "yolov7-tiny.train": lambda shared: zoo("yolov7-tiny"),
+    "yolov7-tiny.deploy": lambda shared: parse(shared / "peer_configs/yolov7/deploy/yolov7-tiny.yaml"),
+    "yolov7.train": lambda shared: zoo("yolov7"),
+    "yolov7.deploy": lambda shared: parse(shared / "peer_configs/yolov7/deploy/yolov7.yaml"),
+    "yolov5n": lambda shared: zoo("yolov5n"),
+    "yolov5s-LeakyReLU": lambda shared: parse(shared / "peer_configs/yolov5/yolov5s-LeakyReLU.yaml"),
+}
+
+
+class Golden:
+    def __init__(self, shared: Path, model: str) -> None:
+        folder = shared / "goldens" / "forward"
+        spec = importlib.util.spec_from_file_location("recipe", shared / "goldens" / "recipe.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.recipe: ModuleType = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.recipe)
+        self.facts: dict[str, Any] = json.loads((folder / f"{model}.json").read_text())
+        self.arrays = dict(np.load(folder / f"{model}.npz"))
+        self.graph: Graph = MODELS[model](shared)
+
+    def state(self) -> dict[str, np.ndarray]:
+        state = {}
+        for name, shape in self.facts["state"]:
+            filled = self.recipe.fill(name, tuple(shape))
+            recorded = self.arrays.get(f"bn/{name}", np.zeros(shape))
+            state[name] = recorded if filled is None else filled
+        return state
+
+    def image(self) -> np.ndarray:
+        _, h, w, _ = self.facts["input"]
+        return self.recipe.image(h, w)[:1]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
+    return Golden(shared, request.param)
+
+
+def levels(graph: Graph, rows: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+    """[1, N, 5 + C] as the recordings have it: one (1, A, H, W, 5 + C) a level."""
+    grid = make_grid(graph.anchors, graph.strides, size)
+    out = []
+    for level, stride in zip(grid.levels, graph.strides, strict=True):
+        h, w = size[0] // stride, size[1] // stride
+        out.append(rows[:, level].reshape(1, h, w, -1, rows.shape[-1]).transpose(0, 3, 1, 2, 4))
+    return out
+
+
+def run(golden: Golden, dtype: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    variables = from_torch_state(golden.graph, golden.state())
+    image = golden.image().astype(dtype)
+    network = Network(golden.graph, dtype)
+    grid = make_grid(golden.graph.anchors, golden.graph.strides, image.shape[1:3])
+    raw = jax.jit(lambda v, x: network.apply(v, x).lead)(variables, image)
+    decoded = levels(golden.graph, np.asarray(decode(raw, grid)), image.shape[1:3])
+    flat = np.concatenate([level.reshape(1, -1, level.shape[-1]) for level in decoded], axis=1)
+    return levels(golden.graph, np.asarray(raw), image.shape[1:3]), flat
+
+
+@pytest.mark.shared
+def test_float64_heads_and_decoded_predictions_equal_the_reference(golden: Golden) -> None:
+    with jax.enable_x64(True):
+        heads, decoded = run(golden, jnp.float64)
+    # Both sides compute in float64 from the same float32 weights; recordings are float32, so 1e-6 is what is left.
+    for i, head in enumerate(heads):
+        expected = golden.arrays[f"head{i}"]
+        assert np.abs(head - expected).max() <= 1e-6 * np.abs(expected).max()
+    expected = golden.arrays["decoded"]
+    assert np.abs(decoded - expected).max() <= 1e-6 * np.abs(expected).max()
+    assert np.abs(decoded[..., 4:] - expected[..., 4:]).max() <= 1e-6
+
+
+@pytest.mark.shared
+def test_float32_scores_are_as_near_as_the_reference_itself(golden: Golden) -> None:
+    _, decoded = run(golden, jnp.float32)
+    # Ten times what the reference loses in float32, at least 1e-4: the unit that its README names.
+    tolerance = max(10 * golden.facts["float32_error_of_decoded_scores"], 1e-4)
+    assert np.abs(decoded[..., 4:] - golden.arrays["decoded"][..., 4:]).max() <= tolerance
+
+
+@pytest.mark.shared
+def test_parameters_and_anchors_equal_the_reference(golden: Golden) -> None:
+    variables = from_torch_state(golden.graph, golden.state())
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == golden.facts["parameters"]
+    assert np.array_equal(golden.graph.anchors, golden.facts["anchors_pixels"])
+    assert list(golden.graph.strides) == golden.facts["strides"]
+
+
+@pytest.mark.shared
+def test_state_dict_has_the_names_shapes_and_values_of_the_reference(golden: Golden) -> None:
+    state = golden.state()
+    ours = to_torch_state(golden.graph, from_torch_state(golden.graph, state))
+    assert {name: list(array.shape) for name, array in ours.items()} == dict(golden.facts["state"])
+    for name, array in state.items():
+        if golden.recipe.fill(name, array.shape) is not None:
+            assert np.array_equal(ours[name], array)

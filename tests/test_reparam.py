@@ -1,0 +1,119 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolov7_jax.errors import WeightsError
+from yolov7_jax.graph.builder import Builder
+from yolov7_jax.graph.spec import IMAGE, Graph
+from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.nn.network import Network, abstract_variables
+from yolov7_jax.reparam import difference, fold, reparam
+
+
+def trained(graph: Graph, seed: int = 0) -> dict[str, Any]:
+    """Weights as training leaves them: statistics, scales and implicit vectors all away from their start."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        kind = path[-1].key
+        if kind == "kernel":
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+        low, high = {"scale": (0.5, 1.5), "var": (0.2, 3.0)}.get(kind, (-0.5, 0.5))
+        return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_variables(graph))
+
+
+def rep_network(*, groups: int, channels: int, stride: int, identity: bool) -> Graph:
+    b = Builder()
+    x = b.add("Conv", IMAGE, 8, 3, 2)
+    rep = b.add("RepConv", x, channels, 3, stride, None, groups, identity=identity)
+    b.add("Conv", x, 12)  # read by nothing
+    b.add("IDetect", [rep])
+    return b.build(anchors=(((10, 13), (16, 30)),), num_classes=2)
+
+
+@settings(max_examples=12)  # each is two compilations
+@given(
+    groups=st.sampled_from([1, 2, 4]),
+    channels=st.sampled_from([8, 16]),
+    stride=st.sampled_from([1, 2]),
+    identity=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_rep_conv_folds_to_the_same_outputs(groups: int, channels: int, stride: int, identity: bool, seed: int) -> None:
+    graph = rep_network(groups=groups, channels=channels, stride=stride, identity=identity)
+    variables = trained(graph, seed)
+    has_identity = "rbr_identity" in variables["params"]["1"]
+    assert has_identity == (identity and channels == 8 and stride == 1)
+    folded_graph, folded = reparam(graph, variables)
+    assert set(folded["params"]["1"]) == {"rbr_reparam"}
+    # In float64 only the float32 rounding of the folded weights is left, 6e-8 of each.
+    assert difference(graph, variables, folded_graph, folded) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7", "yolov5n"])
+def test_networks_fold_to_the_same_outputs(name: str) -> None:
+    graph = zoo(name, num_classes=3)
+    variables = trained(graph)
+    folded_graph, folded = reparam(graph, variables)
+    assert "batch_stats" not in folded
+    assert jax.tree.structure(folded) == jax.tree.structure(abstract_variables(folded_graph))
+    assert difference(graph, variables, folded_graph, folded) < 5e-6
+
+
+def test_layers_that_nothing_reads_are_dropped() -> None:
+    graph = rep_network(groups=1, channels=8, stride=1, identity=True)
+    folded_graph, folded = reparam(graph, trained(graph))
+    assert [node.name for node in folded_graph] == ["0", "1", "3"]
+    assert set(folded["params"]) == {"0", "1", "3"}
+    assert folded_graph.detect.op == "Detect"
+
+
+def test_folded_convolution_has_the_values_by_hand() -> None:
+    b = Builder(activation="Identity")
+    b.add("Conv", IMAGE, 1, 1, 1)
+    b.add("Detect", ["0"])
+    graph = b.build(anchors=(((1, 1),),), num_classes=1)
+    variables = trained(graph)
+    variables["params"]["0"] = {
+        "conv": {"kernel": np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1)},
+        "bn": {"scale": np.float32([4]), "bias": np.float32([0.5])},
+    }
+    variables["batch_stats"]["0"] = {"bn": {"mean": np.float32([10]), "var": np.float32([4 - 1e-3])}}
+    folded = fold(graph, variables)["params"]["0"]["conv"]
+    # factor 4 / √4 = 2, shift 0.5 − 10 · 2
+    assert np.allclose(folded["kernel"].ravel(), [2, 4, 6], rtol=1e-6)
+    assert np.allclose(folded["bias"], [-19.5], rtol=1e-6)
+
+
+def test_folding_a_folded_network_changes_nothing() -> None:
+    graph = rep_network(groups=1, channels=8, stride=1, identity=True)
+    once = reparam(graph, trained(graph))
+    assert reparam(*once) == once
+
+
+def test_a_result_that_differs_is_refused_and_says_by_how_much() -> None:
+    graph = rep_network(groups=1, channels=8, stride=1, identity=True)
+    variables = trained(graph)
+    # A factor that float32 cannot hold once it is multiplied into the kernel.
+    variables["params"]["1"]["rbr_dense"]["0"]["kernel"] *= np.float32(1e30)
+    variables["params"]["1"]["rbr_dense"]["1"]["scale"] *= np.float32(1e10)
+    with pytest.raises(WeightsError, match="folding changed the outputs by"):
+        reparam(graph, variables)
+
+
+def test_float32_outputs_agree_too() -> None:
+    graph = zoo("yolov7-tiny", num_classes=3)
+    variables = trained(graph)
+    folded_graph, folded = reparam(graph, variables)
+    image = np.random.default_rng(1).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
+    before = Network(graph, jnp.float32).apply(variables, image).lead
+    after = Network(folded_graph, jnp.float32).apply(folded, image).lead
+    # 60 layers of float32 rounding, each about 1e-7 of its size.
+    assert float(jnp.abs(before - after).max() / jnp.abs(before).max()) < 2e-5

@@ -1,0 +1,17 @@
+"""Errors that speak to the user: one sentence that names the file, line or key, what was expected and what to do."""
+
+
+class InputError(ValueError):
+    """Something given from outside is wrong; commands print the sentence and leave with a non-zero status."""
+
+
+class GraphError(InputError):
+    """A network's description (YAML, dict, graph) is wrong; names the layer, and the file and line where known."""
+
+
+class WeightsError(InputError):
+    """A weights file cannot be read, or does not fit its network; names the file and the tensors."""
+
+
+class DataError(InputError):
+    """A data set, an annotation or an image cannot be used; names the file and, where there is one, the line."""

@@ -1,0 +1,196 @@
+"""Convolution, batch normalisation, activation and pooling: what all layers are made of. NHWC, kernels HWIO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jax.typing import DTypeLike
+
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.97  # the share of the old running statistics that stays at each step
+
+_ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "SiLU": nn.silu,
+    "ReLU": nn.relu,
+    "Hardswish": nn.hard_swish,
+    "Mish": lambda x: x * jnp.tanh(nn.softplus(x)),
+    "Sigmoid": nn.sigmoid,
+    "Identity": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the layers of one network are built: compute dtype, and whether batch normalisation is folded in."""
+
+    dtype: DTypeLike = jnp.float32
+    folded: bool = False
+
+
+def activate(x: jax.Array, activation: str) -> jax.Array:
+    """Applies an activation by its canonical text, as `graph.layers.activation_name` gives it."""
+    leaky = re.fullmatch(r"LeakyReLU\((.+)\)", activation)
+    return nn.leaky_relu(x, float(leaky[1])) if leaky else _ACTIVATIONS[activation](x)
+
+
+def at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    """The dtype that statistics and outputs of a computation in `dtype` have."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """U(-1/√fan_in, 1/√fan_in), PyTorch's default for kernels; fan_in is the product of all axes but the last."""
+    fan_in = 1
+    for size in shape[:-1]:
+        fan_in *= size
+    return jax.random.uniform(key, shape, dtype, -1 / sqrt(fan_in), 1 / sqrt(fan_in))
+
+
+class Conv2d(nn.Module):
+    """A plain convolution. [B, H, W, c1] → [B, H', W', channels].
+
+    A 1×1 convolution is written as the matrix product over channels that it is: on CPU XLA runs it, and above all
+    its gradients, several times faster than as a convolution; on other devices it is the same product.
+    """
+
+    channels: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    use_bias: bool = False
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The convolution of x, computed in the form's dtype."""
+        k, s = self.kernel, self.stride
+        p = k // 2 if self.padding is None else self.padding
+        shape = (k, k, x.shape[-1] // self.groups, self.channels)
+        kernel = self.param("kernel", uniform_by_fan_in, shape).astype(self.form.dtype)
+        if (k, s, p, self.groups) == (1, 1, 0, 1):
+            y = lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                (s, s),
+                ((p, p), (p, p)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if not self.use_bias:
+            return y
+        return y + _per_channel(self.param("bias", self.bias_init, (self.channels,)), self.form.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's running statistics: their variance is the unbiased one.
+
+    Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step).
+    """
+
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalised x; in training the `batch_stats` collection is updated when it is mutable."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        wide = at_least_float32(self.form.dtype)
+        if train:
+            mean = x.astype(wide).mean((0, 1, 2))
+            var = jnp.maximum(jnp.square(x.astype(wide)).mean((0, 1, 2)) - jnp.square(mean), 0)
+            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+                count = x.size // x.shape[-1]
+                running_mean.value = _moved(running_mean.value, mean)
+                running_var.value = _moved(running_var.value, var * (count / max(count - 1, 1)))
+        else:
+            mean, var = running_mean.value.astype(wide), running_var.value.astype(wide)
+        factor = scale.astype(wide) * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        shift = bias.astype(wide) - mean * factor
+        return x * _per_channel(factor, self.form.dtype) + _per_channel(shift, self.form.dtype)
+
+
+class Conv(nn.Module):
+    """Convolution without bias → batch normalisation → activation; in folded form a convolution with bias."""
+
+    channels: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    activation: str = "SiLU"
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, c1] → [B, H', W', channels]."""
+        folded = self.form.folded
+        x = Conv2d(
+            self.channels,
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.groups,
+            use_bias=folded,
+            form=self.form,
+            name="conv",
+        )(x)
+        if not folded:
+            x = BatchNorm(self.form, name="bn")(x, train=train)
+        return activate(x, self.activation)
+
+
+def max_pool(x: jax.Array, kernel: int, stride: int) -> jax.Array:
+    """Max pool k×k: stride k without padding, or stride 1 with padding k//2. [B, H, W, C].
+
+    A stride-1 pool is a chain of small pools, each of them rows, then columns: pools of 5, 9 and 13 share their
+    work and nothing pays k² a pixel, as XLA's `reduce_window` does on CPU. Bit-equal to one large window.
+    """
+    if stride == kernel:
+        return _tiled_max(x, kernel)
+    if stride != 1:
+        padding = ((0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), padding)
+    radius = kernel // 2
+    while radius > 0:
+        x = _sliding_max(_sliding_max(x, min(radius, 2), axis=1), min(radius, 2), axis=2)
+        radius -= 2
+    return x
+
+
+def _tiled_max(x: jax.Array, k: int) -> jax.Array:
+    b, h, w, c = x.shape
+    x = x[:, : h // k * k, : w // k * k]
+    return x.reshape(b, h // k, k, w // k, k, c).max((2, 4))
+
+
+def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:
+    size = x.shape[axis]
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    padded = lax.pad(x, lowest, [(radius, radius, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
+    out = lax.slice_in_dim(padded, 0, size, axis=axis)
+    for offset in range(1, 2 * radius + 1):
+        out = jnp.maximum(out, lax.slice_in_dim(padded, offset, offset + size, axis=axis))
+    return out
+
+
+def _moved(old: jax.Array, new: jax.Array) -> jax.Array:
+    return BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new.astype(old.dtype)
+
+
+def _per_channel(vector: jax.Array, dtype: Any) -> jax.Array:
+    return vector.astype(dtype).reshape(1, 1, 1, -1)

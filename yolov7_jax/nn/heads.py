@@ -1,0 +1,86 @@
+"""Detect layers. Per level a 1×1 convolution to A·(5 + C) channels, read as (anchor, [x, y, w, h, objectness, classes])."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import log
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from yolov7_jax.nn.conv import Conv2d, Form, at_least_float32
+from yolov7_jax.types import Outputs
+
+IMPLICIT_STD = 0.02
+
+
+def prior_bias(anchors: int, num_classes: int, stride: int) -> Callable[..., jax.Array]:
+    """Initial bias of one level, as if 8 objects stood in a 640 px image: objectness log(8 / (640/stride)²), classes
+    log(0.6 / (C − 0.99)), boxes 0.
+    """
+
+    def init(_: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        row = [0.0] * 4 + [log(8 / (640 / stride) ** 2)] + [log(0.6 / (num_classes - 0.99))] * num_classes
+        return jnp.array(row * anchors, dtype).reshape(shape)
+
+    return init
+
+
+class Implicit(nn.Module):
+    """Implicit knowledge (YOLOR): one learned number a channel, around `mean`."""
+
+    mean: float
+
+    @nn.compact
+    def __call__(self, channels: int, dtype: DTypeLike) -> jax.Array:
+        """The vector, ready to be added to or multiplied with [B, H, W, channels]."""
+
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape)
+
+        return self.param("implicit", init, (channels,)).astype(dtype).reshape(1, 1, 1, -1)
+
+
+class _Levels(nn.Module):
+    """The members of a list, named by their place, as PyTorch names a ModuleList."""
+
+    make: Callable[[int, str], nn.Module]
+
+    @nn.compact
+    def __call__(self, level: int, *args: object) -> jax.Array:
+        return self.make(level, str(level))(*args)
+
+
+class Detect(nn.Module):
+    """The head: raw outputs [B, N, 5 + C], N ordered level, row, column, anchor.
+
+    `implicit` adds implicit knowledge: ImplicitM ∘ convolution ∘ ImplicitA (YOLOv7, YOLOR).
+    """
+
+    anchors: int
+    num_classes: int
+    strides: tuple[int, ...]
+    implicit: bool = False
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, xs: Sequence[jax.Array]) -> Outputs:
+        """One feature map [B, H, W, c] a level."""
+        channels = self.anchors * (5 + self.num_classes)
+        added = _Levels(lambda _, name: Implicit(0.0, name=name), name="ia") if self.implicit else None
+        factors = _Levels(lambda _, name: Implicit(1.0, name=name), name="im") if self.implicit else None
+
+        def conv(level: int, name: str) -> Conv2d:
+            bias = prior_bias(self.anchors, self.num_classes, self.strides[level])
+            return Conv2d(channels, use_bias=True, bias_init=bias, form=self.form, name=name)
+
+        convs = _Levels(conv, name="m")
+        rows = []
+        for level, x in enumerate(xs):
+            y = convs(level, x if added is None else x + added(level, x.shape[-1], x.dtype))
+            y = y if factors is None else y * factors(level, channels, y.dtype)
+            rows.append(y.reshape(y.shape[0], -1, 5 + self.num_classes))
+        lead = jnp.concatenate(rows, axis=1)
+        return Outputs(lead.astype(at_least_float32(lead.dtype)))

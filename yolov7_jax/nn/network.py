@@ -1,0 +1,110 @@
+"""Runs a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from yolov7_jax.graph.spec import IMAGE, Graph, Node
+from yolov7_jax.nn.conv import Conv, Form, max_pool
+from yolov7_jax.nn.csp import C3, Bottleneck, Chain
+from yolov7_jax.nn.heads import Detect
+from yolov7_jax.nn.rep import RepConv
+from yolov7_jax.nn.spp import SPPCSPC, SPPF
+from yolov7_jax.types import Outputs
+
+MODULES: Mapping[str, type[nn.Module]] = {
+    "Conv": Conv,
+    "RepConv": RepConv,
+    "Bottleneck": Bottleneck,
+    "C3": C3,
+    "SPPF": SPPF,
+    "SPPCSPC": SPPCSPC,
+}
+"""Layer kinds with weights: (x, train) → x. Their fields are the arguments of the kind, and `form`."""
+
+
+def _max_pool(xs: Sequence[jax.Array], *, kernel: int, stride: int | None = None) -> jax.Array:
+    return max_pool(xs[0], kernel, stride or kernel)
+
+
+def _upsample(xs: Sequence[jax.Array], *, factor: int, **_: Any) -> jax.Array:
+    b, h, w, c = xs[0].shape
+    x = jnp.broadcast_to(xs[0][:, :, None, :, None, :], (b, h, factor, w, factor, c))
+    return x.reshape(b, h * factor, w * factor, c)
+
+
+def _concat(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
+    return jnp.concatenate(xs, axis=-1)
+
+
+FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
+    "MP": _max_pool,
+    "SP": _max_pool,
+    "nn.Upsample": _upsample,
+    "Concat": _concat,
+}
+"""Layer kinds without weights: inputs and arguments → x."""
+
+
+class Network(nn.Module):
+    """The network that a graph describes, from images to raw outputs.
+
+    graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32.
+    Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
+    training add `mutable=["batch_stats"]`.
+    """
+
+    graph: Graph
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
+        """Images [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride → `Outputs`."""
+        form = Form(self.dtype, self.graph.folded)
+        values = {IMAGE: images.astype(self.dtype)}
+        for node in self.graph.nodes[:-1]:
+            values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+        detect = Detect(
+            anchors=len(self.graph.anchors[0]),
+            num_classes=self.graph.num_classes,
+            strides=self.graph.strides,
+            implicit=self.graph.detect.op == "IDetect",
+            form=form,
+            name=self.graph.detect.name,
+        )
+        return detect([values[name] for name in self.graph.detect.src])
+
+
+def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
+    if node.op in FUNCTIONS:
+        for _ in range(node.repeat):
+            xs = [FUNCTIONS[node.op](xs, **node.options)]
+        return xs[0]
+
+    def make(name: str) -> nn.Module:
+        return MODULES[node.op](**node.options, form=form, name=name)
+
+    layer = make(node.name) if node.repeat == 1 else Chain(make, node.repeat, name=node.name)
+    return layer(xs[0], train=train)
+
+
+def example_images(graph: Graph, *, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
+    """The shape of the smallest images that the network takes."""
+    return jax.ShapeDtypeStruct((1, graph.max_stride, graph.max_stride, graph.channels), dtype)
+
+
+def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
+    """Fresh weights: {"params": tree, "batch_stats": tree}, float32, drawn as PyTorch draws them by default."""
+    example = example_images(graph)
+    return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
+
+
+def abstract_variables(graph: Graph) -> dict[str, Any]:
+    """Shapes and dtypes of all weights, without computing any."""
+    return jax.eval_shape(lambda key: init(graph, key), jax.random.key(0))

@@ -1,0 +1,48 @@
+"""From raw outputs to boxes and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolov7_jax.types import Grid
+
+
+def make_grid(
+    anchors: Sequence[Sequence[tuple[float, float]]], strides: Sequence[int], image_size: tuple[int, int]
+) -> Grid:
+    """Where the predictions of images of one size (height, width) live: level, row, column, anchor."""
+    cells, steps, sizes, levels = [], [], [], []
+    start = 0
+    for level, stride in zip(anchors, strides, strict=True):
+        h, w, a = image_size[0] // stride, image_size[1] // stride, len(level)
+        rows, columns = np.mgrid[0:h, 0:w]
+        cells.append(np.stack([columns, rows], -1).reshape(-1, 1, 2).repeat(a, 1).reshape(-1, 2))
+        steps.append(np.full(h * w * a, stride))
+        sizes.append(np.tile(np.asarray(level), (h * w, 1)))
+        levels.append(slice(start, start := start + h * w * a))
+    return Grid(
+        np.concatenate(cells).astype(np.float32),
+        np.concatenate(steps).astype(np.float32),
+        np.concatenate(sizes).astype(np.float32),
+        tuple(levels),
+    )
+
+
+def decode(raw: jax.Array, grid: Grid) -> jax.Array:
+    """Raw outputs [..., N, 5 + C] → [..., N, (cx, cy, w, h in pixels, objectness, classes)] after sigmoid.
+
+    With σ the sigmoid: centre = (2σ − 0.5 + cell) · stride, size = (2σ)² · anchor (YOLOv5 v6.0, box regression).
+    """
+    sigma = jax.nn.sigmoid(raw)
+    leading = (1,) * (raw.ndim - 2)
+    cell, stride, anchor = (
+        jnp.asarray(part, raw.dtype).reshape(*leading, -1, width)
+        for part, width in ((grid.cell, 2), (grid.stride, 1), (grid.anchor_px, 2))
+    )
+    centre = (2 * sigma[..., 0:2] - 0.5 + cell) * stride
+    size = jnp.square(2 * sigma[..., 2:4]) * anchor
+    return jnp.concatenate([centre, size, sigma[..., 4:]], axis=-1)

@@ -1,0 +1,131 @@
+"""Re-parameterization: a trained network folded into its inference form (YOLOv7, sections 4.1 and 4.3).
+
+Batch normalisation goes into the convolution before it, the branches of RepConv into one 3×3 convolution, implicit
+vectors into the detect convolution; training heads and the layers that only they use are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.errors import WeightsError
+from yolov7_jax.graph.rewrite import inference_form
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.nn.conv import BATCH_NORM_EPSILON
+from yolov7_jax.nn.network import Network, example_images
+
+Tree = Mapping[str, Any]
+Array = NDArray[np.float64]
+
+TOLERANCE = 1e-5
+"""Largest difference of an output, relative to the largest output, that rounding folded weights to float32 may make.
+
+Both forms are computed in float64, so nothing else differs: real networks show 1e-7 to 1e-6."""
+
+
+def reparam(graph: Graph, variables: Tree) -> tuple[Graph, dict[str, Any]]:
+    """The inference form of a network: its graph and variables (float32 numpy; only "params").
+
+    A network in that form already is returned as it is.
+
+    Raises:
+        WeightsError: outputs of the two forms differ on a probe by more than rounding explains; says by how much.
+    """
+    if graph.folded:
+        return graph, dict(variables)
+    folded_graph = inference_form(graph)
+    folded = fold(graph, variables)
+    error = difference(graph, variables, folded_graph, folded)
+    if not error <= TOLERANCE:
+        raise WeightsError(
+            f"folding changed the outputs by {error:.2g} of the largest, expected at most {TOLERANCE:.0g}; "
+            "the weights hold values that are not finite or too large to fold, use the network unfolded"
+        )
+    return folded_graph, folded
+
+
+def fold(graph: Graph, variables: Tree) -> dict[str, Any]:
+    """The variables of `inference_form(graph)`, computed in float64, without the check that `reparam` makes."""
+    kept = {node.name for node in inference_form(graph)}
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    return {"params": {name: _fold(params[name], stats.get(name, {})) for name in params if name in kept}}
+
+
+def difference(graph: Graph, variables: Tree, other: Graph, other_variables: Tree) -> float:
+    """Largest difference of the lead outputs of two networks on a random image, relative to the largest output.
+
+    Computed in float64 on the CPU. NaN where an output is not finite.
+    """
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        shape = example_images(graph).shape
+        image = np.random.default_rng(0).uniform(0, 1, (1, 2 * shape[1], 2 * shape[2], shape[3]))
+        ours, theirs = (
+            np.asarray(jax.jit(lambda v, x, g=g: Network(g, jnp.float64).apply(v, x).lead)(v, image))
+            for g, v in ((graph, variables), (other, other_variables))
+        )
+    return float(np.abs(ours - theirs).max() / np.abs(ours).max())
+
+
+def _fold(params: Tree, stats: Tree) -> dict[str, Any]:
+    """Folds a layer by the names of its parts, whatever its kind."""
+    if "conv" in params and "bn" in params:
+        return {"conv": _conv_norm(params["conv"], params["bn"], stats["bn"])}
+    if "rbr_dense" in params:
+        return {"rbr_reparam": _rep_conv(params, stats)}
+    if "m" in params and "ia" in params and "im" in params:
+        return {"m": {level: _implicit(params, level) for level in params["m"]}}
+    return {
+        key: _fold(value, stats.get(key, {})) if isinstance(value, Mapping) else np.asarray(value, np.float32)
+        for key, value in params.items()
+    }
+
+
+def _norm(params: Tree, stats: Tree) -> tuple[Array, Array]:
+    """Factor and shift of a batch normalisation with fixed statistics."""
+    scale, bias, mean, var = (
+        np.asarray(a, np.float64) for a in (params["scale"], params["bias"], stats["mean"], stats["var"])
+    )
+    factor = scale / np.sqrt(var + BATCH_NORM_EPSILON)
+    return factor, bias - mean * factor
+
+
+def _conv_norm(conv: Tree, norm: Tree, stats: Tree) -> dict[str, Any]:
+    factor, shift = _norm(norm, stats)
+    return _weights(np.asarray(conv["kernel"], np.float64) * factor, shift)
+
+
+def _rep_conv(params: Tree, stats: Tree) -> dict[str, Any]:
+    kernel, bias = 0.0, 0.0
+    for branch in ("rbr_dense", "rbr_1x1"):
+        factor, shift = _norm(params[branch]["1"], stats[branch]["1"])
+        part = np.asarray(params[branch]["0"]["kernel"], np.float64) * factor
+        margin = (3 - part.shape[0]) // 2
+        kernel = kernel + np.pad(part, ((margin, margin), (margin, margin), (0, 0), (0, 0)))
+        bias = bias + shift
+    if "rbr_identity" in params:
+        factor, shift = _norm(params["rbr_identity"], stats["rbr_identity"])
+        channels = np.arange(kernel.shape[3])
+        kernel[1, 1, channels % kernel.shape[2], channels] += factor  # its own channel, counted within its group
+        bias = bias + shift
+    return _weights(kernel, bias)
+
+
+def _implicit(params: Tree, level: str) -> dict[str, Any]:
+    conv, added, factor = (
+        params["m"][level],
+        np.asarray(params["ia"][level]["implicit"], np.float64),
+        np.asarray(params["im"][level]["implicit"], np.float64),
+    )
+    kernel = np.asarray(conv["kernel"], np.float64)
+    return _weights(kernel * factor, (np.asarray(conv["bias"], np.float64) + added @ kernel[0, 0]) * factor)
+
+
+def _weights(kernel: Array, bias: Array) -> dict[str, Any]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the probe finds it
+        return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}

@@ -1,0 +1,81 @@
+"""The values that cross between packages. Sizes are named as in the documentation.
+
+`B` images, `N` predictions of an image over all levels, `L` levels, `A` anchors of a level, `C` classes,
+`D` detections kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = Any
+"""An array of numpy or of JAX."""
+
+
+class Grid(NamedTuple):
+    """Where the predictions of one image size live: rows are ordered level, row, column, anchor.
+
+    cell: float [N, 2], column and row (x, y) of the cell. stride: float [N], pixels of a cell.
+    anchor_px: float [N, 2], width and height of the anchor. levels: the slice of N that each level owns.
+    """
+
+    cell: Array
+    stride: Array
+    anchor_px: Array
+    levels: tuple[slice, ...]
+
+
+class Outputs(NamedTuple):
+    """Raw outputs of a network, before any sigmoid: lead [B, N, 5 + C] and, in training forms that have one, aux."""
+
+    lead: Array
+    aux: Array | None = None
+
+
+class PaddedDetections(NamedTuple):
+    """Detections of fixed size on the device, best score first; rows that are not `valid` are zero.
+
+    boxes_xyxy_px: float [B, D, 4]. scores: float [B, D]. class_ids: int32 [B, D]. valid: bool [B, D].
+    overflow: int32 [B], candidates beyond the capacity of suppression, which were left out.
+    """
+
+    boxes_xyxy_px: Array
+    scores: Array
+    class_ids: Array
+    valid: Array
+    overflow: Array
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best score first.
+
+    boxes_xyxy_px: float32 [n, 4] in pixels of the source image. scores: float32 [n]. class_ids: int32 [n].
+    names: the names of all classes. overflow: candidates that suppression had no room for (0 but in crowds).
+    """
+
+    boxes_xyxy_px: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    names: tuple[str, ...]
+    overflow: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Sample(NamedTuple):
+    """One labelled image of a data source.
+
+    image: uint8 [h, w, 3] RGB. boxes_xyxy_px: float32 [n, 4] in its pixels. class_ids: int32 [n].
+    id: what the data set calls it (the image id of COCO JSON, else the position).
+    """
+
+    image: NDArray[np.uint8]
+    boxes_xyxy_px: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    id: int
