@@ -19,13 +19,18 @@ from yolov7_jax.nn.network import Network
 from yolov7_jax.ops.decode import decode, make_grid
 
 MODELS = {
-    "yolov7-tiny.train": lambda shared: zoo("yolov7-tiny"),
-    "yolov7-tiny.deploy": lambda shared: parse(shared / "peer_configs/yolov7/deploy/yolov7-tiny.yaml"),
-    "yolov7.train": lambda shared: zoo("yolov7"),
-    "yolov7.deploy": lambda shared: parse(shared / "peer_configs/yolov7/deploy/yolov7.yaml"),
-    "yolov5n": lambda shared: zoo("yolov5n"),
-    "yolov5s-LeakyReLU": lambda shared: parse(shared / "peer_configs/yolov5/yolov5s-LeakyReLU.yaml"),
+    "yolov7-tiny.train": "yolov7-tiny",
+    "yolov7-tiny.deploy": "yolov7/deploy/yolov7-tiny.yaml",
+    "yolov7.train": "yolov7",
+    "yolov7.deploy": "yolov7/deploy/yolov7.yaml",
+    "yolov5n": "yolov5n",
+    "yolov5s-LeakyReLU": "yolov5/yolov5s-LeakyReLU.yaml",
 }
+"""Of the zoo, or parsed from a model file."""
+
+
+def graph_of(model: str, shared: Path) -> Graph:
+    return parse(shared / "peer_configs" / model) if model.endswith(".yaml") else zoo(model)
 
 
 class Golden:
@@ -38,7 +43,7 @@ class Golden:
         spec.loader.exec_module(self.recipe)
         self.facts: dict[str, Any] = json.loads((folder / f"{model}.json").read_text())
         self.arrays = dict(np.load(folder / f"{model}.npz"))
-        self.graph: Graph = MODELS[model](shared)
+        self.graph: Graph = graph_of(MODELS[model], shared)
 
     def state(self) -> dict[str, np.ndarray]:
         state = {}

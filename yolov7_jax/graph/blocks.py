@@ -23,7 +23,15 @@ def upsample(b: Builder, x: str, *, tag: str = "") -> str:
 
 
 def elan(
-    b: Builder, x: str, *, branch: int, chain: int, out: int, taps: Sequence[int] = (2, 4), depth: int = 4, tag: str = ""
+    b: Builder,
+    x: str,
+    *,
+    branch: int,
+    chain: int,
+    out: int,
+    taps: Sequence[int] = (2, 4),
+    depth: int = 4,
+    tag: str = "",
 ) -> str:
     """Efficient layer aggregation network (YOLOv7, section 3.1, figure 2).
 

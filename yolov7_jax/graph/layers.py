@@ -175,7 +175,9 @@ def bind(
     table = parameters(op)
     by_position = [key for key, p in table.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(positional) > len(by_position):
-        raise GraphError(f"{op} takes at most {len(by_position)} arguments ({', '.join(by_position)}), got {positional}")
+        raise GraphError(
+            f"{op} takes at most {len(by_position)} arguments ({', '.join(by_position)}), got {positional}"
+        )
     given = {**dict(zip(by_position, positional, strict=False)), **(named or {})}
     if unknown := sorted(set(given) - set(table)):
         raise GraphError(f"{op} has no argument {', '.join(unknown)}; expected {', '.join(table)}")

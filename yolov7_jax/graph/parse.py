@@ -67,8 +67,7 @@ def _parse_model(model: Mapping[str, Any], num_classes: int | None, where: str, 
     try:
         return finish(nodes, anchors=anchors, num_classes=classes, channels=model.get("ch", 3))
     except GraphError as error:
-        number = next((n for n in lines if str(error).startswith(f"layer {n} ")), None)
-        line = "" if number is None else f", line {lines[number]}"
+        line = next((f", line {at}" for n, at in lines.items() if str(error).startswith(f"layer {n} ")), "")
         raise GraphError(f"{where}{line}: {error}") from error
 
 

@@ -69,6 +69,11 @@ class Graph:
         """The number that image sides must be multiples of."""
         return max(self.strides)
 
+    @property
+    def default_size(self) -> int:
+        """The side of the images, in pixels, that networks with this largest stride are published for."""
+        return 640 if self.max_stride <= 32 else 1280
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 

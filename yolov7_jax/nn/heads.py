@@ -1,4 +1,7 @@
-"""Detect layers. Per level a 1×1 convolution to A·(5 + C) channels, read as (anchor, [x, y, w, h, objectness, classes])."""
+"""Detect layers.
+
+Per level a 1×1 convolution to A·(5 + C) channels, read as (anchor, [x, y, w, h, objectness, classes]).
+"""
 
 from __future__ import annotations
 

@@ -51,6 +51,9 @@ FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
 }
 """Layer kinds without weights: inputs and arguments → x."""
 
+NODE_OUTPUTS = "intermediates"
+"""The collection that holds what every node gives, by `node_scope`, when it is made mutable."""
+
 
 class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
@@ -69,7 +72,9 @@ class Network(nn.Module):
         form = Form(self.dtype, self.graph.folded)
         values = {IMAGE: images.astype(self.dtype)}
         for node in self.graph.nodes[:-1]:
-            values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+            with jax.named_scope(node_scope(node.name)):
+                values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+            self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
         detect = Detect(
             anchors=len(self.graph.anchors[0]),
             num_classes=self.graph.num_classes,
@@ -78,7 +83,19 @@ class Network(nn.Module):
             form=form,
             name=self.graph.detect.name,
         )
-        return detect([values[name] for name in self.graph.detect.src])
+        with jax.named_scope(node_scope(self.graph.detect.name)):
+            return detect([values[name] for name in self.graph.detect.src])
+
+
+def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    """Raw lead outputs [B, N, 5 + C] in inference of images [B, H, W, 3], RGB in 0..1."""
+    outputs: Any = network.apply(variables, images)
+    return outputs.lead
+
+
+def node_scope(name: str) -> str:
+    """The scope that a node's operations carry in traces and profiles, and the key of its output."""
+    return f"node {name}"
 
 
 def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:

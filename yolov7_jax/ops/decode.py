@@ -46,3 +46,13 @@ def decode(raw: jax.Array, grid: Grid) -> jax.Array:
     centre = (2 * sigma[..., 0:2] - 0.5 + cell) * stride
     size = jnp.square(2 * sigma[..., 2:4]) * anchor
     return jnp.concatenate([centre, size, sigma[..., 4:]], axis=-1)
+
+
+def class_scores(predictions: jax.Array, *, single_class_score: str) -> jax.Array:
+    """Scores [..., N, C] of decoded predictions [..., N, 5 + C]: objectness times class.
+
+    With one class and `single_class_score` "objectness" it is objectness alone (YOLOv7 never trains that class).
+    """
+    if predictions.shape[-1] == 6 and single_class_score == "objectness":
+        return predictions[..., 4:5]
+    return predictions[..., 4:5] * predictions[..., 5:]

@@ -12,7 +12,7 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE, Graph
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.network import Network, abstract_variables
-from yolov7_jax.reparam import difference, fold, reparam
+from yolov7_jax.reparameterize import difference, fold, reparam
 
 
 def trained(graph: Graph, seed: int = 0) -> dict[str, Any]:

@@ -7,6 +7,7 @@ vectors into the detect convolution; training heads and the layers that only the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from yolov7_jax.errors import WeightsError
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.conv import BATCH_NORM_EPSILON
-from yolov7_jax.nn.network import Network, example_images
+from yolov7_jax.nn.network import Network, example_images, lead_outputs
 
 Tree = Mapping[str, Any]
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ def difference(graph: Graph, variables: Tree, other: Graph, other_variables: Tre
         shape = example_images(graph).shape
         image = np.random.default_rng(0).uniform(0, 1, (1, 2 * shape[1], 2 * shape[2], shape[3]))
         ours, theirs = (
-            np.asarray(jax.jit(lambda v, x, g=g: Network(g, jnp.float64).apply(v, x).lead)(v, image))
+            np.asarray(jax.jit(partial(lead_outputs, Network(g, jnp.float64)))(v, image))
             for g, v in ((graph, variables), (other, other_variables))
         )
     return float(np.abs(ours - theirs).max() / np.abs(ours).max())
@@ -101,13 +102,11 @@ def _conv_norm(conv: Tree, norm: Tree, stats: Tree) -> dict[str, Any]:
 
 
 def _rep_conv(params: Tree, stats: Tree) -> dict[str, Any]:
-    kernel, bias = 0.0, 0.0
-    for branch in ("rbr_dense", "rbr_1x1"):
-        factor, shift = _norm(params[branch]["1"], stats[branch]["1"])
-        part = np.asarray(params[branch]["0"]["kernel"], np.float64) * factor
-        margin = (3 - part.shape[0]) // 2
-        kernel = kernel + np.pad(part, ((margin, margin), (margin, margin), (0, 0), (0, 0)))
-        bias = bias + shift
+    factor, bias = _norm(params["rbr_dense"]["1"], stats["rbr_dense"]["1"])
+    kernel = np.asarray(params["rbr_dense"]["0"]["kernel"], np.float64) * factor
+    factor, shift = _norm(params["rbr_1x1"]["1"], stats["rbr_1x1"]["1"])
+    kernel[1, 1] += np.asarray(params["rbr_1x1"]["0"]["kernel"], np.float64)[0, 0] * factor
+    bias = bias + shift
     if "rbr_identity" in params:
         factor, shift = _norm(params["rbr_identity"], stats["rbr_identity"])
         channels = np.arange(kernel.shape[3])

@@ -1,0 +1,38 @@
+"""The public names and where they live; `__init__.py` imports them when they are first used."""
+
+from .compilation_cache import enable_compilation_cache as enable_compilation_cache
+from .convert.load import load as load
+from .convert.torch_names import from_torch_state as from_torch_state
+from .convert.torch_names import to_torch_state as to_torch_state
+from .convert.weights_file import Weights as Weights
+from .convert.weights_file import save as save
+from .data.sources import open_source as open_source
+from .errors import (
+    DataError as DataError,
+)
+from .errors import (
+    GraphError as GraphError,
+)
+from .errors import (
+    InputError as InputError,
+)
+from .errors import (
+    WeightsError as WeightsError,
+)
+from .experiment import detect as detect
+from .experiment import validate as validate
+from .graph.parse import parse as parse
+from .graph.spec import Graph as Graph
+from .graph.spec import Node as Node
+from .graph.zoo import zoo as zoo
+from .graph.zoo import zoo_names as zoo_names
+from .infer.detector import Detector as Detector
+from .infer.detector import Options as Options
+from .nn.network import Network as Network
+from .nn.network import init as init
+from .nn.summary import summarize as summarize
+from .reparameterize import reparam as reparam
+from .types import Detections as Detections
+from .types import Outputs as Outputs
+
+__version__: str

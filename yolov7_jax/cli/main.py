@@ -1,0 +1,49 @@
+"""The command `yolov7-jax`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from yolov7_jax import __version__
+from yolov7_jax.errors import InputError
+
+COMMANDS: Mapping[str, str] = {
+    "detect": "find objects in pictures",
+    "val": "measure COCO average precision on labelled images",
+    "summary": "show layers, shapes, parameters and operations of a network",
+    "convert": "turn PyTorch weights into .safetensors, and back",
+    "reparam": "fold weights into their inference form",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0, 1 where parts of the work failed, 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="yolov7-jax", description="YOLOv7 and its family in JAX.")
+    parser.add_argument("--version", action="version", version=f"yolov7-jax {__version__}")
+    parser.add_argument(
+        "--no-compilation-cache", action="store_true", help="compile anew, and do not keep compiled programs"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        importlib.import_module(f"yolov7_jax.cli.{name}").configure(command)
+    parsed = parser.parse_args(arguments)
+    try:
+        if not parsed.no_compilation_cache:
+            from yolov7_jax.compilation_cache import enable_compilation_cache
+
+            enable_compilation_cache()
+        return importlib.import_module(f"yolov7_jax.cli.{parsed.command}").run(parsed)
+    except InputError as error:
+        print(f"yolov7-jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("yolov7-jax: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""`yolov7-jax val WEIGHTS --data DATA`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    add_weights(parser)
+    parser.add_argument("--data", type=Path, required=True, help="data YAML of yolov5/yolov7, or COCO JSON")
+    parser.add_argument("--split", default="val", help="of a data YAML: train, val or test (default val)")
+    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+    parser.add_argument("--output", type=Path, default=Path("runs/val"), help="folder (default runs/val)")
+    parser.add_argument("--rect", action="store_true", help="pad to rectangles: less work, one compilation a shape")
+    add_detector(parser, confidence=0.001, iou=0.65, batch_size=8)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Evaluates and prints the table of classes, the twelve numbers and the speed."""
+    from rich.console import Console
+
+    from yolov7_jax.cli.progress import track
+    from yolov7_jax.data.sources import open_source
+    from yolov7_jax.eval.report import class_table
+    from yolov7_jax.experiment import validate
+    from yolov7_jax.infer.detector import Detector, Options
+
+    source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
+    options = Options(**detector_options(parsed), multi_label=True, rect=parsed.rect)
+    detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
+    if detector.names != source.names:
+        print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
+    done = validate(detector, source, options=options, folder=parsed.output, track=track)
+    Console().print(class_table(done.result))
+    print("\n" + "  ".join(f"{name} {value:.4f}" for name, value in done.result.numbers().items()))
+    print("ms an image: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in done.speed_ms.items()))
+    if done.overflow:
+        print(f"{done.overflow} candidates were left out: raise --confidence", file=sys.stderr)
+    print(f"see {done.folder}")
+    return 0

@@ -1,0 +1,110 @@
+"""Opens weights whatever they are kept in: a PyTorch checkpoint or a `.safetensors` file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolov7_jax.convert.torch_file import TorchCheckpoint, read_torch_file
+from yolov7_jax.convert.torch_names import PREFIX, LoadReport, anchors_in_state, compare, from_torch_state
+from yolov7_jax.convert.weights_file import FORMAT, Weights, from_safetensors, read_safetensors
+from yolov7_jax.errors import GraphError, WeightsError
+from yolov7_jax.graph.builder import with_anchors
+from yolov7_jax.graph.parse import parse
+from yolov7_jax.graph.rewrite import inference_form
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.graph.zoo import zoo, zoo_names
+
+State = Mapping[str, Any]
+Model = Graph | str | Path | Mapping[str, Any]
+
+
+def load(path: Path | str, *, model: Model | None = None) -> Weights:
+    """The network and its weights from a file. Nothing in the file is executed.
+
+    `.pt` and `.pth` are checkpoints of yolov5, yolov7 and their kin (whole models or state dicts; the EMA is taken
+    where there is one), `.safetensors` those that `save` or a PyTorch user wrote. model names the architecture where
+    the file does not: a zoo name, a model YAML, the dict of one, or a graph. The number of classes and the anchors
+    are those of the file.
+
+    Raises:
+        WeightsError: the file cannot be read, is not safe, or does not fit the network. GraphError: so the model.
+    """
+    return load_with_report(path, model=model)[0]
+
+
+def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[Weights, LoadReport]:
+    """As `load`, with the account of every tensor in the file."""
+    path = Path(path)
+    if path.is_file() and path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") == FORMAT:
+            return from_safetensors(path, tensors, metadata)
+        return _from_state(path, tensors, model, None, {})
+    checkpoint = read_torch_file(path)
+    return _from_state(path, checkpoint.state, model or checkpoint.config, checkpoint.names, _origin(checkpoint))
+
+
+def _origin(checkpoint: TorchCheckpoint) -> dict[str, Any]:
+    return {
+        **checkpoint.meta,
+        "part": checkpoint.source,
+        "hyperparameters": dict(checkpoint.hyperparameters or {}),
+    }
+
+
+def _from_state(
+    path: Path, state: State, model: Model | None, names: tuple[str, ...] | None, origin: Mapping[str, Any]
+) -> tuple[Weights, LoadReport]:
+    if model is None:
+        raise WeightsError(
+            f"{path}: holds weights but no model description; name the model they were made for "
+            f"(a model YAML, or one of {', '.join(zoo_names())})"
+        )
+    try:
+        graph = _fitted(model, state)
+        variables = from_torch_state(graph, state)
+    except (GraphError, WeightsError) as error:
+        raise type(error)(f"{path}: {error}") from error
+    if names is None:
+        names = tuple(str(number) for number in range(graph.num_classes))
+    if len(names) != graph.num_classes:
+        raise WeightsError(
+            f"{path}: has {len(names)} class names but {graph.num_classes} classes; expected as many names as classes"
+        )
+    return Weights(graph, variables, names, {"source": path.name, **origin}), compare(graph, state)
+
+
+def _fitted(model: Model, state: State) -> Graph:
+    """The graph of a model with the class count, the anchors and the form that a state dict has."""
+    graph = resolve(model)
+    classes = _classes(graph, state)
+    if classes is not None and classes != graph.num_classes:
+        graph = resolve(model, num_classes=classes)
+    anchors = anchors_in_state(graph, state)
+    if anchors is not None:
+        graph = with_anchors(graph, anchors)
+    has_norms = any(name.endswith("running_mean") for name in state)
+    return graph if has_norms or graph.folded else inference_form(graph)
+
+
+def _classes(graph: Graph, state: State) -> int | None:
+    kernel = state.get(f"{PREFIX}{graph.detect.name}.m.0.weight")
+    per_anchor, rest = divmod(kernel.shape[0], len(graph.anchors[0])) if kernel is not None else (0, 0)
+    return per_anchor - 5 if per_anchor > 5 and rest == 0 else None
+
+
+def resolve(model: Model, *, num_classes: int | None = None) -> Graph:
+    """The graph that a zoo name, a model YAML (path or dict), a weights file or a graph stands for.
+
+    Raises:
+        GraphError: no such name or file, or the file is wrong. WeightsError: the weights file cannot be read.
+    """
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, Mapping) or Path(model).suffix in (".yaml", ".yml"):
+        return parse(model, num_classes=num_classes)
+    if Path(model).suffix in (".pt", ".pth", ".safetensors"):
+        return load(model).graph
+    return zoo(str(model)) if num_classes is None else zoo(str(model), num_classes=num_classes)

@@ -1,0 +1,116 @@
+"""The project's weights file: `.safetensors` with the graph, the class names and the origin of the weights inside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from yolov7_jax.convert.torch_names import LoadReport, compare, flatten, from_torch_state, to_torch_state, unflatten
+from yolov7_jax.errors import GraphError, WeightsError
+from yolov7_jax.graph.spec import Graph
+
+FORMAT = "yolov7_jax.1"
+NAMINGS = ("tree", "torch")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network with what it knows.
+
+    graph: its architecture. variables: {"params", "batch_stats"} of float32 numpy arrays. names: of the classes.
+    meta: where the weights come from (JSON values): source file, epoch, hyper-parameters, input_size and the like.
+    """
+
+    graph: Graph
+    variables: Mapping[str, Any]
+    names: tuple[str, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_size(self) -> int:
+        """The side of images in pixels that the network is meant for: the file's word, else the graph's."""
+        return int(self.meta.get("input_size") or self.graph.default_size)
+
+
+def save(path: Path | str, weights: Weights, *, naming: str = "tree") -> None:
+    """Writes a `.safetensors` file, whole or not at all.
+
+    naming "tree" keeps tensors by tree path (params/0/conv/kernel); "torch" by PyTorch name and layout, such that
+    `model.load_state_dict(safetensors.torch.load_file(path))` takes it. Both read back with `load`.
+
+    Raises:
+        WeightsError: the name does not end in .safetensors, the naming is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: weights are written as .safetensors; give a name with that ending")
+    if naming not in NAMINGS:
+        raise WeightsError(f"{path}: naming must be one of {', '.join(NAMINGS)}, got {naming!r}")
+    tensors = (
+        to_torch_state(weights.graph, weights.variables)
+        if naming == "torch"
+        else {"/".join(leaf_path): np.asarray(leaf) for leaf_path, leaf in flatten(weights.variables)}
+    )
+    metadata = {
+        "format": FORMAT,
+        "naming": naming,
+        "graph": weights.graph.to_json(),
+        "names": json.dumps(weights.names),
+        "meta": json.dumps({**weights.meta, "input_size": weights.input_size}),
+    }
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, part, metadata)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise WeightsError(f"{path}: cannot be written ({error}); choose a folder that can be written to") from error
+
+
+def read_safetensors(path: Path | str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The tensors and the metadata of any `.safetensors` file.
+
+    Raises:
+        WeightsError: the file cannot be read or is not a whole `.safetensors` file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: not a whole .safetensors file ({reason}); copy or export it again") from error
+
+
+def from_safetensors(
+    path: Path | str, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> tuple[Weights, LoadReport]:
+    """The weights in a file that `save` wrote, of either naming, and the account of its tensors.
+
+    Raises:
+        WeightsError: the metadata is broken, or tensors do not fit the graph.
+    """
+    try:
+        graph = Graph.from_json(metadata["graph"])
+        names, meta = tuple(map(str, json.loads(metadata["names"]))), dict(json.loads(metadata["meta"]))
+        naming = metadata["naming"]
+    except (KeyError, ValueError, GraphError) as error:
+        raise WeightsError(f"{path}: its metadata cannot be read ({error}); write the file again") from error
+    try:
+        state = tensors if naming == "torch" else to_torch_state(graph, _tree(tensors))
+        return Weights(graph, from_torch_state(graph, state), names, meta), compare(graph, state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _tree(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    return unflatten((tuple(name.split("/")), array) for name, array in tensors.items())

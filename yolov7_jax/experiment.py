@@ -1,0 +1,191 @@
+"""Whole runs put together from the parts: the one place that knows everything."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from yolov7_jax.data.image import write_image
+from yolov7_jax.data.sources import Source
+from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.eval.coco import CocoResult, evaluate, to_coco_json
+from yolov7_jax.eval.confusion import confusion_matrix, objects_by_image
+from yolov7_jax.eval.report import confusion_figure, metrics_json, precision_recall_figure, save_figure, write_json
+from yolov7_jax.infer.detector import Detector, Options
+from yolov7_jax.infer.draw import draw_detections
+from yolov7_jax.infer.records import detection_rows, yolo_lines
+
+T = TypeVar("T")
+Track = Callable[[Iterable[T], int], Iterable[T]]
+"""Shows the progress of something of known length while handing it on."""
+
+EVALUATION = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=8)
+"""How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
+
+
+def untracked(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
+    """Shows nothing."""
+    return items
+
+
+@dataclass(frozen=True)
+class DetectionRun:
+    """What `detect` did: its folder, how many objects it found in each picture, and what could not be read."""
+
+    folder: Path
+    counts: dict[Path, int]
+    failures: dict[Path, str]
+    overflow: int
+
+
+@dataclass(frozen=True)
+class ValidationRun:
+    """What `validate` found: the result, milliseconds an image by stage, and its folder if it wrote one."""
+
+    result: CocoResult
+    speed_ms: dict[str, float]
+    overflow: int
+    folder: Path | None
+
+
+def detect(
+    detector: Detector,
+    pictures: Sequence[Path],
+    folder: Path,
+    *,
+    options: Options | None = None,
+    draw: bool = True,
+    track: Track[Any] = untracked,
+) -> DetectionRun:
+    """Detects in picture files and writes detections.json, labels/*.txt (YOLO format) and pictures/ with boxes.
+
+    Pictures that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
+
+    Raises:
+        DataError: the folder cannot be written. InputError: an option is out of its range.
+    """
+    folder = new_folder(folder)
+    names = _unique_names(pictures)
+    rows: dict[int, dict[str, Any]] = {}
+    counts: dict[Path, int] = {}
+    failures: dict[Path, str] = {}
+    overflow = 0
+    try:
+        for result in track(detector.stream(pictures, options), len(pictures)):
+            path = pictures[result.position]
+            if result.error is not None:
+                failures[path] = str(result.error)
+                continue
+            found, size = result.detections, result.image.shape[:2]
+            rows[result.position] = {"image": str(path), "height": size[0], "width": size[1], **detection_rows(found)}
+            counts[path] = len(found)
+            overflow += found.overflow
+            name = names[result.position]
+            _write_text(folder / "labels" / f"{name.stem}.txt", yolo_lines(found, size))
+            if draw:
+                write_image(folder / "pictures" / name, draw_detections(result.image, found))
+    finally:
+        ordered = [rows[index] for index in sorted(rows)]
+        unread = [{"image": str(path), "reason": reason} for path, reason in failures.items()]
+        write_json(folder / "detections.json", {"images": ordered, "unread": unread})
+    return DetectionRun(folder, counts, failures, overflow)
+
+
+def validate(
+    detector: Detector,
+    source: Source,
+    *,
+    options: Options = EVALUATION,
+    folder: Path | None = None,
+    track: Track[Any] = untracked,
+) -> ValidationRun:
+    """COCO AP of a detector on labelled images.
+
+    With a folder it writes metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
+
+    Raises:
+        DataError: images or labels cannot be used, or their classes do not fit the detector's.
+    """
+    _check_classes(detector.names, source.names)
+    truth = source.ground_truth()
+    objects = objects_by_image(truth, source.category_ids)
+    rows: list[dict[str, Any]] = []
+    matrix = np.zeros((len(source.names) + 1,) * 2, np.int64)
+    seconds: dict[str, float] = defaultdict(float)
+    overflow = 0
+    began = time.perf_counter()
+    paths = (source.path(index) for index in range(len(source)))
+    for result in track(detector.stream(paths, options), len(source)):
+        if result.error is not None:
+            raise result.error
+        image_id = source.image_ids[result.position]
+        rows += to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
+        matrix += confusion_matrix(result.detections, *objects[image_id], num_classes=len(source.names))
+        overflow += result.detections.overflow
+        for stage, spent in result.seconds.items():
+            seconds[stage] += spent
+    seconds["total"] = time.perf_counter() - began
+    began = time.perf_counter()
+    outcome = evaluate(truth, rows)
+    seconds["evaluate"] = time.perf_counter() - began
+    speed = {stage: 1000 * spent / len(source) for stage, spent in seconds.items()}
+    if folder is not None:
+        folder = new_folder(folder)
+        settings = {**asdict(options), "size": detector.size, "images": len(source), "overflow": overflow}
+        write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
+        write_json(folder / "detections.json", rows)
+        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
+        save_figure(confusion_figure(matrix, source.names), folder / "confusion.png")
+    return ValidationRun(outcome, speed, overflow, folder)
+
+
+def new_folder(folder: Path) -> Path:
+    """A folder that was not there: the one named, or the first free of name-2, name-3 …; nothing is overwritten.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    number = 1
+    while True:
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{folder}: cannot be made ({reason}); name a folder that can be written to") from error
+
+
+def _check_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:
+    if len(ours) != len(theirs):
+        raise InputError(
+            f"the network has {len(ours)} classes and the data {len(theirs)}; "
+            "use data with the classes it was trained on"
+        )
+
+
+def _unique_names(paths: Sequence[Path]) -> list[Path]:
+    """File names for what is written of each picture; pictures of one stem get numbers."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem)
+        names.append(Path(stem + path.suffix))
+    return names
+
+
+def _write_text(file: Path, lines: Sequence[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
