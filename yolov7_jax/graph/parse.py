@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import finish
 from yolov7_jax.graph.layers import DETECT_KINDS, activation_name, bind, parameters
 from yolov7_jax.graph.spec import IMAGE, Anchors, Graph, Node, Value
+
+_LARGEST_MULTIPLE = 100  # of depth or width; published networks stay below 2
 
 
 def parse(source: Path | str | Mapping[str, Any], *, num_classes: int | None = None) -> Graph:
@@ -47,11 +49,10 @@ def _layer_lines(text: str) -> dict[int, int]:
 def _parse_model(model: Mapping[str, Any], num_classes: int | None, where: str, lines: Mapping[int, int]) -> Graph:
     if missing := [key for key in ("anchors", "backbone", "head") if key not in model]:
         raise GraphError(f"{where}: the key {missing[0]!r} is missing; a model has nc, anchors, backbone and head")
-    classes = num_classes if num_classes is not None else model.get("nc", 80)
-    if not isinstance(classes, int) or isinstance(classes, bool):
-        raise GraphError(f"{where}: nc must be a whole number, got {classes!r}")
     nodes: list[Node] = []
     try:
+        classes = num_classes if num_classes is not None else _count(model, "nc", 80)
+        channels = _count(model, "ch", 3)
         anchors = _anchors(model["anchors"])
         rows = [*_rows(model, "backbone"), *_rows(model, "head")]
         depth, width = _multiple(model, "depth_multiple"), _multiple(model, "width_multiple")
@@ -65,7 +66,7 @@ def _parse_model(model: Mapping[str, Any], num_classes: int | None, where: str, 
             line = f", line {lines[number]}" if number in lines else ""
             raise GraphError(f"{where}{line}: layer {number}: {error}") from error
     try:
-        return finish(nodes, anchors=anchors, num_classes=classes, channels=model.get("ch", 3))
+        return finish(nodes, anchors=anchors, num_classes=classes, channels=channels)
     except GraphError as error:
         line = next((f", line {at}" for n, at in lines.items() if str(error).startswith(f"layer {n} ")), "")
         raise GraphError(f"{where}{line}: {error}") from error
@@ -78,10 +79,17 @@ def _rows(model: Mapping[str, Any], part: str) -> Sequence[Any]:
     return rows
 
 
+def _count(model: Mapping[str, Any], key: str, default: int) -> int:
+    value = model.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise GraphError(f"{key} must be a whole number from 1, got {value!r}")
+    return value
+
+
 def _multiple(model: Mapping[str, Any], key: str) -> float:
     value = model.get(key, 1.0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-        raise GraphError(f"{key} must be a number above 0, got {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _LARGEST_MULTIPLE:
+        raise GraphError(f"{key} must be a number above 0 and up to {_LARGEST_MULTIPLE}, got {value!r}")
     return float(value)
 
 
@@ -91,7 +99,7 @@ def _anchors(value: Any) -> Anchors | int:
         return value
     try:
         levels = [[float(size) for size in level] for level in value]
-        if levels and all(level and len(level) % 2 == 0 and min(level) > 0 for level in levels):
+        if levels and all(level and len(level) % 2 == 0 and all(0 < size < inf for size in level) for level in levels):
             return tuple(tuple(zip(level[::2], level[1::2], strict=True)) for level in levels)
     except (TypeError, ValueError):
         pass
