@@ -99,12 +99,27 @@ def test_folding_a_folded_network_changes_nothing() -> None:
 
 
 def test_a_result_that_differs_is_refused_and_says_by_how_much() -> None:
+    graph = rep_network(groups=1, channels=8, stride=1, identity=False)
+    variables = trained(graph)
+    # Layer 0 gives a constant; in layer 1 two numbers of 1e9 nearly cancel, so that rounding one to float32 shows.
+    variables["params"]["0"]["bn"] = {"scale": np.zeros(8, np.float32), "bias": np.ones(8, np.float32)}
+    dense = variables["params"]["1"]["rbr_dense"]
+    dense["0"]["kernel"] = np.zeros_like(dense["0"]["kernel"])
+    dense["0"]["kernel"][1, 1] = np.eye(8) * 1e9
+    dense["1"]["scale"] = np.full(8, 1 / 3, np.float32)
+    variables["batch_stats"]["1"]["rbr_dense"]["1"]["mean"] = np.full(8, 1e9 / (1 + np.exp(-1)), np.float32)
+    with pytest.raises(
+        WeightsError, match=r"folding changed the outputs by 0\.\d+ of the largest, expected at most 1e-05"
+    ):
+        reparam(graph, variables)
+
+
+def test_weights_that_are_not_finite_once_folded_are_refused() -> None:
     graph = rep_network(groups=1, channels=8, stride=1, identity=True)
     variables = trained(graph)
-    # A factor that float32 cannot hold once it is multiplied into the kernel.
-    variables["params"]["1"]["rbr_dense"]["0"]["kernel"] *= np.float32(1e30)
-    variables["params"]["1"]["rbr_dense"]["1"]["scale"] *= np.float32(1e10)
-    with pytest.raises(WeightsError, match="folding changed the outputs by"):
+    variables["params"]["0"]["conv"]["kernel"] *= np.float32(1e38)
+    variables["params"]["0"]["bn"]["scale"] *= np.float32(1e10)
+    with pytest.raises(WeightsError, match=r"layer 0 \(Conv\) has weights that are not finite once folded"):
         reparam(graph, variables)
 
 

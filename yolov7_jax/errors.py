@@ -5,6 +5,10 @@ class InputError(ValueError):
     """Something given from outside is wrong; commands print the sentence and leave with a non-zero status."""
 
 
+class InstallationError(InputError):
+    """Something outside the package is missing; says what to install."""
+
+
 class GraphError(InputError):
     """A network's description (YAML, dict, graph) is wrong; names the layer, and the file and line where known."""
 

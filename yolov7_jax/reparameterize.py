@@ -46,16 +46,30 @@ def reparam(graph: Graph, variables: Tree) -> tuple[Graph, dict[str, Any]]:
     if not error <= TOLERANCE:
         raise WeightsError(
             f"folding changed the outputs by {error:.2g} of the largest, expected at most {TOLERANCE:.0g}; "
-            "the weights hold values that are not finite or too large to fold, use the network unfolded"
+            "the scales of its layers differ too much for float32, use the network unfolded"
         )
     return folded_graph, folded
 
 
 def fold(graph: Graph, variables: Tree) -> dict[str, Any]:
-    """The variables of `inference_form(graph)`, computed in float64, without the check that `reparam` makes."""
-    kept = {node.name for node in inference_form(graph)}
+    """The variables of `inference_form(graph)`, computed in float64, without the probe that `reparam` makes.
+
+    Raises:
+        WeightsError: a folded weight is not finite; names the layer.
+    """
     params, stats = variables["params"], variables.get("batch_stats", {})
-    return {"params": {name: _fold(params[name], stats.get(name, {})) for name in params if name in kept}}
+    folded = {}
+    for node in inference_form(graph):
+        if node.name not in params:
+            continue
+        layer = _fold(params[node.name], stats.get(node.name, {}))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(layer)):
+            raise WeightsError(
+                f"layer {node.name} ({node.op}) has weights that are not finite once folded; "
+                "the file is damaged or its training diverged, use an earlier checkpoint"
+            )
+        folded[node.name] = layer
+    return {"params": folded}
 
 
 def difference(graph: Graph, variables: Tree, other: Graph, other_variables: Tree) -> float:

@@ -136,7 +136,8 @@ def test_training_updates_every_running_statistic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters_m", "gflops"), [("yolov7", 36.9, 104.7), ("yolov7-tiny-silu", 6.2, 13.8), ("yolov5s", 7.2, 16.5)]
+    ("name", "parameters_m", "gflops"),
+    [("yolov7", 36.9, 104.7), ("yolov7-tiny-silu", 6.2, 13.8), ("yolov5s", 7.2, 16.5)],
 )
 def test_inference_form_has_the_published_size(name: str, parameters_m: float, gflops: float) -> None:
     from yolov7_jax.graph.rewrite import inference_form

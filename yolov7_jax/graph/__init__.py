@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a network is. Standard library only."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Flax modules, one a layer kind, and the network that a graph describes."""

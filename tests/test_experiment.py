@@ -1,0 +1,138 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tests.small_networks import noise, small_weights
+from yolov7_jax.convert.load import load
+from yolov7_jax.data.image import read_image, write_image
+from yolov7_jax.data.sources import open_source
+from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.experiment import EVALUATION, detect, new_folder, validate
+from yolov7_jax.infer.detector import Detector, Options
+
+
+@pytest.fixture(scope="module")
+def yolov5n(shared: Path) -> Detector:
+    return Detector(load(shared / "weights/yolov5n.pt"))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("data", "rect", "recorded"),
+    [("instances.json", False, "square_linear"), ("data.yaml", True, "rectangle_linear")],
+)
+def test_average_precision_equals_the_reference(
+    shared: Path, tmp_path: Path, yolov5n: Detector, data: str, rect: bool, recorded: str
+) -> None:
+    golden = json.loads((shared / "goldens/detect/coco128_ap.json").read_text())
+    source = open_source(shared / "coco128" / data)
+    options = replace(EVALUATION, iou=golden["iou"], rect=rect)
+    run = validate(yolov5n, source, options=options, folder=tmp_path / "val")
+    numbers = list(run.result.numbers().values())
+    expected = golden["results"][recorded]["stats"]
+    # Scores differ in float32 by 1e-6, which swaps neighbours: seen 2e-5 on AP and 1.1e-3 on one of the others.
+    assert abs(numbers[0] - expected[0]) < 2e-4
+    assert max(abs(a - b) for a, b in zip(numbers, expected, strict=True)) < 2e-3
+    assert run.overflow == 0
+
+    rows = json.loads((tmp_path / "val/detections.json").read_text())
+    assert abs(len(rows) - golden["results"][recorded]["detections"]) < 30  # of 31,000; scores near the threshold
+    truth = COCO()
+    truth.dataset = source.ground_truth()
+    truth.createIndex()
+    oracle = COCOeval(truth, truth.loadRes(rows), "bbox")
+    oracle.evaluate()
+    oracle.accumulate()
+    oracle.summarize()
+    assert np.allclose(numbers, oracle.stats, atol=1e-12)
+
+    metrics = json.loads((tmp_path / "val/metrics.json").read_text())
+    assert metrics["AP"] == numbers[0]
+    assert metrics["settings"]["rect"] == rect
+    assert len(metrics["per_class"]) == 80
+    assert set(metrics["speed_ms"]) == {"read", "device", "total", "evaluate"}
+    for picture in ("precision_recall.png", "confusion.png"):
+        assert min(read_image(tmp_path / "val" / picture).shape[:2]) > 300
+
+
+@pytest.mark.shared
+def test_detect_writes_pictures_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
+    (tmp_path / "broken.jpg").write_bytes((shared / "images/bus.jpg").read_bytes()[:5000])
+    pictures = [shared / "images/bus.jpg", tmp_path / "broken.jpg", shared / "images/zidane.jpg"]
+    run = detect(yolov5n, pictures, tmp_path / "out")
+    assert run.counts == {pictures[0]: 5, pictures[2]: 4}
+    assert list(run.failures) == [pictures[1]]
+    content = json.loads((run.folder / "detections.json").read_text())
+    assert [row["image"] for row in content["images"]] == [str(pictures[0]), str(pictures[2])]
+    assert content["unread"][0]["image"] == str(pictures[1])
+    first = content["images"][0]["detections"][0]
+    assert first["class"] == "person"
+    assert (content["images"][0]["height"], content["images"][0]["width"]) == (1080, 810)
+    label = (run.folder / "labels/bus.txt").read_text().splitlines()
+    x1, y1, x2, y2 = first["box_xyxy_px"]
+    expected = [0, (x1 + x2) / 2 / 810, (y1 + y2) / 2 / 1080, (x2 - x1) / 810, (y2 - y1) / 1080]
+    # Pixels have two decimals in JSON, of at least 810.
+    assert np.allclose([float(word) for word in label[0].split()], expected, atol=2e-5)
+    drawn, original = read_image(run.folder / "pictures/bus.jpg"), read_image(pictures[0])
+    assert drawn.shape == original.shape
+    assert not np.array_equal(drawn, original)
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    pictures = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
+    for seed, picture in enumerate(pictures):
+        write_image(picture, noise(40, 64, seed))
+    run = detect(Detector(small_weights()), pictures, tmp_path / "out", options=Options(), draw=True)
+    assert {p.name for p in (run.folder / "pictures").iterdir()} == {"x.png", "x-2.png", "x-3.jpg"}
+    assert len(list((run.folder / "labels").iterdir())) == 3
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "run") == tmp_path / "run"
+    assert new_folder(tmp_path / "run") == tmp_path / "run-2"
+    assert new_folder(tmp_path / "run") == tmp_path / "run-3"
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be made"):
+        new_folder(tmp_path / "file" / "run")
+
+
+def test_an_interrupted_run_keeps_what_it_found(tmp_path: Path) -> None:
+    pictures = [tmp_path / f"{number}.png" for number in range(4)]
+    for seed, picture in enumerate(pictures):
+        write_image(picture, noise(40, 64, seed))
+
+    def interrupted(items, _total):  # type: ignore[no-untyped-def]
+        for number, item in enumerate(items):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        detect(Detector(small_weights()), pictures, tmp_path / "out", track=interrupted)
+    content = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [Path(row["image"]).name for row in content["images"]] == ["0.png", "1.png"]
+
+
+def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "images/a.png", noise(40, 64))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [one, two]\n")
+    with pytest.raises(InputError, match="the network has 3 classes and the data 2"):
+        validate(Detector(small_weights()), open_source(tmp_path / "data.yaml"))
+
+
+def test_data_without_objects_gives_numbers_that_are_none(tmp_path: Path) -> None:
+    write_image(tmp_path / "images/a.png", noise(40, 64))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").touch()
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [ant, bee, cat]\n")
+    run = validate(Detector(small_weights()), open_source(tmp_path / "data.yaml"), folder=tmp_path / "val")
+    assert math.isnan(run.result.AP)
+    assert json.loads((tmp_path / "val/metrics.json").read_text())["AP"] is None

@@ -1,0 +1,1 @@
+"""Images and labels. Free of JAX: worker processes import it."""

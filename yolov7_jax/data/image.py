@@ -1,0 +1,98 @@
+"""The door to OpenCV and to pictures on disk: upright, 8-bit RGB, or one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.errors import DataError, InstallationError
+
+try:
+    import cv2
+except ImportError as error:
+    raise InstallationError(
+        f"OpenCV cannot be imported ({error}); install opencv-python-headless in place of opencv-python, "
+        "or the system's package of libGL (libgl1 on Debian and Ubuntu)"
+    ) from error
+
+# Of a bad file OpenCV would speak on stderr, beside the sentence that is raised here. The name moved in OpenCV 5.
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
+
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_SCAN = 0xDA
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """The picture in a file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
+
+    Grey and palettes become RGB, transparency is dropped, 16 bits become 8.
+
+    Raises:
+        DataError: the file is missing, empty, cut short or no picture.
+    """
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder; expected a picture")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture") from error
+    return decode_image(data, name=str(path))
+
+
+def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
+    """The picture in the content of a file, as `read_image` gives it; `name` is what errors call it.
+
+    Raises:
+        DataError: the content is empty, cut short or no picture.
+    """
+    if not data:
+        raise DataError(f"{name}: is empty; expected a picture")
+    if _is_cut_short(data):
+        raise DataError(f"{name}: the end of the picture is missing; copy or download it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None  # too many pixels, for example
+    if image is None:
+        raise DataError(f"{name}: OpenCV cannot read it as a picture; save it anew as JPEG or PNG, or leave it out")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
+    """Writes uint8 [h, w, 3] RGB in the format that the ending of the path names; makes the folder if need be.
+
+    Raises:
+        DataError: the format is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise DataError(f"{path}: pictures cannot be written as '{path.suffix}'; use .jpg or .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG has no end: decoders may fill the rest of such a picture with grey and say nothing."""
+    if data.startswith(PNG_START):
+        return PNG_END not in data
+    return data.startswith(JPEG_START) and data.rfind(JPEG_END, _jpeg_scan(data)) < 0
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the compressed pixels of a JPEG begin: what comes before may hold a thumbnail with an end of its own."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != JPEG_SCAN:
+        is_padding = data[at + 1] == 0xFF
+        at += 1 if is_padding else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at

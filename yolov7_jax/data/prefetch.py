@@ -1,0 +1,61 @@
+"""Work done ahead of its use by threads, in order and within bounds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """`function` of each item, in order, computed by threads before it is asked for.
+
+    Items may be endless: they are drawn, in the caller's thread, when there is room for one more. What `function` or
+    the drawing of an item raises comes when that item's turn comes, and ends the iteration. When the caller stops
+    early (`close`, or the end of its loop and of the iterator), what has not begun is dropped, and what has is waited
+    for.
+
+    Args:
+        function: called by several threads at once.
+        items: what to call it with.
+        workers: how many threads, at least 1.
+        ahead: how many results may be waiting or in the making, at least 1; more than `workers` keeps all busy.
+    """
+    if ahead < 1:
+        raise ValueError(f"ahead must be at least 1, got {ahead}")
+    return _prefetched(function, iter(items), workers, ahead)
+
+
+def _prefetched(
+    function: Callable[[Item], Result], items: Iterator[Item], workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    pending: deque[Future[Result]] = deque()
+    exhausted = False
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    try:
+        while True:
+            while not exhausted and len(pending) < ahead:
+                try:
+                    pending.append(pool.submit(function, next(items)))
+                except StopIteration:
+                    exhausted = True
+                except Exception as error:  # it belongs to this item, not to an earlier one that is asked for now
+                    pending.append(_failed(error))
+                    exhausted = True
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

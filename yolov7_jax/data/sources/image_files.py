@@ -1,0 +1,60 @@
+"""Image files that are looked at but not decoded: which there are, and how large."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from yolov7_jax.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # its values that swap width and height
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images in a folder and the folders below it, sorted by path; hidden files are left out.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = (name for name in names if not name.startswith("."))
+        found += [Path(where, name) for name in visible if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(
+            f"{folder}: no images in this folder; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return sorted(found)
+
+
+def present(files: Iterable[Path]) -> Iterator[bool]:
+    """Whether each file is there; a folder is listed once instead of asking for every file of it."""
+    entries: dict[Path, frozenset[str]] = {}
+    for file in files:
+        folder = file.parent
+        if folder not in entries:
+            entries[folder] = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else frozenset()
+        yield file.name in entries[folder] or file.exists()  # the latter where letter case does not matter
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """Height and width in pixels as the image is seen, orientation applied, read from the file's header.
+
+    Raises:
+        DataError: not there, or not an image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            # Not image.getexif(): that of PNG decodes the whole picture. TIFF's size is turned already.
+            orientation = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: the image cannot be read ({error}); replace or remove the file") from error
+    return (width, height) if orientation in _QUARTER_TURNS else (height, width)

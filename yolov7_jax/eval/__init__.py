@@ -1,0 +1,1 @@
+"""How good detections are: COCO average precision, confusion, pictures and tables of them."""

@@ -1,0 +1,185 @@
+"""Results for people and programs: pictures (the door to matplotlib), a table for the console, a JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.eval.coco import RECALL_THRESHOLDS, CocoResult
+
+if TYPE_CHECKING:  # imported where used: they cost a second that other commands need not wait for
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+_MOST_NAMED_CURVES = 10  # more classes than these get one faint colour
+_MOST_NUMBERED_CLASSES = 25  # more classes than these leave no room for numbers in the cells
+_LEAST_SHOWN = 0.005  # smaller fractions would read 0.00
+_INK, _FAINT, _GRID = "#20262e", "#7aa6c2", "#e3e6ea"
+_DOTS_PER_INCH = 150
+
+
+def precision_recall_figure(result: CocoResult) -> Figure:
+    """Precision over recall at IoU 0.50: a thin line for each class that has boxes, a thick one for their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5.5))
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.set_title("Precision and recall at IoU 0.50", loc="left", color=_INK)
+    axes.grid(color=_GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    shown = [k for k, row in enumerate(result.per_class) if not math.isnan(row.AP50)]
+    if not shown:
+        axes.text(0.5, 0.5, "the ground truth has no boxes", ha="center", va="center", color=_INK)
+        return figure
+    _draw_curves(axes, result, shown)
+    return figure
+
+
+def _draw_curves(axes: Axes, result: CocoResult, shown: list[int]) -> None:
+    curves = result.precision[0][:, shown]  # at IoU 0.50: recalls x classes
+    first = _plain_text(result.per_class[shown[0]].name)
+    label = f"{first if len(shown) == 1 else f'all {len(shown)} classes'}  {result.AP50:.3f}"
+    axes.plot(RECALL_THRESHOLDS, curves.mean(axis=1), linewidth=2.8, color=_INK, label=label, zorder=3)
+    if len(shown) > _MOST_NAMED_CURVES:
+        axes.plot(RECALL_THRESHOLDS, curves, linewidth=0.7, color=_FAINT, alpha=0.5)
+        axes.plot([], [], linewidth=0.7, color=_FAINT, label="one class")
+    elif len(shown) > 1:
+        for curve, k in zip(curves.T, shown, strict=True):
+            row = result.per_class[k]
+            axes.plot(RECALL_THRESHOLDS, curve, linewidth=1.3, label=f"{_plain_text(row.name)}  {row.AP50:.3f}")
+    # Beside the curves, which may go anywhere.
+    axes.legend(title="AP50", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, alignment="left")
+
+
+def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """The confusion matrix [C + 1, C + 1] in fractions of each column: of all objects of a class, detected as what.
+
+    The last row is what was missed, the last column which classes were detected where there was nothing.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(matrix)
+    fractions = np.where(matrix > 0, matrix / np.maximum(matrix.sum(axis=0), 1), np.nan)
+    side = float(np.clip(2 + 0.17 * count, 4.5, 26))  # inches
+    cell = 72 * side / count  # points
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    large = float(np.clip(2 * side, 10, 24))
+    axes.set_title("Confusion of classes, in fractions of each true class", loc="left", color=_INK, fontsize=large)
+    axes.set_xlabel("true class", fontsize=large)
+    axes.set_ylabel("detected class", fontsize=large)
+    axes.spines[:].set_color(_GRID)
+    _label_classes(axes, [*names, "background"], letter_size=float(np.clip(0.7 * cell, 4, 10)))
+    if count <= _MOST_NUMBERED_CLASSES + 1:
+        _write_cells(axes, fractions, letter_size=float(np.clip(cell / 3, 5, 10)))
+    else:
+        figure.colorbar(picture, cax=axes.inset_axes((1.02, 0, 0.015, 0.3))).ax.tick_params(labelsize=0.7 * large)
+    return figure
+
+
+def _label_classes(axes: Axes, names: list[str], *, letter_size: float) -> None:
+    positions = range(len(names))
+    # Names are text, not formulas: a $ in them means nothing.
+    axes.set_xticks(positions, names, rotation=90, fontsize=letter_size, parse_math=False)
+    axes.set_yticks(positions, names, fontsize=letter_size, parse_math=False)
+    axes.tick_params(length=0)
+    edges, end = np.arange(0.5, len(names) - 1), len(names) - 0.5
+    style: dict[str, Any] = {"color": _GRID, "linewidth": min(0.8, letter_size / 12)}
+    axes.hlines(edges, -0.5, end, **style)
+    axes.vlines(edges, -0.5, end, **style)
+
+
+def _write_cells(axes: Axes, fractions: NDArray[np.float64], *, letter_size: float) -> None:
+    for row, column in np.argwhere(fractions >= _LEAST_SHOWN):
+        value = fractions[row, column]
+        colour = "white" if value > 0.5 else _INK
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=letter_size)
+
+
+def _plain_text(name: str) -> str:
+    return name.replace("$", r"\$")
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Writes a figure in the format of the file's ending; folders are made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(file, dpi=_DOTS_PER_INCH, bbox_inches="tight")
+
+
+def class_table(result: CocoResult) -> Table:
+    """Boxes, AP50 and AP of all classes and of each, for the console; a dash where a class has no boxes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class", overflow="fold")
+    for heading in ("boxes", "AP50", "AP"):
+        table.add_column(heading, justify="right")
+    total = sum(row.boxes for row in result.per_class)
+    table.add_row("all", str(total), _three(result.AP50), _three(result.AP), style="bold", end_section=True)
+    for row in result.per_class:
+        table.add_row(Text(row.name), str(row.boxes), _three(row.AP50), _three(row.AP))
+    return table
+
+
+def _three(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def metrics_json(result: CocoResult, *, speed: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes into metrics.json: the twelve numbers as fractions, each class, milliseconds a stage, settings used.
+
+    Args:
+        result: of the evaluation.
+        speed: milliseconds an image, by stage.
+        settings: what the evaluation was run with, by name.
+
+    Returns:
+        Values that JSON has; null where the ground truth has nothing to find.
+    """
+    content = {
+        **result.numbers(),
+        "per_class": [row._asdict() for row in result.per_class],
+        "speed_ms": speed,
+        "settings": settings,
+    }
+    return {key: _json_value(value) for key, value in content.items()}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, np.generic):
+        return _json_value(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Writes values as JSON that people can read, a list with a row on each line; folders are made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, list):
+        text = "[\n" + ",\n".join(_json_text(row) for row in content) + "\n]"
+    else:
+        text = _json_text(content, indent=2)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _json_text(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
