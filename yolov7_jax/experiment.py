@@ -70,6 +70,7 @@ def detect(
     Raises:
         DataError: the folder cannot be written. InputError: an option is out of its range.
     """
+    results = detector.stream(pictures, options)
     folder = new_folder(folder)
     names = _unique_names(pictures)
     rows: dict[int, dict[str, Any]] = {}
@@ -77,7 +78,7 @@ def detect(
     failures: dict[Path, str] = {}
     overflow = 0
     try:
-        for result in track(detector.stream(pictures, options), len(pictures)):
+        for result in track(results, len(pictures)):
             path = pictures[result.position]
             if result.error is not None:
                 failures[path] = str(result.error)

@@ -99,7 +99,7 @@ def test_unreadable_pictures_are_named_and_the_others_go_on(detector: Detector, 
     assert [results[i].error is None for i in range(4)] == [False, True, False, False]
     for position in (0, 2, 3):
         assert names[position] in str(results[position].error)
-    with pytest.raises(DataError, match="empty.jpg"):
+    with pytest.raises(DataError, match=r"empty\.jpg"):
         detector([tmp_path / "good.png", tmp_path / "empty.jpg"])
 
 

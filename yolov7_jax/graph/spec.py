@@ -74,6 +74,17 @@ class Graph:
         """The side of the images, in pixels, that networks with this largest stride are published for."""
         return 640 if self.max_stride <= 32 else 1280
 
+    def check_side(self, side: int) -> None:
+        """Refuses a side of images, in pixels, that is no multiple of the largest stride.
+
+        Raises:
+            GraphError: names the nearest side that is.
+        """
+        stride = self.max_stride
+        if side < stride or side % stride:
+            nearest = max(round(side / stride), 1) * stride
+            raise GraphError(f"the image size must be a multiple of {stride}, got {side}; the nearest is {nearest}")
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 

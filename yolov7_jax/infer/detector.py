@@ -101,15 +101,10 @@ class Detector:
         bfloat16.
 
         Raises:
-            InputError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
+            GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
         """
         self.size = size or weights.input_size
-        stride = weights.graph.max_stride
-        if self.size < stride or self.size % stride:
-            nearest = max(round(self.size / stride), 1) * stride
-            raise InputError(
-                f"the image size must be a multiple of {stride}, got {self.size}; the nearest is {nearest}"
-            )
+        weights.graph.check_side(self.size)
         self.names = weights.names
         self.network = Network(inference_form(weights.graph), dtype)
         self.variables = jax.device_put(fold(weights.graph, weights.variables))
@@ -142,9 +137,14 @@ class Detector:
 
         With batches of more than one image results may change their order: look at `position`. Images that cannot be
         read come as results with `error`.
+
+        Raises:
+            InputError: at once, if a class wanted is not known.
         """
         options = options or Options()
-        mask = class_mask(options.classes, self.names)
+        return self._stream(images, options, class_mask(options.classes, self.names))
+
+    def _stream(self, images: Iterable[Picture], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self._prepare, rect=options.rect)
         ahead = options.workers + 2 * options.batch_size
         running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()

@@ -40,7 +40,13 @@ class Summary(NamedTuple):
 
 
 def summarize(graph: Graph, *, image_size: tuple[int, int] = (640, 640)) -> Summary:
-    """The summary of a network at an image size (height, width), multiples of its largest stride."""
+    """The summary of a network at an image size (height, width).
+
+    Raises:
+        GraphError: a side is no multiple of the largest stride.
+    """
+    for side in image_size:
+        graph.check_side(side)
     variables = abstract_variables(graph)
     image = jax.ShapeDtypeStruct((1, *image_size, graph.channels), jnp.float32)
     flops = Counter[str]()

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.small_networks import noise, small_weights
+from yolov7_jax.cli.main import main
+from yolov7_jax.convert.load import load
+from yolov7_jax.convert.weights_file import save
+from yolov7_jax.data.image import write_image
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with weights, pictures and a data set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("YOLOV7_JAX_COMPILATION_CACHE", "off")
+    save("net.safetensors", small_weights())
+    (tmp_path / "labels").mkdir()
+    for number in range(3):
+        write_image(tmp_path / f"images/{number}.png", noise(40, 64, number))
+        (tmp_path / f"labels/{number}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [ant, bee, cat]\n")
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("detect", "net.safetensors", "images", "--classes", "bee", "0", "--output", "out") == 0
+    assert " objects in 3 pictures; see out" in capsys.readouterr().out
+    assert len(list((folder / "out/pictures").iterdir())) == 3
+    images = json.loads(Path("out/detections.json").read_text())["images"]
+    found = {row["class"] for image in images for row in image["detections"]}
+    assert found <= {"bee", "ant"}
+    assert found
+
+
+def test_detect_goes_on_after_unreadable_pictures_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "images/empty.png").touch()
+    assert run("detect", "net.safetensors", "images", "--no-pictures", "--square", "--batch-size", "2") == 1
+    output = capsys.readouterr()
+    assert "in 3 pictures" in output.out
+    assert "skipped: images/empty.png: is empty; expected a picture" in output.err
+    assert not (folder / "runs/detect/pictures").exists()
+
+
+def test_val(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("val", "net.safetensors", "--data", "data.yaml", "--rect", "--batch-size", "2") == 0
+    output = capsys.readouterr().out
+    assert "AP_small" in output
+    assert "bee" in output
+    assert 0 <= json.loads((folder / "runs/val/metrics.json").read_text())["AP"] <= 1
+    assert (folder / "runs/val/confusion.png").exists()
+
+
+def test_convert_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("convert", "net.safetensors", "torch.safetensors", "--naming", "torch") == 0
+    assert "tensors matched" in capsys.readouterr().out
+    assert "model.0.conv.weight" in load_file("torch.safetensors")
+    assert run("convert", "torch.safetensors", "back.safetensors") == 0
+    ours, back = load_file("net.safetensors"), load_file("back.safetensors")
+    assert {k: v.tobytes() for k, v in ours.items()} == {k: v.tobytes() for k, v in back.items()}
+
+
+def test_reparam(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("reparam", "net.safetensors", "folded.safetensors") == 0
+    assert "within 1e-05" in capsys.readouterr().out
+    assert load("folded.safetensors").graph.folded
+    assert run("reparam", "folded.safetensors", "again.safetensors") == 0
+    assert "inference form already" in capsys.readouterr().out
+    assert all(np.array_equal(a, load_file("again.safetensors")[k]) for k, a in load_file("folded.safetensors").items())
+
+
+def test_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("summary", "yolov7-tiny") == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["sum", "78", "layers", "6,228,762", "13.701", "6,219,709", "13.701"]
+    assert run("summary", "net.safetensors", "--size", "64") == 0
+    assert "3 classes, 64 × 64 pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["detect", "absent.pt", "images"], "absent.pt"),
+        (["detect", "net.safetensors", "nowhere"], "nowhere"),
+        (["detect", "net.safetensors", "images", "--size", "65"], "the image size must be a multiple of 8"),
+        (["detect", "net.safetensors", "images", "--confidence", "25"], "confidence must be a fraction"),
+        (["detect", "net.safetensors", "images", "--classes", "dog"], "class 'dog' is not known"),
+        (["detect", "data.yaml", "images"], "data.yaml"),
+        (["detect", "images/0.png", "images"], "images/0.png"),
+        (["val", "net.safetensors", "--data", "absent.yaml"], "absent.yaml"),
+        (["val", "net.safetensors", "--data", "net.safetensors"], "net.safetensors"),
+        (["val", "net.safetensors", "--data", "data.yaml", "--split", "test"], "test"),
+        (["convert", "net.safetensors", "out.pt"], "weights are written as .safetensors"),
+        (["convert", "data.yaml", "out.safetensors"], "data.yaml"),
+        (["summary", "yolov7-huge"], "no network is named 'yolov7-huge'"),
+        (["summary", "data.yaml"], "data.yaml: the key 'anchors' is missing"),
+        (["summary", "yolov7", "--size", "100"], "multiple of 32"),
+        (["summary", "yolov7", "--classes", "0"], "number of classes must be at least 1"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_status_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("yolov7-jax: ")
+    assert sentence in error
+    assert "\n" not in error
+
+
+def test_wrong_arguments_show_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["detect"])
+    assert left.value.code == 2
+    assert "usage: yolov7-jax detect" in capsys.readouterr().err
+
+
+def test_interrupting_is_no_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yolov7_jax.experiment.detect", interrupted)
+    assert run("detect", "net.safetensors", "images") == 130
+    assert capsys.readouterr().err.strip().endswith("interrupted")
