@@ -1,0 +1,376 @@
+"""Reads PyTorch checkpoints (`.pt`, `.pth`) without PyTorch, and without executing anything that is in them.
+
+The file is a zip: `<root>/data.pkl` describes the objects (see `torch_pickle`), `<root>/data/<key>` holds the numbers
+of the tensors, uncompressed. What is read never takes more than a few times the size of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolov7_jax.convert.torch_pickle import (
+    Budget,
+    Instance,
+    Name,
+    NumpyArray,
+    Refused,
+    Tensor,
+    damaged,
+    read_pickle,
+    shown,
+)
+from yolov7_jax.errors import WeightsError
+
+_PARTS = ("ema", "model", "state_dict", "model_state_dict")
+"""Where the weights are in checkpoints, the best first: the EMA is what is published."""
+_WHOLE = "file"
+_PARALLEL = "module."
+_MAX_DIRECTORY = 4 * 2**20  # bytes: some 40 000 members
+_MAX_NAME = 300
+_MAX_ENTRIES = 100_000
+_MAX_DEPTH = 64
+_MAX_TEXT = 1000
+_ENDLESS = "has settings that are nested too deep, too many, or hold themselves; save only the state dict"
+_COPIES = 4
+_SPARE = 2**20
+_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # the pickled number that older PyTorch files open with
+_ADVICE = "expected a checkpoint written by torch.save"
+
+
+@dataclass(frozen=True)
+class TorchCheckpoint:
+    """What a PyTorch file holds.
+
+    kind: "model" (a whole pickled module) or "state_dict". source: the part that the state was taken from ("ema",
+    "model", "state_dict" ..., "file" for a file that is a state dict). state: arrays by PyTorch name, in the order of
+    `Module.state_dict()`, with their own layout, dtype and memory. config: the model's YAML as a dict. names: of the
+    classes. hyperparameters: the model's `hyp`. meta: numbers and short texts beside the model. optimizer: its state
+    dict. other: the states of the other parts, by part.
+    """
+
+    path: Path
+    kind: str
+    source: str
+    state: Mapping[str, np.ndarray]
+    config: Mapping[str, Any] | None
+    names: tuple[str, ...] | None
+    hyperparameters: Mapping[str, Any] | None
+    strides: tuple[int, ...] | None
+    meta: Mapping[str, Any]
+    optimizer: Mapping[str, Any] | None
+    other: Mapping[str, Mapping[str, np.ndarray]]
+
+
+def read_torch_file(path: Path | str, *, prefer: str = "ema") -> TorchCheckpoint:
+    """The weights of a PyTorch checkpoint and what is known of their model; nothing in the file is executed.
+
+    prefer: the part to take where there are several (the others are in `other`); a part that is not there is passed
+    over for the next of ema, model, state_dict, model_state_dict.
+
+    Raises:
+        WeightsError: the file is not there, damaged, of another kind, or holds what weights do not need.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise Refused(f"is not a file; {_ADVICE}")
+        with path.open("rb") as file:
+            archive = _Archive(path, file)
+            return _checkpoint(path, read_pickle(archive.read("data.pkl"), archive.storages), _Arrays(archive), prefer)
+    except Refused as refused:
+        raise WeightsError(f"{path}: {refused}") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); {_ADVICE}") from error
+
+
+class _Directory(io.FileIO):
+    """A file in which zipfile looks for the list of members, and gets no more than such a list may take."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise zipfile.BadZipFile("the list of members is too long")
+        return super().read(size)
+
+
+class _Archive:
+    """A PyTorch zip: members are stored as they are, once each, under one root."""
+
+    def __init__(self, path: Path, file: io.BufferedReader) -> None:
+        self.file = file
+        self.size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        _refuse_other_formats(file.read(512), self.size)
+        try:
+            with _Directory(path) as directory, zipfile.ZipFile(directory) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError):
+            raise damaged("its zip is cut short or overwritten") from None
+        self.root = _root([member.orig_filename for member in members])
+        self.members = _checked(members, self.size)
+        order = self.read("byteorder") if f"{self.root}byteorder" in self.members else b"little"
+        if order != b"little":
+            raise Refused(
+                f"has the byte order {shown(order.decode('latin-1'))}; save it again on a little-endian machine"
+            )
+        folder = f"{self.root}data/"
+        sizes = {name: member.file_size for name, member in self.members.items() if name.startswith(folder)}
+        self.storages = {name.removeprefix(folder): size for name, size in sizes.items()}
+
+    def read(self, name: str) -> bytes:
+        """A member's content, checked against its checksum."""
+        member = self.members[self.root + name]
+        self.file.seek(member.header_offset)
+        header = self.file.read(30)
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise damaged(f"its member {shown(name)} is not where the zip says")
+        self.file.seek(sum(struct.unpack("<HH", header[26:])), io.SEEK_CUR)
+        content = self.file.read(member.file_size)
+        unchecked = member.CRC == 0  # PyTorch can be told to leave the checksum out
+        if len(content) != member.file_size or not (unchecked or zlib.crc32(content) == member.CRC):
+            raise damaged(f"its member {shown(name)} has a wrong checksum or is cut short")
+        return content
+
+
+def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+    """Members by name; together they are no larger than the file, as none is compressed or shares bytes."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        name = member.orig_filename
+        if name.startswith("/") or not {"\\", ":", "\0"}.isdisjoint(name) or ".." in name.split("/"):
+            raise Refused(f"has a member named {shown(name)} that leads out of the archive; {_ADVICE}")
+        if (
+            member.compress_type != zipfile.ZIP_STORED
+            or member.flag_bits & 1
+            or member.compress_size != member.file_size
+        ):
+            raise Refused(f"has a compressed or encrypted member {shown(name)}; save it again with torch.save")
+        if member.header_offset < end:
+            raise damaged(f"its member {shown(name)} overlaps another")
+        end = member.header_offset + 30 + len(name) + member.file_size
+    if end > size:
+        raise damaged("its last member is cut short")
+    named = {member.orig_filename: member for member in members}
+    if len(named) < len(members):
+        raise damaged("two of its members have one name")
+    return named
+
+
+def _root(names: list[str]) -> str:
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise Refused("is a TorchScript archive; save a state dict instead: torch.save(model.state_dict(), path)")
+    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(roots) != 1:
+        raise Refused(f"is a zip with {len(roots)} members data.pkl instead of one; {_ADVICE}")
+    return roots[0]
+
+
+def _refuse_other_formats(start: bytes, size: int) -> None:
+    if start.startswith(b"PK\3\4"):
+        return
+    opening = start.lstrip().lower()
+    if size == 0:
+        raise Refused(f"is empty; {_ADVICE}: download it or copy it again")
+    if _LEGACY_MAGIC in start[:64]:
+        raise Refused(
+            "is in the format of PyTorch before 1.6; save it again with a newer one: torch.save(torch.load(path), path)"
+        )
+    if start[257:262] == b"ustar":
+        raise Refused("is a tar archive, perhaps of the first PyTorch; save it again with a newer one")
+    if opening.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise Refused("is a web page, so its download probably failed; download the file itself")
+    if opening.startswith(b"version https://git-lfs"):
+        raise Refused("is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
+    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
+        raise Refused("is a safetensors file; give it the ending .safetensors")
+    if start.isascii() and not any(byte < 9 for byte in start):
+        raise Refused(f"is a text file, perhaps of a failed download; {_ADVICE}")
+    raise Refused(f"is not a PyTorch file; {_ADVICE}")
+
+
+class _Arrays:
+    """Copies tensors out of an archive, no more of them than a few times its size."""
+
+    def __init__(self, archive: _Archive) -> None:
+        self.archive = archive
+        refusal = f"has tensors of more than {_COPIES} times its own size (views of few numbers); {_ADVICE}"
+        self.bytes = Budget(_COPIES * archive.size + _SPARE, refusal)
+        self.storages: dict[str, bytes] = {}
+
+    def __call__(self, tensor: Tensor) -> np.ndarray:
+        dtype, key = tensor.storage.dtype, tensor.storage.key
+        self.bytes.spend(math.prod(tensor.shape) * dtype.itemsize)
+        if 0 in tensor.shape:
+            return np.zeros(tensor.shape, dtype)
+        if key not in self.storages:
+            self.storages[key] = self.archive.read(f"data/{key}")
+        steps = zip(tensor.shape, tensor.strides, strict=True)
+        strides = tuple(step * dtype.itemsize if size > 1 else 0 for size, step in steps)
+        stored = np.uint8 if dtype == np.bool_ else dtype  # any byte but 0 is true
+        offset = tensor.offset * dtype.itemsize
+        return np.ndarray(tensor.shape, stored, self.storages[key], offset, strides).astype(dtype, order="C")
+
+
+class _Plain:
+    """Turns settings in a file into plain Python values, no more of them than a file can hold."""
+
+    def __init__(self, tensor: Callable[[Tensor], np.ndarray], *, lists: bool) -> None:
+        self.tensor = tensor
+        self.lists = lists
+        self.values = Budget(_MAX_ENTRIES, _ENDLESS)
+
+    def __call__(self, value: Any, depth: int = 0) -> Any:
+        self.values.spend(1)
+        if depth > _MAX_DEPTH:
+            raise Refused(_ENDLESS)
+        match value:
+            case None | bool() | int() | float() | str():
+                return value
+            case Name():
+                return str(value)
+            case Tensor():
+                array = self.tensor(value)
+                return self(NumpyArray(array), depth) if self.lists else array
+            case NumpyArray(value=np.ndarray() as array):
+                self.values.spend(array.size)
+                return array.tolist()
+            case dict():
+                return {key: self(item, depth + 1) for key, item in value.items()}
+            case list():
+                return [self(item, depth + 1) for item in value]
+            case set():
+                return [self(item, depth + 1) for item in sorted(value, key=str)]
+            case tuple():
+                return tuple(self(item, depth + 1) for item in value)
+            case Instance() if content := value.items or value.elements or value.attributes:
+                return self(content, depth + 1)
+        kind = value.kind if isinstance(value, Instance) else type(value).__name__
+        raise Refused(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
+
+
+def _joined(prefix: str, name: str) -> str:
+    if len(prefix) + len(name) > _MAX_NAME:
+        raise Refused(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {_ADVICE}")
+    return prefix + name
+
+
+def _held(module: Instance, kind: str, entries: Budget) -> dict[str, Any]:
+    held = module.attributes.get(kind)
+    held = held if isinstance(held, dict) else {}
+    entries.spend(len(held))
+    return {name: value for name, value in held.items() if type(name) is str}
+
+
+def _module_tensors(root: Instance, entries: Budget) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a module as `Module.state_dict()` has them: its own, then those of its modules, in order."""
+    pending = [("", root)]
+    while pending:
+        prefix, module = pending.pop()
+        passing = module.attributes.get("_non_persistent_buffers_set")
+        hidden = passing if isinstance(passing, set) else set()
+        buffers = _held(module, "_buffers", entries).items()
+        own = _held(module, "_parameters", entries) | {name: value for name, value in buffers if name not in hidden}
+        modules = _held(module, "_modules", entries)
+        yield from ((_joined(prefix, name), value) for name, value in own.items() if isinstance(value, Tensor))
+        children = [(_joined(prefix, name) + ".", child) for name, child in modules.items() if _is_module(child)]
+        pending.extend(reversed(children))
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, Instance) and isinstance(value.attributes.get("_modules"), dict)
+
+
+def _tensors(value: Any, entries: Budget) -> dict[str, Tensor]:
+    """The state dict of a module or of a dict of tensors, without the prefix of DataParallel; empty for all else."""
+    if _is_module(value):
+        state = dict(_module_tensors(value, entries))
+    elif isinstance(value, dict):
+        entries.spend(len(value))
+        state = value if all(type(k) is str and isinstance(v, Tensor) for k, v in value.items()) else {}
+    else:
+        state = {}
+    if all(name.startswith(_PARALLEL) for name in state):
+        return {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
+    return state
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of a module, or of the one that a DataParallel holds."""
+    if not _is_module(value):
+        return {}
+    modules = value.attributes["_modules"]
+    inner: Any = modules.get("module") if len(modules) == 1 else None
+    return inner.attributes if _is_module(inner) else value.attributes
+
+
+def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> TorchCheckpoint:
+    entries = Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {_ADVICE}")
+    whole = _tensors(content, entries)
+    beside = content if isinstance(content, dict) and not whole else {}
+    values = {_WHOLE: content} if whole else {key: value for key, value in beside.items() if type(key) is str}
+    parts = {_WHOLE: whole} if whole else {key: _tensors(value, entries) for key, value in values.items()}
+    parts = {key: tensors for key, tensors in parts.items() if tensors}
+    source = next((key for key in (prefer, *_PARTS, *parts) if key in parts), None)
+    if source is None:
+        raise Refused(f"holds no tensors as a model or a state dict; {_ADVICE} with {', '.join(_PARTS)} in it")
+    model = values[source]
+    known = {**beside, **{key: value for key, value in _attributes(model).items() if value is not None}}
+    plain = _Plain(arrays, lists=True)
+    states = {key: {name: arrays(tensor) for name, tensor in tensors.items()} for key, tensors in parts.items()}
+    return TorchCheckpoint(
+        path=path,
+        kind="model" if _is_module(model) else "state_dict",
+        source=source,
+        state=states.pop(source),
+        config=_settings(known.get("yaml"), plain),
+        names=_names(plain(known.get("names"))),
+        hyperparameters=_settings(known.get("hyp"), plain),
+        strides=_strides(plain(known.get("stride"))),
+        meta=_meta(beside),
+        optimizer=_settings(beside.get("optimizer"), _Plain(arrays, lists=False)),
+        other=states,
+    )
+
+
+def _settings(value: Any, plain: _Plain) -> dict[Any, Any] | None:
+    return plain(value) if isinstance(value, dict | Instance) else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, dict) and set(value) == set(range(len(value))):
+        value = [value[number] for number in range(len(value))]
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str | int) for name in value):
+        raise Refused(
+            "has class names that are not a list of texts, or texts numbered from 0; correct the model's names"
+        )
+    return tuple(str(name) for name in value)
+
+
+def _strides(value: Any) -> tuple[int, ...] | None:
+    levels = value if isinstance(value, list | tuple) else []
+    whole = all(isinstance(level, int) or (isinstance(level, float) and level.is_integer()) for level in levels)
+    return tuple(int(level) for level in levels) if levels and whole else None
+
+
+def _meta(beside: Mapping[Any, Any]) -> dict[str, Any]:
+    """The numbers and short texts of a checkpoint; best_fitness may be a numpy array of one number."""
+    meta = {}
+    for key, value in beside.items():
+        if isinstance(value, NumpyArray) and value.value is not None and value.value.size == 1:
+            value = value.value.item()
+        if type(key) is str and (
+            isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _MAX_TEXT)
+        ):
+            meta[key] = value
+    return meta
