@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tests.convert.torch_zip import REBUILD, Code, call, code, module, name, new, pickled, storage, tensor, write
 from yolov7_jax.convert import torch_pickle
 from yolov7_jax.convert.torch_file import TorchCheckpoint, read_torch_file
-from yolov7_jax.convert.torch_pickle import Instance, Name, Refused, read_pickle
+from yolov7_jax.convert.torch_pickle import read_pickle
+from yolov7_jax.convert.torch_values import Instance, Name, Refused
 from yolov7_jax.errors import WeightsError
 
 TERA = 2**40

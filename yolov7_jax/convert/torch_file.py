@@ -6,11 +6,7 @@ of the tensors, uncompressed. What is read never takes more than a few times the
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.convert.torch_pickle import (
-    Budget,
-    Instance,
-    Name,
-    NumpyArray,
-    Refused,
-    Tensor,
-    damaged,
-    read_pickle,
-    shown,
-)
+from yolov7_jax.convert.torch_archive import ADVICE, Archive
+from yolov7_jax.convert.torch_pickle import read_pickle
+from yolov7_jax.convert.torch_values import Budget, Instance, Name, NumpyArray, Refused, Tensor
 from yolov7_jax.errors import WeightsError
 
 _PARTS = ("ema", "model", "state_dict", "model_state_dict")
 """Where the weights are in checkpoints, the best first: the EMA is what is published."""
 _WHOLE = "file"
 _PARALLEL = "module."
-_MAX_DIRECTORY = 4 * 2**20  # bytes: some 40 000 members
 _MAX_NAME = 300
 _MAX_ENTRIES = 100_000
 _MAX_DEPTH = 64
@@ -43,8 +30,6 @@ _MAX_TEXT = 1000
 _ENDLESS = "has settings that are nested too deep, too many, or hold themselves; save only the state dict"
 _COPIES = 4
 _SPARE = 2**20
-_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # the pickled number that older PyTorch files open with
-_ADVICE = "expected a checkpoint written by torch.save"
 
 
 @dataclass(frozen=True)
@@ -83,126 +68,22 @@ def read_torch_file(path: Path | str, *, prefer: str = "ema") -> TorchCheckpoint
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise Refused(f"is not a file; {_ADVICE}")
+            raise Refused(f"is not a file; {ADVICE}")
         with path.open("rb") as file:
-            archive = _Archive(path, file)
+            archive = Archive(path, file)
             return _checkpoint(path, read_pickle(archive.read("data.pkl"), archive.storages), _Arrays(archive), prefer)
     except Refused as refused:
         raise WeightsError(f"{path}: {refused}") from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); {_ADVICE}") from error
-
-
-class _Directory(io.FileIO):
-    """A file in which zipfile looks for the list of members, and gets no more than such a list may take."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MAX_DIRECTORY:
-            raise zipfile.BadZipFile("the list of members is too long")
-        return super().read(size)
-
-
-class _Archive:
-    """A PyTorch zip: members are stored as they are, once each, under one root."""
-
-    def __init__(self, path: Path, file: io.BufferedReader) -> None:
-        self.file = file
-        self.size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        _refuse_other_formats(file.read(512), self.size)
-        try:
-            with _Directory(path) as directory, zipfile.ZipFile(directory) as archive:
-                members = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError):
-            raise damaged("its zip is cut short or overwritten") from None
-        self.root = _root([member.orig_filename for member in members])
-        self.members = _checked(members, self.size)
-        order = self.read("byteorder") if f"{self.root}byteorder" in self.members else b"little"
-        if order != b"little":
-            raise Refused(
-                f"has the byte order {shown(order.decode('latin-1'))}; save it again on a little-endian machine"
-            )
-        folder = f"{self.root}data/"
-        sizes = {name: member.file_size for name, member in self.members.items() if name.startswith(folder)}
-        self.storages = {name.removeprefix(folder): size for name, size in sizes.items()}
-
-    def read(self, name: str) -> bytes:
-        """A member's content, checked against its checksum."""
-        member = self.members[self.root + name]
-        self.file.seek(member.header_offset)
-        header = self.file.read(30)
-        if len(header) < 30 or header[:4] != b"PK\3\4":
-            raise damaged(f"its member {shown(name)} is not where the zip says")
-        self.file.seek(sum(struct.unpack("<HH", header[26:])), io.SEEK_CUR)
-        content = self.file.read(member.file_size)
-        unchecked = member.CRC == 0  # PyTorch can be told to leave the checksum out
-        if len(content) != member.file_size or not (unchecked or zlib.crc32(content) == member.CRC):
-            raise damaged(f"its member {shown(name)} has a wrong checksum or is cut short")
-        return content
-
-
-def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
-    """Members by name; together they are no larger than the file, as none is compressed or shares bytes."""
-    end = 0
-    for member in sorted(members, key=lambda member: member.header_offset):
-        name = member.orig_filename
-        if name.startswith("/") or not {"\\", ":", "\0"}.isdisjoint(name) or ".." in name.split("/"):
-            raise Refused(f"has a member named {shown(name)} that leads out of the archive; {_ADVICE}")
-        if (
-            member.compress_type != zipfile.ZIP_STORED
-            or member.flag_bits & 1
-            or member.compress_size != member.file_size
-        ):
-            raise Refused(f"has a compressed or encrypted member {shown(name)}; save it again with torch.save")
-        if member.header_offset < end:
-            raise damaged(f"its member {shown(name)} overlaps another")
-        end = member.header_offset + 30 + len(name) + member.file_size
-    if end > size:
-        raise damaged("its last member is cut short")
-    named = {member.orig_filename: member for member in members}
-    if len(named) < len(members):
-        raise damaged("two of its members have one name")
-    return named
-
-
-def _root(names: list[str]) -> str:
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise Refused("is a TorchScript archive; save a state dict instead: torch.save(model.state_dict(), path)")
-    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(roots) != 1:
-        raise Refused(f"is a zip with {len(roots)} members data.pkl instead of one; {_ADVICE}")
-    return roots[0]
-
-
-def _refuse_other_formats(start: bytes, size: int) -> None:
-    if start.startswith(b"PK\3\4"):
-        return
-    opening = start.lstrip().lower()
-    if size == 0:
-        raise Refused(f"is empty; {_ADVICE}: download it or copy it again")
-    if _LEGACY_MAGIC in start[:64]:
-        raise Refused(
-            "is in the format of PyTorch before 1.6; save it again with a newer one: torch.save(torch.load(path), path)"
-        )
-    if start[257:262] == b"ustar":
-        raise Refused("is a tar archive, perhaps of the first PyTorch; save it again with a newer one")
-    if opening.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise Refused("is a web page, so its download probably failed; download the file itself")
-    if opening.startswith(b"version https://git-lfs"):
-        raise Refused("is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
-    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
-        raise Refused("is a safetensors file; give it the ending .safetensors")
-    if start.isascii() and not any(byte < 9 for byte in start):
-        raise Refused(f"is a text file, perhaps of a failed download; {_ADVICE}")
-    raise Refused(f"is not a PyTorch file; {_ADVICE}")
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); {ADVICE}") from error
 
 
 class _Arrays:
     """Copies tensors out of an archive, no more of them than a few times its size."""
 
-    def __init__(self, archive: _Archive) -> None:
+    def __init__(self, archive: Archive) -> None:
         self.archive = archive
-        refusal = f"has tensors of more than {_COPIES} times its own size (views of few numbers); {_ADVICE}"
+        refusal = f"has tensors of more than {_COPIES} times its own size (views of few numbers); {ADVICE}"
         self.bytes = Budget(_COPIES * archive.size + _SPARE, refusal)
         self.storages: dict[str, bytes] = {}
 
@@ -259,7 +140,7 @@ class _Plain:
 
 def _joined(prefix: str, name: str) -> str:
     if len(prefix) + len(name) > _MAX_NAME:
-        raise Refused(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {_ADVICE}")
+        raise Refused(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {ADVICE}")
     return prefix + name
 
 
@@ -313,7 +194,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> TorchCheckpoint:
-    entries = Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {_ADVICE}")
+    entries = Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {ADVICE}")
     whole = _tensors(content, entries)
     beside = content if isinstance(content, dict) and not whole else {}
     values = {_WHOLE: content} if whole else {key: value for key, value in beside.items() if type(key) is str}
@@ -321,7 +202,7 @@ def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> Torch
     parts = {key: tensors for key, tensors in parts.items() if tensors}
     source = next((key for key in (prefer, *_PARTS, *parts) if key in parts), None)
     if source is None:
-        raise Refused(f"holds no tensors as a model or a state dict; {_ADVICE} with {', '.join(_PARTS)} in it")
+        raise Refused(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
     model = values[source]
     known = {**beside, **{key: value for key, value in _attributes(model).items() if value is not None}}
     plain = _Plain(arrays, lists=True)

@@ -11,285 +11,26 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pickletools import opcodes
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from yolov7_jax.convert.torch_calls import CALLS, Limits, call_refused, instance, is_shape, key_of, storage
+from yolov7_jax.convert.torch_values import Budget, Instance, Name, NumpyArray, NumpyDtype, Refused, damaged, shown
 
 MAX_STEPS = 3_000_000
 MAX_OBJECTS = 800_000
 """Of one file. yolov7-e6e with its EMA and its optimizer needs a quarter; the worst that they allow is some 200 MB."""
 _TOO_MANY = f"holds too many objects (above {MAX_OBJECTS}); expected the checkpoint of one network"
-_MAX_NUMBERS = 2**48
-_MAX_AXES = 32
 _MAX_NAME = 300
-
-
-class Refused(Exception):  # noqa: N818 - never leaves the reader, which makes it a WeightsError
-    """Why a file is not read, in words that follow the file's name."""
-
-
-def damaged(what: str) -> Refused:
-    """The refusal of a file that no program would write like this."""
-    return Refused(f"is damaged ({what}); download it or copy it again")
-
-
-def shown(value: object) -> str:
-    """Text from a file made fit for a message: one line, short, ASCII."""
-    return str(value)[:80].encode("unicode_escape").decode("ascii")
-
-
-class Budget:
-    """How much a file may ask for: what would go beyond is refused before it is made."""
-
-    def __init__(self, limit: int, refusal: str) -> None:
-        self.left = limit
-        self.refusal = refusal
-
-    def spend(self, amount: int) -> None:
-        """Takes an amount away.
-
-        Raises:
-            Refused: there is not so much left.
-        """
-        self.left -= amount
-        if self.left < 0:
-            raise Refused(self.refusal)
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A function or a class that the file names; it is never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False, slots=True)
-class Instance:
-    """An object of any class: the attributes that the file gives it; items if it is a dict, elements if a list."""
-
-    kind: Name
-    attributes: dict[str, Any] = field(default_factory=dict)
-    items: dict[Any, Any] = field(default_factory=dict)
-    elements: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Storage:
-    """The memory of tensors: the member `data/<key>` of the archive, which holds at least `count` numbers."""
-
-    key: str
-    dtype: np.dtype[Any]
-    count: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Tensor:
-    """A view that lies inside its storage; offset and strides count numbers, not bytes."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass(eq=False, slots=True)
-class NumpyDtype:
-    """The type of a numpy array; its byte order comes after it is made."""
-
-    dtype: np.dtype[Any]
-
-
-@dataclass(eq=False, slots=True)
-class NumpyArray:
-    """An array of numpy; its content comes after it is made."""
-
-    value: np.ndarray | None = None
-
-
-_STORAGES = {
-    "torch.DoubleStorage": np.float64,
-    "torch.FloatStorage": np.float32,
-    "torch.HalfStorage": np.float16,
-    "torch.BFloat16Storage": ml_dtypes.bfloat16,
-    "torch.LongStorage": np.int64,
-    "torch.IntStorage": np.int32,
-    "torch.ShortStorage": np.int16,
-    "torch.CharStorage": np.int8,
-    "torch.ByteStorage": np.uint8,
-    "torch.BoolStorage": np.bool_,
-    "torch.ComplexFloatStorage": np.complex64,
-    "torch.ComplexDoubleStorage": np.complex128,
-}
-_NUMPY_CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 _RENAMED = {
     "__builtin__": "builtins",
     "copy_reg": "copyreg",
     "numpy._core.multiarray": "numpy.core.multiarray",
     "pathlib._local": "pathlib",
 }
-_CLOSED = sys.stdlib_module_names | {"commands", "exceptions", "ml_dtypes", "numpy", "torch"}
-"""Packages whose classes may not have objects here, but for `torch.nn` and these two."""
-_OPEN = frozenset({"argparse.Namespace", "types.SimpleNamespace"})
-_SILENT = (
-    *(f"pathlib.{name}" for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
-    *(f"datetime.{name}" for name in ("datetime", "date", "timedelta", "timezone")),
-    "builtins.slice",
-)
-"""Calls that give something harmless which no one here asks for: an empty object takes its place."""
-_KEYS = (str, int, float, bool, bytes, type(None))
-
-
-def _key(value: Any) -> Any:
-    """A key of a dict: of a type whose hash neither recurses nor can be made to collide at will."""
-    if type(value) not in _KEYS or (type(value) is int and not -(2**63) <= value < 2**64):
-        raise Refused(f"has a dictionary key of type {type(value).__name__}; expected texts and numbers")
-    return value
-
-
-def _is_shape(sizes: tuple[Any, ...]) -> bool:
-    whole = len(sizes) <= _MAX_AXES and all(type(size) is int and size >= 0 for size in sizes)
-    return whole and math.prod(max(size, 1) for size in sizes) <= _MAX_NUMBERS
-
-
-def _storage(reference: Any, sizes: Mapping[str, int]) -> Storage:
-    match reference:
-        case ("storage", Name() as kind, str(key), str(), int(count)):
-            pass
-        case _:
-            raise damaged("the memory of a tensor is not described as PyTorch does")
-    if str(kind) not in _STORAGES:
-        raise Refused(
-            f"holds tensors of kind {kind} (quantised or unknown); save a state dict of plain tensors instead"
-        )
-    dtype = np.dtype(_STORAGES[str(kind)])
-    if key not in sizes:
-        raise damaged(f"its member data/{shown(key)} with the numbers of a tensor is missing")
-    if not 0 <= count * dtype.itemsize <= sizes[key]:
-        raise damaged(f"its member data/{shown(key)} has {sizes[key]} bytes, not {shown(count)} numbers as declared")
-    return Storage(key, dtype, count)
-
-
-def _tensor(_: _Machine, args: tuple[Any, ...]) -> Tensor | None:
-    match args:
-        case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
-            pass
-        case _:
-            return None
-    known = _is_shape(shape) and len(shape) == len(strides)
-    if not known or not all(type(step) is int and step >= 0 for step in (offset, *strides)):
-        raise damaged("a tensor has an impossible shape, offset or stride")
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.count:
-        raise damaged(f"a tensor reaches beyond the {storage.count} numbers of its member data/{shown(storage.key)}")
-    return Tensor(storage, offset, shape, strides)
-
-
-def _parameter(_: _Machine, args: tuple[Any, ...]) -> Any:
-    return args[0] if args and isinstance(args[0], Tensor) else None
-
-
-def _typed_tensor(machine: _Machine, args: tuple[Any, ...]) -> Any:
-    match args:
-        case (Name() as function, _, tuple(inner), *_) if str(function) in _REBUILD:
-            return _REBUILD[str(function)](machine, inner)
-        case (Name() as function, *_):
-            raise _call_refused(function)
-    return None
-
-
-def _set(machine: _Machine, args: tuple[Any, ...]) -> set[Any] | None:
-    match args:
-        case () | (list(),):
-            machine.objects.spend(sum(map(len, args)))
-            return {_key(element) for elements in args for element in elements}
-    return None
-
-
-def _dict(_: _Machine, args: tuple[Any, ...]) -> dict[Any, Any] | None:
-    match args:  # OrderedDict(), defaultdict(list): the items come later
-        case () | (None | Name(),):
-            return {}
-    return None
-
-
-def _encoded(machine: _Machine, args: tuple[Any, ...]) -> bytes | None:
-    match args:
-        case (str(text), "latin1" | "latin-1"):
-            machine.copies.spend(len(text))
-            return text.encode("latin-1") if max(text, default="") <= "\xff" else None
-    return None
-
-
-def _numpy_dtype(_: _Machine, args: tuple[Any, ...]) -> NumpyDtype | None:
-    match args:
-        case (str(code), *_) if code in _NUMPY_CODES:
-            return NumpyDtype(np.dtype(code))
-        case (str(code), *_):
-            raise Refused(f"holds a numpy array of type {shown(code)}; expected numbers, save the file without it")
-    return None
-
-
-def _numpy_array(_: _Machine, args: tuple[Any, ...]) -> NumpyArray | None:
-    return NumpyArray() if args and args[0] == Name("numpy", "ndarray") else None
-
-
-def _numpy_scalar(_: _Machine, args: tuple[Any, ...]) -> Any:
-    match args:
-        case (NumpyDtype(dtype=dtype), bytes(content)) if len(content) == dtype.itemsize:
-            return np.frombuffer(content, dtype)[0].item()
-    return None
-
-
-def _object(machine: _Machine, args: tuple[Any, ...]) -> Instance | None:
-    match args:
-        case (Name() as kind, Name("builtins", "object"), None):
-            return machine.instance(kind)
-    return None
-
-
-_Call = Callable[["_Machine", tuple[Any, ...]], Any]
-_REBUILD: dict[str, _Call] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-}
-_CALLS: dict[str, _Call] = {
-    **_REBUILD,
-    "torch._tensor._rebuild_from_type_v2": _typed_tensor,
-    "torch.Size": lambda _, args: args[0] if args and isinstance(args[0], tuple) else None,
-    "torch.device": lambda _, args: args[0] if args and isinstance(args[0], str) else None,
-    "builtins.bytes": lambda _, args: None if args else b"",  # how protocol 2 writes it
-    "builtins.set": _set,
-    "builtins.frozenset": _set,
-    "collections.OrderedDict": _dict,
-    "collections.defaultdict": _dict,
-    "copyreg._reconstructor": _object,
-    **dict.fromkeys(_SILENT, lambda _machine, _args: Instance(Name("builtins", "object"))),
-    "_codecs.encode": _encoded,
-    "numpy.dtype": _numpy_dtype,
-    "numpy.core.multiarray._reconstruct": _numpy_array,
-    "numpy.core.multiarray.scalar": _numpy_scalar,
-}
-
-
-def _call_refused(function: Any) -> Refused:
-    name = str(function) if isinstance(function, Name) else f"a {type(function).__name__}"
-    if name.startswith(("torch._utils._rebuild", "torch.serialization._get_layout")):
-        return Refused(f"holds a quantised, sparse or empty tensor (it calls {name}); save dense tensors instead")
-    return Refused(
-        f"calls {name}, which weights do not need, and nothing was executed; "
-        "use a file from a source you trust, or save only the state dict"
-    )
 
 
 class _Machine:
@@ -302,8 +43,8 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.objects = Budget(MAX_OBJECTS, _TOO_MANY)
-        self.copies = Budget(len(content), "is damaged (one text is used many times over); download it again")
+        copies = Budget(len(content), "is damaged (one text is used many times over); download it again")
+        self.limits = Limits(Budget(MAX_OBJECTS, _TOO_MANY), copies)
 
     def run(self) -> Any:
         """The value of the whole pickle."""
@@ -348,7 +89,7 @@ class _Machine:
 
     def make(self, value: Any) -> None:
         """Pushes a value that takes memory of its own."""
-        self.objects.spend(1)
+        self.limits.objects.spend(1)
         self.stack.append(value)
 
     def pop(self) -> Any:
@@ -371,7 +112,7 @@ class _Machine:
         return self.stack[-1] if self.stack else None
 
     def put(self, index: int) -> None:
-        self.objects.spend(1)
+        self.limits.objects.spend(1)
         self.memo[index] = self.top()
 
     def get(self, index: int) -> None:
@@ -389,14 +130,14 @@ class _Machine:
     def update(self, pairs: list[Any]) -> None:
         match self.top():
             case dict(items) | Instance(items=items) if len(pairs) % 2 == 0:
-                items.update(zip(map(_key, pairs[::2]), pairs[1::2], strict=True))
+                items.update(zip(map(key_of, pairs[::2]), pairs[1::2], strict=True))
             case other:
                 raise damaged(f"it sets items of a {type(other).__name__}")
 
     def add(self, values: list[Any]) -> None:
         match self.top():
             case set(elements):
-                elements.update(map(_key, values))
+                elements.update(map(key_of, values))
             case other:
                 raise damaged(f"it adds elements to a {type(other).__name__}")
 
@@ -413,10 +154,10 @@ class _Machine:
 
     def reduce(self) -> None:
         function, args = self.pops(2)
-        call = _CALLS.get(str(function)) if isinstance(function, Name) else None
+        call = CALLS.get(str(function)) if isinstance(function, Name) else None
         if call is None:
-            raise _call_refused(function)
-        value = call(self, args) if isinstance(args, tuple) else None
+            raise call_refused(function)
+        value = call(self.limits, args) if isinstance(args, tuple) else None
         if value is None:
             raise damaged(f"it calls {function} with arguments that this does not take")
         self.make(value)
@@ -424,16 +165,7 @@ class _Machine:
     def new(self, kind: Any, args: Any) -> None:
         if not isinstance(args, tuple):
             raise damaged(f"it makes an object with arguments of type {type(args).__name__}")
-        self.make(self.instance(kind))
-
-    def instance(self, kind: Any) -> Instance:
-        """An object of a class, without anything in it."""
-        known = isinstance(kind, Name) and (
-            kind.module.split(".")[0] not in _CLOSED or kind.module.startswith("torch.nn.") or str(kind) in _OPEN
-        )
-        if not known:
-            raise _call_refused(kind)
-        return Instance(kind)
+        self.make(instance(kind))
 
     def build(self) -> None:
         state = self.pop()
@@ -447,14 +179,14 @@ class _Machine:
             case NumpyDtype() as target, (_, "<" | ">" | "=" | "|" as order, *_):
                 target.dtype = target.dtype.newbyteorder(order)
             case NumpyArray() as target, (_, tuple(shape), NumpyDtype(dtype=dtype), int(fortran), bytes(content)):
-                if not (_is_shape(shape) and math.prod(shape) * dtype.itemsize == len(content)):
+                if not (is_shape(shape) and math.prod(shape) * dtype.itemsize == len(content)):
                     raise damaged("a numpy array has an impossible shape")
                 target.value = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
             case target, _:
                 raise damaged(f"it sets the state of a {type(target).__name__}")
 
     def set_attributes(self, target: Instance, attributes: dict[Any, Any]) -> None:
-        self.objects.spend(len(attributes))
+        self.limits.objects.spend(len(attributes))
         if not all(type(name) is str for name in attributes):
             raise damaged(f"an attribute of {target.kind} has a name that is not text")
         target.attributes.update(attributes)
@@ -491,7 +223,7 @@ _BY_NAME: dict[str, Callable[[_Machine], Any]] = {
     "SETITEMS": lambda m: m.update(m.since_mark()),
     "EMPTY_SET": lambda m: m.make(set()),
     "ADDITEMS": lambda m: m.add(m.since_mark()),
-    "FROZENSET": lambda m: m.make({_key(value) for value in m.since_mark()}),
+    "FROZENSET": lambda m: m.make({key_of(value) for value in m.since_mark()}),
     "MARK": lambda m: m.marks.append(len(m.stack)),
     "POP": lambda m: m.pop(),
     "POP_MARK": lambda m: m.since_mark(),
@@ -502,7 +234,7 @@ _BY_NAME: dict[str, Callable[[_Machine], Any]] = {
     "LONG_BINGET": lambda m: m.get(m.number("<I")),
     "GLOBAL": lambda m: m.name(m.line(), m.line()),
     "STACK_GLOBAL": lambda m: m.name(*m.pops(2)),
-    "BINPERSID": lambda m: m.make(_storage(m.pop(), m.sizes)),
+    "BINPERSID": lambda m: m.make(storage(m.pop(), m.sizes)),
     "REDUCE": lambda m: m.reduce(),
     "NEWOBJ": lambda m: m.new(*m.pops(2)),
     "NEWOBJ_EX": lambda m: m.new(*m.pops(3)[:2]),
