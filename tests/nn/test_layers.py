@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jax import lax
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate, max_pool
 from yolov7_jax.nn.heads import prior_bias
-from yolov7_jax.nn.network import Network, abstract_variables, init
+from yolov7_jax.nn.network import Network, abstract_variables, by_image, init, lead_outputs
 from yolov7_jax.nn.summary import summarize
 
 
@@ -168,3 +169,13 @@ def test_shapes_of_weights_need_no_computation() -> None:
     graph = zoo("yolov5n")
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_variables(graph))
     assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), init(graph, jax.random.key(0)))
+
+
+def test_images_in_turn_give_what_a_batch_gives() -> None:
+    graph = zoo("yolov5n", num_classes=2)
+    variables = init(graph, jax.random.key(0))
+    images = np.random.default_rng(0).uniform(0, 1, (3, 64, 96, 3)).astype(np.float32)
+    in_turn = jax.jit(partial(by_image, partial(lead_outputs, Network(graph), variables)))(images)
+    together: Any = Network(graph).apply(variables, images)
+    # float32 sums in another order.
+    assert np.allclose(in_turn, together.lead, atol=1e-5)

@@ -24,7 +24,7 @@ from yolov7_jax.data.prefetch import prefetch
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.network import Network, lead_outputs
+from yolov7_jax.nn.network import Network, by_image, lead_outputs
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.ops.decode import class_scores, decode, make_grid
 from yolov7_jax.ops.nms import non_max_suppression
@@ -224,18 +224,21 @@ def detect_batch(
 
     confidence, iou and class_mask (bool [C]) are traced, so changing them compiles nothing; the last three are static.
     """
-    raw = lead_outputs(network, variables, images.astype(jnp.float32) / 255)
-    return postprocess(
-        network.graph,
-        raw,
-        confidence,
-        iou,
-        class_mask,
-        image_size=(images.shape[1], images.shape[2]),
-        multi_label=multi_label,
-        agnostic=agnostic,
-        max_detections=max_detections,
-    )
+
+    def detect_images(images: jax.Array) -> PaddedDetections:
+        return postprocess(
+            network.graph,
+            lead_outputs(network, variables, images.astype(jnp.float32) / 255),
+            confidence,
+            iou,
+            class_mask,
+            image_size=(images.shape[1], images.shape[2]),
+            multi_label=multi_label,
+            agnostic=agnostic,
+            max_detections=max_detections,
+        )
+
+    return by_image(detect_images, images)
 
 
 def postprocess(

