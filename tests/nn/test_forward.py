@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 
 from yolov7_jax.convert.torch_names import from_torch_state, to_torch_state
 from yolov7_jax.graph.parse import parse
+from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.graph.zoo import zoo
-from yolov7_jax.nn.network import Network
+from yolov7_jax.nn.network import Network, lead_outputs
 from yolov7_jax.ops.decode import decode, make_grid
+from yolov7_jax.reparameterize import fold
 
 MODELS = {
     "yolov7-tiny.train": "yolov7-tiny",
@@ -73,15 +76,16 @@ def levels(graph: Graph, rows: np.ndarray, size: tuple[int, int]) -> list[np.nda
     return out
 
 
-def run(golden: Golden, dtype: Any) -> tuple[list[np.ndarray], np.ndarray]:
-    variables = from_torch_state(golden.graph, golden.state())
+def run(golden: Golden, dtype: Any, *, folded: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
+    graph, variables = golden.graph, from_torch_state(golden.graph, golden.state())
+    if folded:
+        graph, variables = inference_form(graph), fold(graph, variables)
     image = golden.image().astype(dtype)
-    network = Network(golden.graph, dtype)
-    grid = make_grid(golden.graph.anchors, golden.graph.strides, image.shape[1:3])
-    raw = jax.jit(lambda v, x: network.apply(v, x).lead)(variables, image)
-    decoded = levels(golden.graph, np.asarray(decode(raw, grid)), image.shape[1:3])
+    grid = make_grid(graph.anchors, graph.strides, image.shape[1:3])
+    raw = jax.jit(partial(lead_outputs, Network(graph, dtype)))(variables, image)
+    decoded = levels(graph, np.asarray(decode(raw, grid)), image.shape[1:3])
     flat = np.concatenate([level.reshape(1, -1, level.shape[-1]) for level in decoded], axis=1)
-    return levels(golden.graph, np.asarray(raw), image.shape[1:3]), flat
+    return levels(graph, np.asarray(raw), image.shape[1:3]), flat
 
 
 @pytest.mark.shared
@@ -98,8 +102,19 @@ def test_float64_heads_and_decoded_predictions_equal_the_reference(golden: Golde
 
 
 @pytest.mark.shared
-def test_float32_scores_are_as_near_as_the_reference_itself(golden: Golden) -> None:
-    _, decoded = run(golden, jnp.float32)
+def test_folded_networks_equal_the_reference_too(golden: Golden) -> None:
+    with jax.enable_x64(True):
+        heads, _ = run(golden, jnp.float64, folded=True)
+    # In float64 folded weights keep it; recordings are float32.
+    for i, head in enumerate(heads):
+        expected = golden.arrays[f"head{i}"]
+        assert np.abs(head - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("folded", [False, True])
+def test_float32_scores_are_as_near_as_the_reference_itself(golden: Golden, folded: bool) -> None:
+    _, decoded = run(golden, jnp.float32, folded=folded)
     # Ten times what the reference loses in float32, at least 1e-4: the unit that its README names.
     tolerance = max(10 * golden.facts["float32_error_of_decoded_scores"], 1e-4)
     assert np.abs(decoded[..., 4:] - golden.arrays["decoded"][..., 4:]).max() <= tolerance

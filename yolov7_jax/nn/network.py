@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -132,10 +133,14 @@ def example_images(graph: Graph, *, dtype: DTypeLike = jnp.float32) -> jax.Shape
 
 def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     """Fresh weights: {"params": tree, "batch_stats": tree}, float32, drawn as PyTorch draws them by default."""
+    return jax.jit(partial(_init, graph))(key)
+
+
+def _init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     example = example_images(graph)
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 
 
 def abstract_variables(graph: Graph) -> dict[str, Any]:
     """Shapes and dtypes of all weights, without computing any."""
-    return jax.eval_shape(lambda key: init(graph, key), jax.random.key(0))
+    return jax.eval_shape(partial(_init, graph), jax.random.key(0))
