@@ -165,6 +165,12 @@ def test_strides_of_the_graph_are_those_of_its_shapes() -> None:
         assert tuple(side // shapes[name][0] for name in graph.detect.src) == graph.strides
 
 
+def test_weights_are_float32_in_float64_too() -> None:
+    with jax.enable_x64(True):
+        leaves = jax.tree.leaves(jax.eval_shape(partial(init, zoo("yolov7")), jax.random.key(0)))
+    assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
+
+
 def test_shapes_of_weights_need_no_computation() -> None:
     graph = zoo("yolov5n")
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_variables(graph))

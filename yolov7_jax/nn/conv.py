@@ -78,7 +78,7 @@ class Conv2d(nn.Module):
         k, s = self.kernel, self.stride
         p = k // 2 if self.padding is None else self.padding
         shape = (k, k, x.shape[-1] // self.groups, self.channels)
-        kernel = self.param("kernel", uniform_by_fan_in, shape).astype(self.form.dtype)
+        kernel = self.param("kernel", uniform_by_fan_in, shape, jnp.float32).astype(self.form.dtype)
         if (k, s, p, self.groups) == (1, 1, 0, 1):
             y = lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
         elif s == 2 and x.shape[-1] <= _FEW_CHANNELS and x.shape[2] % 2 == 0 and self.groups == 1:
@@ -87,7 +87,7 @@ class Conv2d(nn.Module):
             y = _convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
         if not self.use_bias:
             return y
-        return y + _per_channel(self.param("bias", self.bias_init, (self.channels,)), self.form.dtype)
+        return y + _per_channel(self.param("bias", self.bias_init, (self.channels,), jnp.float32), self.form.dtype)
 
 
 def _convolve(
@@ -127,8 +127,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalised x; in training the `batch_stats` collection is updated when it is mutable."""
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         wide = at_least_float32(self.form.dtype)

@@ -41,7 +41,7 @@ class Implicit(nn.Module):
         """The vector, ready to be added to or multiplied with [B, H, W, channels]."""
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape)
+            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape, jnp.float32)
 
         return self.param("implicit", init, (channels,)).astype(dtype).reshape(1, 1, 1, -1)
 

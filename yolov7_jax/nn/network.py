@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -141,6 +141,7 @@ def _init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 
 
+@lru_cache(maxsize=8)
 def abstract_variables(graph: Graph) -> dict[str, Any]:
-    """Shapes and dtypes of all weights, without computing any."""
+    """Shapes and dtypes of all weights, without computing any. One tree for all callers: do not change it."""
     return jax.eval_shape(partial(_init, graph), jax.random.key(0))
