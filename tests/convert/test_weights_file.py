@@ -63,13 +63,14 @@ def test_torch_naming_has_torch_names_and_layouts(tmp_path: Path, weights: Weigh
     assert tensors["model.1.m.0.cv2.conv.weight"][1, 2, 0, 1] == kernel[0, 1, 2, 1]
     assert tensors["model.3.ia.0.implicit"].shape == (1, 8, 1, 1)
     assert tensors["model.0.bn.num_batches_tracked"].dtype == np.int64
+    assert tensors["model.0.bn.num_batches_tracked"].shape == ()
     assert np.allclose(tensors["model.3.anchors"], [[[5.75, 6.5], [8, 15.625]]])  # in cells of 2 pixels
 
 
 def test_foreign_safetensors_need_a_model_and_give_the_class_count(tmp_path: Path, weights: Weights) -> None:
     file = tmp_path / "theirs.safetensors"
     state = {
-        key: np.ascontiguousarray(value) for key, value in to_torch_state(weights.graph, weights.variables).items()
+        key: np.asarray(value, order="C") for key, value in to_torch_state(weights.graph, weights.variables).items()
     }
     save_file(state, file)
     with pytest.raises(

@@ -118,8 +118,8 @@ def test_bfloat16_computes_with_float32_weights_and_gives_float32() -> None:
     image = np.random.default_rng(0).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
     variables = init(graph, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    narrow: Any = Network(graph, jnp.bfloat16).apply(variables, image)
-    wide: Any = Network(graph).apply(variables, image)
+    narrow: Any = jax.jit(Network(graph, jnp.bfloat16).apply)(variables, image)
+    wide: Any = jax.jit(Network(graph).apply)(variables, image)
     assert narrow.lead.dtype == jnp.float32
     # bfloat16 has 8 bits: each layer rounds by 2⁻⁹ of its value.
     difference = np.abs(narrow.lead - wide.lead).max() / np.abs(wide.lead).max()
@@ -130,7 +130,8 @@ def test_training_updates_every_running_statistic() -> None:
     graph = zoo("yolov7-tiny", num_classes=2)
     variables = init(graph, jax.random.key(0))
     image = np.random.default_rng(0).uniform(0, 1, (2, 64, 64, 3)).astype(np.float32)
-    outputs, after = Network(graph).apply(variables, image, train=True, mutable=["batch_stats"])
+    step = jax.jit(partial(Network(graph).apply, train=True, mutable=["batch_stats"]))
+    outputs, after = step(variables, image)
     assert outputs.lead.shape == (2, 3 * (64 + 16 + 4), 7)
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), variables["batch_stats"], after["batch_stats"])
     assert all(jax.tree.leaves(changed))
@@ -182,6 +183,6 @@ def test_images_in_turn_give_what_a_batch_gives() -> None:
     variables = init(graph, jax.random.key(0))
     images = np.random.default_rng(0).uniform(0, 1, (3, 64, 96, 3)).astype(np.float32)
     in_turn = jax.jit(partial(by_image, partial(lead_outputs, Network(graph), variables)))(images)
-    together: Any = Network(graph).apply(variables, images)
+    together: Any = jax.jit(Network(graph).apply)(variables, images)
     # float32 sums in another order.
     assert np.allclose(in_turn, together.lead, atol=1e-5)

@@ -70,7 +70,7 @@ def save(path: Path | str, weights: Weights, *, naming: str = "tree") -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, part, metadata)
+        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, part, metadata)
         part.replace(path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

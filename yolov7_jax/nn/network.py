@@ -131,12 +131,9 @@ def example_images(graph: Graph, *, dtype: DTypeLike = jnp.float32) -> jax.Shape
     return jax.ShapeDtypeStruct((1, graph.max_stride, graph.max_stride, graph.channels), dtype)
 
 
+@partial(jax.jit, static_argnums=0)
 def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     """Fresh weights: {"params": tree, "batch_stats": tree}, float32, drawn as PyTorch draws them by default."""
-    return jax.jit(partial(_init, graph))(key)
-
-
-def _init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     example = example_images(graph)
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 
@@ -144,4 +141,4 @@ def _init(graph: Graph, key: jax.Array) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def abstract_variables(graph: Graph) -> dict[str, Any]:
     """Shapes and dtypes of all weights, without computing any. One tree for all callers: do not change it."""
-    return jax.eval_shape(partial(_init, graph), jax.random.key(0))
+    return jax.eval_shape(partial(init, graph), jax.random.key(0))
