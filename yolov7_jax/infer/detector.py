@@ -23,11 +23,8 @@ from yolov7_jax.data.letterbox import Letterbox, letterbox
 from yolov7_jax.data.prefetch import prefetch
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.network import Network, by_image, lead_outputs
-from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.ops.decode import class_scores, decode, make_grid
-from yolov7_jax.ops.nms import non_max_suppression
+from yolov7_jax.infer.inference import detect_batch
+from yolov7_jax.nn.network import Network
 from yolov7_jax.reparameterize import fold
 from yolov7_jax.types import Detections, PaddedDetections
 
@@ -206,66 +203,6 @@ class Detector:
             seconds = {"read": prepared.seconds, "device": device}
             results.append(Result(prepared.position, prepared.image, detections, seconds=seconds))
         return results, done_at
-
-
-def detect_batch(
-    network: Network,
-    variables: Mapping[str, Any],
-    images: jax.Array,
-    confidence: jax.Array,
-    iou: jax.Array,
-    class_mask: jax.Array,
-    *,
-    multi_label: bool = False,
-    agnostic: bool = False,
-    max_detections: int = 300,
-) -> PaddedDetections:
-    """Letterboxed images uint8 [B, H, W, 3] → detections in their pixels. Pure.
-
-    confidence, iou and class_mask (bool [C]) are traced, so changing them compiles nothing; the last three are static.
-    """
-
-    def detect_images(images: jax.Array) -> PaddedDetections:
-        return postprocess(
-            network.graph,
-            lead_outputs(network, variables, images.astype(jnp.float32) / 255),
-            confidence,
-            iou,
-            class_mask,
-            image_size=(images.shape[1], images.shape[2]),
-            multi_label=multi_label,
-            agnostic=agnostic,
-            max_detections=max_detections,
-        )
-
-    return by_image(detect_images, images)
-
-
-def postprocess(
-    graph: Graph,
-    raw: jax.Array,
-    confidence: jax.Array,
-    iou: jax.Array,
-    class_mask: jax.Array,
-    *,
-    image_size: tuple[int, int],
-    multi_label: bool = False,
-    agnostic: bool = False,
-    max_detections: int = 300,
-) -> PaddedDetections:
-    """Raw outputs [B, N, 5 + C] of images of one size (h, w) → detections in their pixels; see `detect_batch`."""
-    predictions = decode(raw, make_grid(graph.anchors, graph.strides, image_size))
-    suppress = partial(
-        non_max_suppression,
-        class_mask=class_mask,
-        confidence=confidence,
-        iou=iou,
-        multi_label=multi_label,
-        agnostic=agnostic,
-        max_detections=max_detections,
-    )
-    scores = class_scores(predictions, single_class_score=graph.single_class_score)
-    return jax.vmap(suppress)(cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4], scores)
 
 
 def class_mask(classes: Sequence[int | str] | None, names: Sequence[str]) -> NDArray[np.bool_]:
