@@ -77,10 +77,18 @@ def test_foreign_safetensors_need_a_model_and_give_the_class_count(tmp_path: Pat
         WeightsError, match=r"theirs.safetensors: holds weights but no model description; name the model"
     ):
         load(file)
-    back = load(file, model=weights.graph)
+    back = load(file, model=small_graph(num_classes=5))
     assert_same(back.variables, weights.variables)
     assert back.names == ("0", "1")
-    assert back.graph.anchors == weights.graph.anchors
+    assert back.graph == weights.graph
+
+
+def test_state_dicts_without_normalisation_are_taken_for_the_inference_form(tmp_path: Path, weights: Weights) -> None:
+    graph, variables = reparam(weights.graph, weights.variables)
+    save_file(to_torch_state(graph, variables), tmp_path / "fused.safetensors")
+    back = load(tmp_path / "fused.safetensors", model=weights.graph)
+    assert back.graph == graph
+    assert_same(back.variables, variables)
 
 
 def test_every_weight_is_accounted_for(weights: Weights) -> None:
@@ -137,7 +145,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, weights: Weights, mo
     file = tmp_path / "w.safetensors"
     file.write_bytes(b"precious")
 
-    def full_disk(*_: object) -> None:
+    def full_disk(_: object, part: Path, *__: object) -> None:
+        part.write_bytes(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr("yolov7_jax.convert.weights_file.save_file", full_disk)

@@ -86,6 +86,11 @@ def test_a_number_of_anchors_stands_in_for_sizes(tmp_path: Path) -> None:
         ("[-1, 1, MP, []]", "[-1, 1, MPP, []]", r"model.yaml, line 14: layer 4: layer kind 'MPP' is not known"),
         ("[[-1, 1], 1, Concat", "[[-1, 7], 1, Concat", r"line 11: layer 3: 'from' names layer 7, which does not stand"),
         ("[-1, 4, C3, [64, False]]", "[-1, 4, C3, [64, 3.5]]", r"line 10: layer 2: argument 'shortcut' of C3 must be"),
+        (
+            "[-1, 3, Conv",
+            "[-9, 3, Conv",
+            r"line 9: layer 1: 'from' names layer -8, which does not stand before layer 1",
+        ),
         ("[32, 3, 2]", "[32, 3, 2, 1, 1, True, 9]", r"line 8: layer 0: Conv takes at most 6 arguments"),
         ("[32, 3, 2]", "[]", r"line 8: layer 0: Conv needs channels"),
         ("[32, 3, 2]", "[32, 3, 2, None, 5]", r"line 8: layer 0 \(Conv\): 5 groups do not divide"),

@@ -81,6 +81,12 @@ def test_classes_are_filtered_by_name_and_number(detector: Detector) -> None:
     assert set(detector([image], multi_label=True, confidence=0.1, classes=[2, "0"])[0].class_ids) == {0, 2}
 
 
+def test_agnostic_suppression_leaves_one_class_a_place(detector: Detector) -> None:
+    image = noise(64, 64)
+    by_class, agnostic = (detector([image], multi_label=True, confidence=0.1, agnostic=a)[0] for a in (False, True))
+    assert len(agnostic) < len(by_class)
+
+
 def test_single_class_score_follows_the_family() -> None:
     weights = small_weights(1)
     image = noise(64, 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def resolve(model: Model, *, num_classes: int | None = None) -> Graph:
         GraphError: no such name or file, or the file is wrong. WeightsError: the weights file cannot be read.
     """
     if isinstance(model, Graph):
-        return model
+        return model if num_classes is None else replace(model, num_classes=num_classes)
     if isinstance(model, Mapping) or Path(model).suffix in (".yaml", ".yml"):
         return parse(model, num_classes=num_classes)
     if Path(model).suffix in (".pt", ".pth", ".safetensors"):

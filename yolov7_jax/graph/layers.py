@@ -255,8 +255,9 @@ def infer_shapes(nodes: Sequence[Node], channels: int) -> dict[str, Shape]:
 
 def _shape(node: Node, inputs: list[Shape]) -> Shape:
     try:
+        options = bind(node.op, named=node.options)
         for _ in range(node.repeat):
-            inputs = [KINDS[node.op](inputs, **bind(node.op, named=node.options))]
+            inputs = [KINDS[node.op](inputs, **options)]
     except GraphError as error:
         raise GraphError(f"layer {node.name} ({node.op}): {error}") from error
     except ValueError as error:
