@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax import lax
 
+from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import IMAGE
@@ -173,6 +174,12 @@ def test_strides_of_the_graph_are_those_of_its_shapes() -> None:
         side = 2 * graph.max_stride
         shapes = {row.name: row.shape for row in summarize(graph, image_size=(side, side)).rows}
         assert tuple(side // shapes[name][0] for name in graph.detect.src) == graph.strides
+
+
+def test_images_of_other_sides_are_refused() -> None:
+    graph = zoo("yolov5n", num_classes=2)
+    with pytest.raises(GraphError, match="the image size must be a multiple of 32, got 100; the nearest is 96"):
+        jax.eval_shape(Network(graph).init, jax.random.key(0), np.zeros((1, 64, 100, 3), np.float32))
 
 
 def test_weights_are_float32_in_float64_too() -> None:

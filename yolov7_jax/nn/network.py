@@ -70,7 +70,13 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
-        """Images [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride → `Outputs`."""
+        """Images [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride → `Outputs`.
+
+        Raises:
+            GraphError: a side is no such multiple.
+        """
+        for side in images.shape[1:3]:
+            self.graph.check_side(side)
         form = Form(self.dtype, self.graph.folded)
         values = {IMAGE: images.astype(self.dtype)}
         for node in self.graph.nodes[:-1]:
@@ -126,9 +132,9 @@ def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
     return layer(xs[0], train=train)
 
 
-def example_images(graph: Graph, *, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
+def example_images(graph: Graph) -> jax.ShapeDtypeStruct:
     """The shape of the smallest images that the network takes."""
-    return jax.ShapeDtypeStruct((1, graph.max_stride, graph.max_stride, graph.channels), dtype)
+    return jax.ShapeDtypeStruct((1, graph.max_stride, graph.max_stride, graph.channels), jnp.float32)
 
 
 @partial(jax.jit, static_argnums=0)

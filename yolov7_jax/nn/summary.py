@@ -45,8 +45,6 @@ def summarize(graph: Graph, *, image_size: tuple[int, int] = (640, 640)) -> Summ
     Raises:
         GraphError: a side is no multiple of the largest stride.
     """
-    for side in image_size:
-        graph.check_side(side)
     variables = abstract_variables(graph)
     image = jax.ShapeDtypeStruct((1, *image_size, graph.channels), jnp.float32)
     flops = Counter[str]()
