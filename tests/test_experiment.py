@@ -128,6 +128,23 @@ def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:
         validate(Detector(small_weights()), open_source(tmp_path / "data.yaml"))
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
+    write_image(tmp_path / "images/a.png", noise(40, 64))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").touch()
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [ant, bee, cat]\n")
+    begun: list[int] = []
+
+    def tracked(items, total):  # type: ignore[no-untyped-def]
+        begun.append(total)
+        return items
+
+    source = open_source(tmp_path / "data.yaml")
+    with pytest.raises(DataError, match="cannot be made"):
+        validate(Detector(small_weights()), source, folder=tmp_path / "data.yaml/val", track=tracked)
+    assert begun == []
+
+
 def test_data_without_objects_gives_numbers_that_are_none(tmp_path: Path) -> None:
     write_image(tmp_path / "images/a.png", noise(40, 64))
     (tmp_path / "labels").mkdir()

@@ -116,6 +116,7 @@ def validate(
     _check_classes(detector.names, source.names)
     truth = source.ground_truth()
     objects = objects_by_image(truth, source.category_ids)
+    folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
     rows: list[dict[str, Any]] = []
     matrix = np.zeros((len(source.names) + 1,) * 2, np.int64)
     seconds: dict[str, float] = defaultdict(float)
@@ -137,7 +138,6 @@ def validate(
     seconds["evaluate"] = time.perf_counter() - began
     speed = {stage: 1000 * spent / len(source) for stage, spent in seconds.items()}
     if folder is not None:
-        folder = new_folder(folder)
         settings = {**asdict(options), "size": detector.size, "images": len(source), "overflow": overflow}
         write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
         write_json(folder / "detections.json", rows)

@@ -90,6 +90,12 @@ def test_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["detect", "absent.pt", "images"], "absent.pt"),
         (["detect", "net.safetensors", "nowhere"], "nowhere"),
         (["detect", "net.safetensors", "images", "--size", "65"], "the image size must be a multiple of 8"),
+        (["detect", "net.safetensors", "images", "--size", "0"], "the image size must be a multiple of 8, got 0"),
+        (["summary", "yolov7", "--size", "0"], "the image size must be a multiple of 32, got 0"),
+        (
+            ["val", "net.safetensors", "--data", "data.yaml", "--output", "data.yaml/val"],
+            "data.yaml/val: cannot be made",
+        ),
         (["detect", "net.safetensors", "images", "--confidence", "25"], "confidence must be a fraction"),
         (["detect", "net.safetensors", "images", "--classes", "dog"], "class 'dog' is not known"),
         (["detect", "data.yaml", "images"], "data.yaml"),
@@ -120,6 +126,17 @@ def test_wrong_arguments_show_the_usage(capsys: pytest.CaptureFixture[str]) -> N
         main(["detect"])
     assert left.value.code == 2
     assert "usage: yolov7-jax detect" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "runs/detect/labels/0.txt")
+
+    monkeypatch.setattr("yolov7_jax.experiment.detect", full)
+    assert run("detect", "net.safetensors", "images") == 2
+    assert capsys.readouterr().err.startswith("yolov7-jax: runs/detect/labels/0.txt: No space left on device; ")
 
 
 def test_interrupting_is_no_traceback(

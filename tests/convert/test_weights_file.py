@@ -141,6 +141,29 @@ def test_broken_metadata_is_refused(tmp_path: Path, weights: Weights, key: str) 
         load(file)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("names", "5", "its metadata cannot be read"),
+        ("names", '["cat"]', "has 1 class names but 2 classes"),
+        ("meta", "3", "its metadata cannot be read"),
+        ("meta", '{"input_size": "large"}', "its metadata cannot be read"),
+        ("meta", '{"input_size": 63}', "the image size must be a multiple of 2, got 63"),
+        ("graph", "Magic", r"layer 0 \(Magic\): layer kind 'Magic' is not known"),
+    ],
+)
+def test_wrong_metadata_is_refused(tmp_path: Path, weights: Weights, key: str, value: str, sentence: str) -> None:
+    file = tmp_path / "w.safetensors"
+    save(file, weights)
+    with safe_open(file, framework="numpy") as opened:
+        metadata = opened.metadata()
+    changed = metadata["graph"].replace('"op":"Conv"', '"op":"Magic"') if key == "graph" else value
+    save_file(load_file(file), file, {**metadata, key: changed})
+    with pytest.raises(WeightsError, match=rf"w\.safetensors: .*{sentence}") as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes(b"precious")

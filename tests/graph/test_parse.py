@@ -92,6 +92,7 @@ def test_a_number_of_anchors_stands_in_for_sizes(tmp_path: Path) -> None:
             r"line 9: layer 1: 'from' names layer -8, which does not stand before layer 1",
         ),
         ("[32, 3, 2]", "[32, 3, 2, 1, 1, True, 9]", r"line 8: layer 0: Conv takes at most 6 arguments"),
+        ("[-1, 1, MP, []]", "[-1, 1, SP, [4]]", r"line 14: layer 4 \(SP\): .* must be odd, got 4"),
         ("[32, 3, 2]", "[]", r"line 8: layer 0: Conv needs channels"),
         ("[32, 3, 2]", "[32, 3, 2, None, 5]", r"line 8: layer 0 \(Conv\): 5 groups do not divide"),
         ("nn.LeakyReLU(0.1)", "nn.Softmax()", r"line 9: layer 1: activation 'nn.Softmax\(\)' is not known"),

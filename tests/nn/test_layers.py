@@ -15,7 +15,7 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.graph.zoo import zoo
-from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate, max_pool
+from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate, padded_max_pool, tiled_max_pool
 from yolov7_jax.nn.heads import prior_bias
 from yolov7_jax.nn.network import Network, abstract_variables, by_image, init, lead_outputs
 from yolov7_jax.nn.summary import summarize
@@ -65,13 +65,31 @@ def test_chained_pools_equal_one_window(kernel: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, 11, 7, 3)).astype(np.float32)
     padding = ((0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0))
     window = lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, 1, 1, 1), padding)
-    assert np.array_equal(max_pool(jnp.asarray(x), kernel, 1), window)
+    assert np.array_equal(padded_max_pool(jnp.asarray(x), kernel), window)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (3, 3), (5, 2), (5, 5)])
+def test_sp_layer_is_the_maximum_around_each_cell(kernel: int, stride: int) -> None:
+    b = Builder()
+    b.add("Detect", [b.add("SP", IMAGE, kernel, stride)])
+    graph = b.build(anchors=(((1, 1),),), num_classes=1)
+    image = np.random.default_rng(0).normal(size=(1, 30, 15 * 4, 3)).astype(np.float32)
+    outputs, values = Network(graph).apply(
+        Network(graph).init(jax.random.key(0), image), image, mutable=["intermediates"]
+    )
+    padded = np.pad(image, ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)), constant_values=-np.inf)
+    expected = [
+        [padded[0, i : i + kernel, j : j + kernel].max((0, 1)) for j in range(0, 60, stride)]
+        for i in range(0, 30, stride)
+    ]
+    assert np.array_equal(values["intermediates"]["node 0"][0][0], expected)
+    assert outputs.lead.shape[1] == 30 // stride * 60 // stride
 
 
 @given(arrays(np.float32, (1, 5, 7, 2), elements=st.floats(-9, 9, width=32, allow_subnormal=False)))
 def test_tiled_pool_is_the_maximum_of_each_tile(x: np.ndarray) -> None:
     expected = [[x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(3)] for i in range(2)]
-    assert np.array_equal(max_pool(jnp.asarray(x), 2, 2), np.moveaxis(np.array(expected), 2, 0))
+    assert np.array_equal(tiled_max_pool(jnp.asarray(x), 2), np.moveaxis(np.array(expected), 2, 0))
 
 
 def test_batch_norm_trains_with_the_batch_and_keeps_unbiased_statistics() -> None:

@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"yolov7-jax: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder whose rights were taken away
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"yolov7-jax: {where}{error.strerror or error}; make room or choose another place", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("yolov7-jax: interrupted", file=sys.stderr)
         return 130

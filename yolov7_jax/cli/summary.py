@@ -27,7 +27,7 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.nn.summary import summarize
 
     graph = resolve(parsed.model, num_classes=parsed.classes)
-    side = parsed.size or graph.default_size
+    side = graph.default_size if parsed.size is None else parsed.size
     inference = inference_form(graph)
     Console(width=110).print(
         _table(

@@ -65,16 +65,11 @@ def _from_state(
         )
     try:
         graph = _fitted(model, state)
-        variables = from_torch_state(graph, state)
+        names = names or tuple(str(number) for number in range(graph.num_classes))
+        weights = Weights(graph, from_torch_state(graph, state), names, {"source": path.name, **origin})
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{path}: {error}") from error
-    if names is None:
-        names = tuple(str(number) for number in range(graph.num_classes))
-    if len(names) != graph.num_classes:
-        raise WeightsError(
-            f"{path}: has {len(names)} class names but {graph.num_classes} classes; expected as many names as classes"
-        )
-    return Weights(graph, variables, names, {"source": path.name, **origin}), compare(graph, state)
+    return weights, compare(graph, state)
 
 
 def _fitted(model: Model, state: State) -> Graph:

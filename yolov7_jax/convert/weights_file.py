@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from yolov7_jax.convert.torch_names import LoadReport, compare, flatten, from_torch_state, to_torch_state, unflatten
-from yolov7_jax.errors import GraphError, WeightsError
+from yolov7_jax.errors import WeightsError
+from yolov7_jax.graph.layers import infer_shapes
 from yolov7_jax.graph.spec import Graph
 
 FORMAT = "yolov7_jax.1"
@@ -34,6 +35,13 @@ class Weights:
     variables: Mapping[str, Any]
     names: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.names) != self.graph.num_classes:
+            raise WeightsError(
+                f"has {len(self.names)} class names but {self.graph.num_classes} classes; "
+                "expected as many names as classes"
+            )
 
     @property
     def input_size(self) -> int:
@@ -103,7 +111,9 @@ def from_safetensors(
         graph = Graph.from_json(metadata["graph"])
         names, meta = tuple(map(str, json.loads(metadata["names"]))), dict(json.loads(metadata["meta"]))
         naming = metadata["naming"]
-    except (KeyError, ValueError, GraphError) as error:
+        infer_shapes(graph.nodes, graph.channels)
+        graph.check_side(int(meta.get("input_size", graph.default_size)))
+    except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: its metadata cannot be read ({error}); write the file again") from error
     try:
         state = tensors if naming == "torch" else to_torch_state(graph, _tree(tensors))

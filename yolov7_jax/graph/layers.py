@@ -113,6 +113,8 @@ def _max_pool(inputs: Sequence[Shape], kernel: int = 2) -> Shape:
 
 def _same_pool(inputs: Sequence[Shape], kernel: int = 3, stride: int = 1) -> Shape:
     (x,) = inputs
+    if kernel % 2 == 0:
+        raise GraphError(f"SP pads its kernel evenly on both sides, so that must be odd, got {kernel}")
     return Shape(x.channels, x.stride * stride)
 
 

@@ -100,7 +100,7 @@ class Detector:
         Raises:
             GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
         """
-        self.size = size or weights.input_size
+        self.size = weights.input_size if size is None else size
         weights.graph.check_side(self.size)
         self.names = weights.names
         self.network = Network(inference_form(weights.graph), dtype)

@@ -176,28 +176,27 @@ class Conv(nn.Module):
         return activate(x, self.activation)
 
 
-def max_pool(x: jax.Array, kernel: int, stride: int) -> jax.Array:
-    """Max pool k×k: stride k without padding, or stride 1 with padding k//2. [B, H, W, C].
+def tiled_max_pool(x: jax.Array, kernel: int) -> jax.Array:
+    """Max pool k×k of stride k without padding; rows and columns that fill no tile are left out. [B, H, W, C]."""
+    b, h, w, c = x.shape
+    x = x[:, : h // kernel * kernel, : w // kernel * kernel]
+    return x.reshape(b, h // kernel, kernel, w // kernel, kernel, c).max((2, 4))
 
-    A stride-1 pool is a chain of small pools, each of them rows, then columns: pools of 5, 9 and 13 share their
+
+def padded_max_pool(x: jax.Array, kernel: int, stride: int = 1) -> jax.Array:
+    """Max pool k×k, k odd, with padding k//2. [B, H, W, C].
+
+    With stride 1 it is a chain of small pools, each of them rows, then columns: pools of 5, 9 and 13 share their
     work and nothing pays k² a pixel, as XLA's `reduce_window` does on CPU. Bit-equal to one large window.
     """
-    if stride == kernel:
-        return _tiled_max(x, kernel)
-    if stride != 1:
-        padding = ((0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), padding)
     radius = kernel // 2
+    if stride != 1:
+        padding = ((0, 0), (radius, radius), (radius, radius), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), padding)
     while radius > 0:
         x = _sliding_max(_sliding_max(x, min(radius, 2), axis=1), min(radius, 2), axis=2)
         radius -= 2
     return x
-
-
-def _tiled_max(x: jax.Array, k: int) -> jax.Array:
-    b, h, w, c = x.shape
-    x = x[:, : h // k * k, : w // k * k]
-    return x.reshape(b, h // k, k, w // k, k, c).max((2, 4))
 
 
 def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:

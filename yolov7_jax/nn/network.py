@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
-from yolov7_jax.nn.conv import Conv, Form, max_pool
+from yolov7_jax.nn.conv import Conv, Form, padded_max_pool, tiled_max_pool
 from yolov7_jax.nn.csp import C3, Bottleneck, Chain
 from yolov7_jax.nn.heads import Detect
 from yolov7_jax.nn.rep import RepConv
@@ -31,8 +31,12 @@ MODULES: Mapping[str, type[nn.Module]] = {
 """Layer kinds with weights: (x, train) → x. Their fields are the arguments of the kind, and `form`."""
 
 
-def _max_pool(xs: Sequence[jax.Array], *, kernel: int, stride: int | None = None) -> jax.Array:
-    return max_pool(xs[0], kernel, stride or kernel)
+def _tiled_pool(xs: Sequence[jax.Array], *, kernel: int) -> jax.Array:
+    return tiled_max_pool(xs[0], kernel)
+
+
+def _padded_pool(xs: Sequence[jax.Array], *, kernel: int, stride: int) -> jax.Array:
+    return padded_max_pool(xs[0], kernel, stride)
 
 
 def _upsample(xs: Sequence[jax.Array], *, factor: int, **_: Any) -> jax.Array:
@@ -46,8 +50,8 @@ def _concat(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
 
 
 FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
-    "MP": _max_pool,
-    "SP": _max_pool,
+    "MP": _tiled_pool,
+    "SP": _padded_pool,
     "nn.Upsample": _upsample,
     "Concat": _concat,
 }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from yolov7_jax.nn.conv import Conv, Form, max_pool
+from yolov7_jax.nn.conv import Conv, Form, padded_max_pool
 
 
 class SPPF(nn.Module):
@@ -24,7 +24,7 @@ class SPPF(nn.Module):
             Conv(x.shape[-1] // 2, 1, activation=self.activation, form=self.form, name="cv1")(x, train=train),
         ]
         for _ in range(3):
-            pools.append(max_pool(pools[-1], self.kernel, 1))
+            pools.append(padded_max_pool(pools[-1], self.kernel))
         joined = jnp.concatenate(pools, axis=-1)
         return Conv(self.channels, 1, activation=self.activation, form=self.form, name="cv2")(joined, train=train)
 
@@ -53,6 +53,6 @@ class SPPCSPC(nn.Module):
             return Conv(channels, kernel, activation=self.activation, form=self.form, name=name)(y, train=train)
 
         main = conv(conv(conv(x, "cv1"), "cv3", 3), "cv4")
-        pools = [max_pool(main, kernel, 1) for kernel in self.kernels]
+        pools = [padded_max_pool(main, kernel) for kernel in self.kernels]
         main = conv(conv(jnp.concatenate([main, *pools], axis=-1), "cv5"), "cv6", 3)
         return conv(jnp.concatenate([main, conv(x, "cv2")], axis=-1), "cv7", channels=self.channels)
