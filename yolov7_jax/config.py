@@ -1,13 +1,176 @@
-"""The door to YAML: every file that people write by hand is read here."""
+"""Settings of a training run, and the door to YAML: every file that people write by hand is read here."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from yolov7_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and what it starts from."""
+
+    name: str = "yolov7-tiny"
+    """a name of the zoo, or a yolov5/yolov7 model YAML"""
+    width: float = 1.0
+    """multiple of all channel counts"""
+    weights: str = ""
+    """what to start from: .pt, .safetensors or a run folder; nothing: fresh weights. Its network is taken, not name"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Labelled images."""
+
+    path: str = ""
+    """a data YAML, a folder in Pascal VOC layout, or a COCO JSON of the training images"""
+    val_path: str = ""
+    """what to evaluate on, where that is not the val split of path"""
+    images: str = ""
+    """the folder of a COCO JSON's training images, where it is not beside the file"""
+    val_images: str = ""
+    """the same for val_path"""
+    train_split: str = "train"
+    val_split: str = "val"
+    faults: Literal["skip", "stop"] = "skip"
+    """what to do about labels and images that are wrong: go on without them, or stop; they are listed either way"""
+    workers: int = 2
+    """how many threads or processes make samples; 0: none beside the training itself"""
+    processes: bool = False
+    """workers are processes, not threads"""
+    max_boxes: int = 120
+    """boxes of a sample that are kept; more are left out, counted and shown"""
+    window: int = 256
+    """images back in the epoch's order from which the partners of a mosaic are drawn"""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images."""
+
+    mosaic: float = 1.0
+    """probability of a mosaic of four"""
+    mixup: float = 0.0
+    """probability of a second mosaic blended into a mosaic"""
+    mixup_beta: float = 8.0
+    """both parameters of the beta distribution of the blend"""
+    degrees: float = 0.0
+    """rotation, up to ± this"""
+    translate: float = 0.1
+    """up to ± this fraction of the image"""
+    scale: float = 0.5
+    """factor from 1 - scale to 1.1 + scale (1 + scale without mosaic)"""
+    shear: float = 0.0
+    """up to ± this many degrees"""
+    perspective: float = 0.0
+    """up to ± this a pixel"""
+    flipud: float = 0.0
+    """probability of a mirror image top to bottom"""
+    fliplr: float = 0.5
+    """probability of a mirror image left to right"""
+    hsv_h: float = 0.015
+    """hue, up to ± this fraction of its circle"""
+    hsv_s: float = 0.7
+    """saturation, factor 1 ± this"""
+    hsv_v: float = 0.4
+    """brightness, factor 1 ± this"""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Assignment and loss; gains are those of a recipe, before scaling to levels, classes and image size."""
+
+    assigner: Literal["ota", "simple"] = "ota"
+    box: float = 0.05
+    obj: float = 0.7
+    cls: float = 0.3
+    obj_pw: float = 1.0
+    """weight of positives in the objectness loss"""
+    cls_pw: float = 1.0
+    """weight of positives in the class loss"""
+    fl_gamma: float = 0.0
+    """exponent of the focal loss; 0: none"""
+    label_smoothing: float = 0.0
+    gr: float = 1.0
+    """share of the overlap in the objectness target"""
+    anchor_t: float = 4.0
+    """how many times larger or smaller than an anchor a box may be"""
+    autobalance: bool = False
+    """levels' weights of the objectness loss follow its size"""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer, schedule, moving average."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr0: float = 0.01
+    """rate after warm-up"""
+    lrf: float = 0.1
+    """final rate as a fraction of lr0"""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    momentum: float = 0.937
+    """of SGD (Nesterov); β1 of Adam"""
+    weight_decay: float = 5e-4
+    """of convolution kernels, for the nominal batch"""
+    nominal_batch: int = 64
+    """gradients of smaller batches are summed up to this many images"""
+    warmup_epochs: float = 3.0
+    warmup_least: int = 1000
+    """warm-up lasts at least so many iterations"""
+    warmup_momentum: float = 0.8
+    warmup_bias_lr: float = 0.1
+    ema_decay: float = 0.9999
+    ema_ramp: float = 2000.0
+    """the moving average's decay at update u is ema_decay · (1 - exp(-u / ema_ramp))"""
+    freeze: str = ""
+    """regular expression over paths of weights such as 0/conv/kernel: those that match stay as they are"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how large, how often."""
+
+    epochs: int = 300
+    batch_size: int = 16
+    """images of a step over all devices and hosts"""
+    size: int = 640
+    """side of training and evaluation images in pixels"""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    val_every: int = 1
+    """epochs between evaluations; the last epoch is always evaluated; 0: never"""
+    checkpoint_every: int = 0
+    """iterations between checkpoints beside those at the end of every epoch; 0: none"""
+    max_nonfinite: int = 10
+    """losses in a row that are not finite before the run stops"""
+
+
+@dataclass(frozen=True)
+class ValConfig:
+    """How the run is evaluated."""
+
+    confidence: float = 0.001
+    iou: float = 0.65
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a training run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    val: ValConfig = ValConfig()
 
 
 def read_yaml(path: Path | str) -> Any:

@@ -1,7 +1,7 @@
 """The values that cross between packages. Sizes are named as in the documentation.
 
-`B` images, `N` predictions of an image over all levels, `L` levels, `A` anchors of a level, `C` classes,
-`D` detections kept.
+`B` images, `M` padded boxes of an image, `N` predictions of an image over all levels, `L` levels, `A` anchors of a
+level, `C` classes, `K` candidate slots of a box, `P` = M·K, `D` detections kept.
 """
 
 from __future__ import annotations
@@ -34,6 +34,46 @@ class Outputs(NamedTuple):
 
     lead: Array
     aux: Array | None = None
+
+
+class Candidates(NamedTuple):
+    """The predictions that may become positives of each box, from boxes and anchors alone; slots not `valid` hold 0.
+
+    index: int32 [B, M, K] into N. valid: bool [B, M, K].
+    """
+
+    index: Array
+    valid: Array
+
+
+class Assignment(NamedTuple):
+    """Which candidates are positives, and of which box.
+
+    index: int32 [B, P] into N. truth: int32 [B, P] into M. positive: bool [B, P].
+    """
+
+    index: Array
+    truth: Array
+    positive: Array
+
+
+class Batch(NamedTuple):
+    """What a training step sees; padded boxes are zero and not `valid`.
+
+    image: uint8 [B, H, W, 3] RGB. boxes_cxcywh_px: float32 [B, M, 4]. class_ids: int32 [B, M]. valid: bool [B, M].
+    fine: candidates of the lead head. coarse: those of an auxiliary head, where the loss has one.
+    overflow: int32 [B, 2], boxes over M and candidates over K, which were left out.
+    index: int32 [B], which image of the source each one was made around.
+    """
+
+    image: Array
+    boxes_cxcywh_px: Array
+    class_ids: Array
+    valid: Array
+    fine: Candidates
+    coarse: Candidates | None
+    overflow: Array
+    index: Array
 
 
 class PaddedDetections(NamedTuple):
