@@ -100,8 +100,6 @@ class LossConfig:
     """share of the overlap in the objectness target"""
     anchor_t: float = 4.0
     """how many times larger or smaller than an anchor a box may be"""
-    autobalance: bool = False
-    """levels' weights of the objectness loss follow its size"""
 
 
 @dataclass(frozen=True)
