@@ -144,9 +144,11 @@ class TrainConfig:
     val_every: int = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
     checkpoint_every: int = 0
-    """iterations between checkpoints beside those at the end of every epoch; 0: none"""
+    """iterations between checkpoints; 0: one at the end of every epoch. Every evaluation has one, and the end"""
     max_nonfinite: int = 10
     """losses in a row that are not finite before the run stops"""
+    tensorboard: bool = False
+    """write TensorBoard events too (install the extra tensorboard)"""
 
 
 @dataclass(frozen=True)
@@ -189,3 +191,8 @@ def read_yaml(path: Path | str) -> Any:
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{where}: {problem}; correct the line so that the file is valid YAML") from error
+
+
+def yaml_text(content: Any) -> str:
+    """Plain values as YAML, keys in their order."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

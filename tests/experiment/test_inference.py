@@ -13,7 +13,7 @@ from yolov7_jax.convert.load import load
 from yolov7_jax.data.image import read_image, write_image
 from yolov7_jax.data.sources import open_source
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment import EVALUATION, detect, new_folder, validate
+from yolov7_jax.experiment.inference import EVALUATION, detect, new_folder, validate
 from yolov7_jax.infer.detector import Detector, Options
 
 

@@ -1,4 +1,4 @@
-"""Whole runs put together from the parts: the one place that knows everything."""
+"""Runs of detection and evaluation."""
 
 from __future__ import annotations
 

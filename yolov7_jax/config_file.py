@@ -1,0 +1,235 @@
+"""Configurations on disk: YAML files that differ a little from a base, overrides, and what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from yolov7_jax.config import Config, read_yaml
+from yolov7_jax.errors import InputError
+
+_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+"""Of the configurations that come along: in an installed wheel, in a checkout."""
+
+_BASE = "base"
+_SUFFIXES = (".yaml", ".yml")
+
+_KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+_AT_LEAST_ONE = (1, math.inf)
+_PROBABILITY = (0, 1)
+_NOT_NEGATIVE = (0, math.inf)
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "model.width": (0.01, 100),
+    "data.workers": _NOT_NEGATIVE,
+    "data.max_boxes": _AT_LEAST_ONE,
+    "data.window": _AT_LEAST_ONE,
+    "augment.mosaic": _PROBABILITY,
+    "augment.mixup": _PROBABILITY,
+    "augment.mixup_beta": (1e-3, math.inf),
+    "augment.degrees": (0, 180),
+    "augment.translate": _PROBABILITY,
+    "augment.scale": (0, 0.99),
+    "augment.shear": (0, 45),
+    "augment.perspective": (0, 0.001),
+    "augment.flipud": _PROBABILITY,
+    "augment.fliplr": _PROBABILITY,
+    "augment.hsv_h": _PROBABILITY,
+    "augment.hsv_s": _PROBABILITY,
+    "augment.hsv_v": _PROBABILITY,
+    "loss.box": _NOT_NEGATIVE,
+    "loss.obj": _NOT_NEGATIVE,
+    "loss.cls": _NOT_NEGATIVE,
+    "loss.obj_pw": _NOT_NEGATIVE,
+    "loss.cls_pw": _NOT_NEGATIVE,
+    "loss.fl_gamma": _NOT_NEGATIVE,
+    "loss.label_smoothing": _PROBABILITY,
+    "loss.gr": _PROBABILITY,
+    "loss.anchor_t": (1, math.inf),
+    "optim.lr0": _NOT_NEGATIVE,
+    "optim.lrf": _NOT_NEGATIVE,
+    "optim.momentum": (0, 0.9999),
+    "optim.weight_decay": _NOT_NEGATIVE,
+    "optim.nominal_batch": _AT_LEAST_ONE,
+    "optim.warmup_epochs": _NOT_NEGATIVE,
+    "optim.warmup_least": _NOT_NEGATIVE,
+    "optim.warmup_momentum": (0, 0.9999),
+    "optim.warmup_bias_lr": _NOT_NEGATIVE,
+    "optim.ema_decay": _PROBABILITY,
+    "optim.ema_ramp": (1e-3, math.inf),
+    "train.epochs": _AT_LEAST_ONE,
+    "train.batch_size": _AT_LEAST_ONE,
+    "train.size": (32, 8192),
+    "train.seed": (0, 2**31 - 1),
+    "train.val_every": _NOT_NEGATIVE,
+    "train.checkpoint_every": _NOT_NEGATIVE,
+    "train.max_nonfinite": _AT_LEAST_ONE,
+    "val.confidence": _PROBABILITY,
+    "val.iou": _PROBABILITY,
+    "val.batch_size": _AT_LEAST_ONE,
+}
+
+
+def config_names() -> tuple[str, ...]:
+    """The names of the configurations that come along."""
+    return tuple(sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")}))
+
+
+def read_config(source: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """The settings of a configuration, given by its name or its YAML file.
+
+    A file has the sections of `Config`, each with some of its keys, and may name another configuration as its `base`:
+    what it does not say is the base's.
+
+    Args:
+        source: a name of `config_names`, or a YAML file.
+        overrides: texts such as "train.batch_size=8", which come last.
+
+    Raises:
+        InputError: no such configuration, an unknown key, or a value of the wrong kind or out of range; names the file
+            or the override and the key, and what was expected.
+    """
+    file = _find(str(source))
+    settings = _merged(_read_with_bases(file, ()), _parse_overrides(overrides))
+    return make_config(settings, where=str(file))
+
+
+def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Config:
+    """The configuration with these settings, the rest being defaults; `where` they come from begins every error.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong kind or out of range.
+    """
+    _check_keys(settings, where)
+    parser = _parser()
+    if not _is_accepted(parser, settings):
+        section, key, value = next(leaf for leaf in _leaves(settings) if not _is_accepted(parser, _only(*leaf)))
+        raise InputError(f"{where}: {section}.{key} is {value!r}; expected {_expected(section, key)}")
+    config = Config(**vars(parser.instantiate(parser.parse_object(dict(settings)))))
+    _check_ranges(config, where)
+    return config
+
+
+def config_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """All settings as plain values, such as `make_config` takes."""
+    return dataclasses.asdict(config)
+
+
+def _find(source: str) -> Path:
+    if source.endswith(_SUFFIXES):
+        return Path(source)
+    for folder in _FOLDERS:
+        if (folder / f"{source}.yaml").is_file():
+            return folder / f"{source}.yaml"
+    raise InputError(
+        f"no configuration is named {source!r}{_nearest(source, config_names())}; "
+        f"expected a YAML file or one of {', '.join(config_names())}"
+    )
+
+
+def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+    if file in seen:
+        raise InputError(f"{file}: is its own base ({' → '.join(map(str, seen))}); take the key base out of one of them")
+    content = {} if (read := read_yaml(file)) is None else read
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected sections such as train: and data:, found {type(content).__name__}")
+    base = content.pop(_BASE, None)
+    _check_keys(content, str(file))
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise InputError(f"{file}: base is {base!r}; expected a name or a file of another configuration")
+    base_file = file.parent / base if base.endswith(_SUFFIXES) else _find(base)
+    return _merged(_read_with_bases(base_file, (*seen, file)), content)
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for text in overrides:
+        path, equals, value = text.lstrip("-").partition("=")
+        section, dot, key = path.partition(".")
+        if not equals or not dot:
+            raise InputError(f"{text}: not a setting; expected section.key=value such as train.batch_size=8")
+        _check_keys({section: {key: value}}, text)
+        settings.setdefault(section, {})[key] = value
+    return settings
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {section: {**below.get(section, {}), **above.get(section, {})} for section in {**below, **above}}
+
+
+@cache
+def _sections() -> dict[str, dict[str, Any]]:
+    """The kinds of all values: {section: {key: type}}."""
+    return {name: get_type_hints(section) for name, section in get_type_hints(Config).items()}
+
+
+def _check_keys(settings: Mapping[str, Any], where: str) -> None:
+    sections = _sections()
+    for section, content in settings.items():
+        if section not in sections:
+            near = _nearest(str(section), [*sections, *(f"{s}.{key}" for s, keys in sections.items() for key in keys)])
+            raise InputError(f"{where}: no section is named {section!r}{near}; expected {', '.join(sections)}")
+        if not isinstance(content, Mapping):
+            raise InputError(f"{where}: {section} is {content!r}; expected keys such as {next(iter(sections[section]))}:")
+        for key in content:
+            if key not in sections[section]:
+                near = _nearest(str(key), sections[section]) or f"; expected {', '.join(sections[section])}"
+                raise InputError(f"{where}: {section} has no key {key!r}{near}")
+
+
+def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """A question after the nearest known word: by itself, or by what follows its last dot."""
+    last = {name.rpartition(".")[2]: name for name in reversed(list(known))}
+    near = [last[word]] if word in last else difflib.get_close_matches(word, list(known), n=1)
+    near = near or [last[name] for name in difflib.get_close_matches(word, list(last), n=1)]
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _leaves(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Any]]:
+    for section, content in settings.items():
+        for key, value in content.items():
+            yield section, key, value
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def _is_accepted(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]]) -> bool:
+    if any(value is None for *_, value in _leaves(settings)):  # which the parser lets through
+        return False
+    try:
+        parser.parse_object(dict(settings))
+    except ArgumentError:
+        return False
+    return True
+
+
+def _only(section: str, key: str, value: Any) -> dict[str, dict[str, Any]]:
+    return {section: {key: value}}
+
+
+def _expected(section: str, key: str) -> str:
+    kind = _sections()[section][key]
+    return f"one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else _KINDS[kind]
+
+
+def _check_ranges(config: Config, where: str) -> None:
+    for path, (low, high) in _RANGES.items():
+        section, key = path.split(".")
+        value = getattr(getattr(config, section), key)
+        if not (low <= value <= high and math.isfinite(value)):
+            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise InputError(f"{where}: {path} is {value}; expected a number {bounds}")
