@@ -11,6 +11,7 @@ from yolov7_jax import __version__
 from yolov7_jax.errors import InputError
 
 COMMANDS: Mapping[str, str] = {
+    "train": "train a network on labelled images",
     "detect": "find objects in pictures",
     "val": "measure COCO average precision on labelled images",
     "summary": "show layers, shapes, parameters and operations of a network",

@@ -1,4 +1,4 @@
-"""Opens weights whatever they are kept in: a PyTorch checkpoint or a `.safetensors` file."""
+"""Opens weights whatever they are kept in: a PyTorch checkpoint, a `.safetensors` file or the folder of a run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from yolov7_jax.graph.zoo import zoo, zoo_names
 State = Mapping[str, Any]
 Model = Graph | str | Path | Mapping[str, Any]
 
+RUN_WEIGHTS = "weights.safetensors"
+"""In the folder of a training run: its averaged weights."""
+
 
 def load(path: Path | str, *, model: Model | None = None) -> Weights:
     """The network and its weights from a file. Nothing in the file is executed.
@@ -27,7 +30,7 @@ def load(path: Path | str, *, model: Model | None = None) -> Weights:
     `.pt` and `.pth` are checkpoints of yolov5, yolov7 and their kin (whole models or state dicts; the EMA is taken
     where there is one), `.safetensors` those that `save` or a PyTorch user wrote. model names the architecture where
     the file does not: a zoo name, a model YAML, the dict of one, or a graph. The number of classes and the anchors
-    are those of the file.
+    are those of the file. A folder is that of a training run: its averaged weights at the last checkpoint are taken.
 
     Raises:
         WeightsError: the file cannot be read, is not safe, or does not fit the network. GraphError: so the model.
@@ -38,6 +41,8 @@ def load(path: Path | str, *, model: Model | None = None) -> Weights:
 def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[Weights, LoadReport]:
     """As `load`, with the account of every tensor in the file."""
     path = Path(path)
+    if path.is_dir():
+        path = _of_run(path)
     if path.is_file() and path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") == FORMAT:
@@ -45,6 +50,14 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
         return _from_state(path, tensors, model, None, {})
     checkpoint = read_torch_file(path)
     return _from_state(path, checkpoint.state, model or checkpoint.config, checkpoint.names, _origin(checkpoint))
+
+
+def _of_run(folder: Path) -> Path:
+    if not (folder / RUN_WEIGHTS).is_file():
+        raise WeightsError(
+            f"{folder}: has no {RUN_WEIGHTS}; expected a weights file, or the folder of a run that has saved a checkpoint"
+        )
+    return folder / RUN_WEIGHTS
 
 
 def _origin(checkpoint: TorchCheckpoint) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from yolov7_jax.graph.spec import Graph, Node, used_nodes
 
@@ -19,3 +20,13 @@ def plain_head(graph: Graph) -> Graph:
 def inference_form(graph: Graph) -> Graph:
     """The graph that `reparam` folds weights for: plain head, every convolution with its normalisation taken in."""
     return replace(plain_head(graph), folded=True)
+
+
+def with_width(graph: Graph, multiple: float) -> Graph:
+    """The graph with the channels of all its convolutions multiplied, rounded up to multiples of 8."""
+
+    def scaled(node: Node) -> Node:
+        args = ((key, ceil(value * multiple / 8) * 8 if key == "channels" else value) for key, value in node.args)
+        return replace(node, args=tuple(args))
+
+    return graph if multiple == 1 else replace(graph, nodes=tuple(map(scaled, graph.nodes)))

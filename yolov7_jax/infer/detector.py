@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,6 +104,7 @@ class Detector:
         self.size = weights.input_size if size is None else size
         weights.graph.check_side(self.size)
         self.names = weights.names
+        self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
         self.variables = jax.device_put(fold(weights.graph, weights.variables))
         static = ("multi_label", "agnostic", "max_detections")
@@ -114,6 +116,16 @@ class Detector:
     ) -> Detector:
         """The detector of a weights file; see `load` for files and models."""
         return cls(load(path, model=model), size=size, dtype=dtype)
+
+    def with_variables(self, variables: Mapping[str, Any]) -> Detector:
+        """The same network with other weights, in the form they are trained in; nothing is compiled again.
+
+        Raises:
+            WeightsError: weights cannot be folded.
+        """
+        other = copy(self)
+        other.variables = jax.device_put(fold(self.graph, variables))
+        return other
 
     def __call__(self, images: Iterable[Picture], **options: Any) -> list[Detections]:
         """Detections of each image, in source pixels. Options are the fields of `Options`.

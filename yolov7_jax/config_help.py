@@ -1,0 +1,39 @@
+"""What all settings mean: the text that stands under each in `config`, beside a value."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from yolov7_jax.config import Config
+
+
+def settings_text(config: Config) -> str:
+    """All settings of a configuration as lines `section.key=value  # meaning`."""
+    return "\n".join(f"{f'{section}.{key}={value}':<32}{meaning}".rstrip() for section, key, value, meaning in _rows(config))
+
+
+def _rows(config: Config) -> Iterator[tuple[str, str, Any, str]]:
+    for section in dataclasses.fields(config):
+        settings = getattr(config, section.name)
+        for field in dataclasses.fields(settings):
+            meaning = _meanings(type(settings)).get(field.name, "")
+            yield section.name, field.name, getattr(settings, field.name), f"# {meaning}" if meaning else ""
+
+
+@cache
+def _meanings(section: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = str(below.value.value)
+    return found

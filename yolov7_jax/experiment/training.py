@@ -1,0 +1,312 @@
+"""A training run: put together from a configuration, begun or gone on with, in a folder that describes itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from yolov7_jax import __version__
+from yolov7_jax.config import Config, yaml_text
+from yolov7_jax.config_file import config_dict, read_config
+from yolov7_jax.convert.load import RUN_WEIGHTS, load, resolve
+from yolov7_jax.convert.transfer import transfer
+from yolov7_jax.convert.weights_file import Weights, save
+from yolov7_jax.data.audit import audit, readable
+from yolov7_jax.data.image import write_image
+from yolov7_jax.data.loader import Loader
+from yolov7_jax.data.pipeline import Pipeline
+from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.errors import InputError
+from yolov7_jax.eval.curves import curves_figure
+from yolov7_jax.eval.report import save_figure
+from yolov7_jax.experiment.inference import Track, new_folder, untracked, validate
+from yolov7_jax.graph.rewrite import with_width
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.infer.detector import Detector, Options
+from yolov7_jax.infer.sheet import draw_batch, draw_comparison
+from yolov7_jax.nn.network import init
+from yolov7_jax.train.checkpoint import Checkpoints, Progress
+from yolov7_jax.train.log import FILE, Log, Row, read_log
+from yolov7_jax.train.loop import Parts, Plan, Watcher
+from yolov7_jax.train.loop import train as run_loop
+from yolov7_jax.train.mesh import data_mesh, shard_batch
+from yolov7_jax.train.state import init_state
+from yolov7_jax.train.step import make_step
+from yolov7_jax.train.stop import StopSignals
+from yolov7_jax.types import Batch
+
+CONFIG, NETWORK, CHECKPOINTS, BEST = "config.yaml", "network.json", "checkpoints", "best.safetensors"
+"""What a run folder holds beside metrics.jsonl, weights.safetensors and pictures."""
+
+BATCHES_SHOWN = 3
+IMAGES_SHOWN = 8
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Says nothing."""
+
+    def evaluated(self, row: Row, *, best: bool) -> None:
+        """Says nothing."""
+
+    def noted(self, text: str) -> None:
+        """Says nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What came of a run. finished: all epochs are done; else signal says what stopped it.
+
+    folder: of the run. step: iterations done. best_score, best_step: of the best evaluation.
+    """
+
+    folder: Path
+    step: int
+    best_score: float | None
+    best_step: int | None
+    finished: bool
+    signal: int | None
+
+
+def train(
+    config: Config, folder: Path | str, *, watcher: Watcher | None = None, track: Track[Any] = untracked
+) -> TrainingRun:
+    """Trains a network as a configuration says, in a new folder.
+
+    The folder gets config.yaml, network.json, metrics.jsonl, checkpoints, weights.safetensors (averaged weights at the
+    last checkpoint), best.safetensors (those of the best evaluation) and pictures. SIGTERM and Ctrl-C save and stop.
+
+    Raises:
+        InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
+            not finite.
+    """
+    watcher = watcher or Silent()
+    data = _open(config, watcher, track)
+    weights, report = _start(config, data.train.names)
+    watcher.noted(report)
+    folder = new_folder(Path(folder))
+    _write(folder / NETWORK, json.dumps({"graph": weights.graph.to_json(), "names": weights.names}))
+    _write(folder / CONFIG, yaml_text(config_dict(config)))
+    return _run(config, weights, data, folder, watcher, track)
+
+
+def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[Any] = untracked) -> TrainingRun:
+    """Goes on with a run from its last checkpoint, to the same result as if it had never been interrupted.
+
+    Raises:
+        InputError: the folder is not that of a run, or its data or checkpoint cannot be used.
+    """
+    folder, watcher = Path(folder), watcher or Silent()
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
+    config = read_config(folder / CONFIG)
+    data = _open(config, watcher, track)
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
+        weights = _stored_network(folder / NETWORK)
+    else:  # it was interrupted before its first checkpoint
+        weights, _ = _start(config, data.train.names)
+    return _run(config, weights, data, folder, watcher, track)
+
+
+class _Data(NamedTuple):
+    train: Source
+    val: Source | None
+
+
+def _open(config: Config, watcher: Watcher, track: Track[Any]) -> _Data:
+    """The training and validation images, looked over; tells of everything that is wrong."""
+    settings = config.data
+    if not settings.path:
+        raise InputError("data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE")
+    train = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
+    if not config.train.val_every:
+        return _Data(train, None)
+    path, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
+    val = _look_over(path, settings.val_split, images, config, watcher, track)
+    if val.names != train.names:
+        raise InputError(
+            f"{path}: its classes ({', '.join(val.names[:8])} …) are not those of the training images "
+            f"({', '.join(train.names[:8])} …); make them agree"
+        )
+    return _Data(train, val)
+
+
+def _look_over(path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]) -> Source:
+    source = open_source(path, split, image_folder=Path(images) if images else None, faults=config.data.faults)
+    found = audit(source, track=track)
+    for line in found.lines():
+        watcher.noted(f"{split}: {line}")
+    if config.data.faults == "stop":
+        found.check()
+    return readable(source, found)
+
+
+def _start(config: Config, names: tuple[str, ...]) -> tuple[Weights, str]:
+    """The network with what it knows at the beginning, and how it came to it."""
+    key = jax.random.key(config.train.seed)
+    if config.model.weights:
+        weights, report = transfer(load(config.model.weights, model=None), names, key)
+        return weights, f"{config.model.weights}: {report}"
+    graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
+    return Weights(graph, jax.tree.map(np.asarray, init(graph, key)), names), f"{config.model.name}: fresh weights"
+
+
+def _stored_network(file: Path) -> Weights:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
+
+
+def _run(
+    config: Config, weights: Weights, data: _Data, folder: Path, watcher: Watcher, track: Track[Any]
+) -> TrainingRun:
+    weights.graph.check_side(config.train.size)
+    mesh = data_mesh()
+    loader = Loader(
+        _pipeline(config, weights.graph, data.train),
+        workers=config.data.workers,
+        processes=config.data.processes,
+        host=(jax.process_index(), jax.process_count()),
+    )
+    steps_per_epoch = loader.pipeline.steps_per_epoch
+    plan = Plan(
+        steps_per_epoch,
+        config.train.epochs,
+        config.train.val_every if data.val is not None else 0,
+        config.train.checkpoint_every,
+        config.train.max_nonfinite,
+    )
+    step = make_step(weights.graph, config, steps_per_epoch=steps_per_epoch, mesh=mesh)
+    state = init_state(weights.graph, config, mesh, variables=weights.variables or None)
+    log = Log(folder, tensorboard=config.train.tensorboard)
+    with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        restored = checkpoints.restore(state)
+        state, progress = restored or (state, Progress())
+        log.rewind(progress.step, evaluated=progress.evaluated)
+        parts = Parts(
+            plan=plan,
+            train_step=lambda state, batch: step(state, shard_batch(batch, mesh)),
+            batches=partial(_shown_batches, loader, folder, weights.names),
+            evaluate=_evaluator(config, weights, data.val, folder, stop, track),
+            publish=_Publisher(config, weights, folder),
+            checkpoints=checkpoints,
+            log=log,
+            stop=stop,
+            watcher=watcher,
+            folder=folder,
+        )
+        try:
+            state, progress = run_loop(state, progress, parts)
+        finally:
+            log.close()
+    finished = progress.step == plan.steps
+    return TrainingRun(folder, progress.step, progress.best_score, progress.best_step, finished, stop.received)
+
+
+def _pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
+    return Pipeline(
+        source=source,
+        augment=config.augment,
+        size=config.train.size,
+        anchors=graph.anchors,
+        strides=graph.strides,
+        anchor_t=config.loss.anchor_t,
+        max_boxes=config.data.max_boxes,
+        window=config.data.window,
+        seed=config.train.seed,
+        batch_size=config.train.batch_size,
+    )
+
+
+def _evaluator(
+    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, track: Track[Any]
+) -> Callable[[Any], Row]:
+    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
+    options = Options(
+        confidence=config.val.confidence,
+        iou=config.val.iou,
+        multi_label=True,
+        rect=False,
+        batch_size=config.val.batch_size,
+        workers=max(config.data.workers, 1),
+    )
+    detector: Detector | None = None
+
+    def stoppable(items: Iterable[Any], total: int) -> Iterable[Any]:
+        for item in track(items, total):
+            stop.check()
+            yield item
+
+    def evaluate(averaged: Any) -> Row:
+        nonlocal detector  # compiled once
+        assert val is not None
+        if detector is None:
+            detector = Detector(replace(weights, variables=averaged), size=config.train.size)
+        detector = detector.with_variables(averaged)
+        result = validate(detector, val, options=options, track=stoppable).result
+        _draw_predictions(detector, val, folder)
+        return {name: 0.0 if np.isnan(value) else value for name, value in result.numbers().items()}
+
+    return evaluate
+
+
+def _draw_predictions(detector: Detector, val: Source, folder: Path) -> None:
+    samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
+    found = detector([sample.image for sample in samples], rect=False)
+    write_image(folder / "pictures" / "predictions.png", draw_comparison(samples, found, detector.names))
+
+
+def _draw_curves(folder: Path) -> None:
+    save_figure(curves_figure(read_log(folder / FILE)), folder / "pictures" / "curves.png")
+
+
+def _shown_batches(loader: Loader, folder: Path, names: Sequence[str], start: int) -> Iterator[Batch]:
+    """The batches from a step on; the first of the run are drawn with their labels."""
+    for step, batch in enumerate(loader.batches(start), start=start):
+        if step < BATCHES_SHOWN and jax.process_index() == 0:
+            sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
+            write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
+        yield batch
+
+
+class _Publisher(NamedTuple):
+    """Writes averaged weights with all that one needs to use them and to know where they come from."""
+
+    config: Config
+    weights: Weights
+    folder: Path
+
+    def __call__(self, averaged: Any, progress: Progress, best: bool) -> None:
+        if jax.process_index() != 0:
+            return
+        meta = {
+            "input_size": self.config.train.size,
+            "step": progress.step,
+            "AP": progress.score if progress.evaluated else None,
+            "trained_with": f"yolov7_jax {__version__}",
+            "started_from": self.config.model.weights or None,
+            "config": config_dict(self.config),
+        }
+        weights = replace(self.weights, variables=averaged, meta=meta)
+        for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
+            save(self.folder / name, weights)
+        _draw_curves(self.folder)
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,210 @@
+"""The training loop: steps, evaluations, checkpoints, until the epochs are done or somebody asks to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from yolov7_jax.errors import InputError
+from yolov7_jax.train.checkpoint import Checkpoints, Progress
+from yolov7_jax.train.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row
+from yolov7_jax.train.state import TrainState
+from yolov7_jax.train.stop import Stopped, StopSignals
+from yolov7_jax.types import Batch
+
+STEPS_OF_A_ROW = 10
+"""Iterations that one row of the log tells of."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is, and how often it does what; see `config.TrainConfig`."""
+
+    steps_per_epoch: int
+    epochs: int
+    val_every: int
+    checkpoint_every: int
+    max_nonfinite: int
+
+    @property
+    def steps(self) -> int:
+        """Iterations of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this step, counted from 1."""
+        return step > 0 and step % self.steps_per_epoch == 0
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after this step."""
+        if not self.val_every or not self.ends_epoch(step):
+            return False
+        return step == self.steps or (step // self.steps_per_epoch) % self.val_every == 0
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step: always with an evaluation and at the end."""
+        regular = step % self.checkpoint_every == 0 if self.checkpoint_every else self.ends_epoch(step)
+        return regular or self.evaluates_at(step) or step == self.steps
+
+
+class Watcher(Protocol):
+    """Whoever looks on: a console, a notebook."""
+
+    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """A step is done."""
+
+    def evaluated(self, row: Row, *, best: bool) -> None:
+        """An evaluation is done."""
+
+    def noted(self, text: str) -> None:
+        """Something that people should know."""
+
+
+class Parts(NamedTuple):
+    """What the loop works with.
+
+    train_step: (state, batch) → (state, metrics), compiled. batches: from a step on. evaluate: of averaged weights
+    (host arrays) → metrics with "AP"; gives up with `Stopped`. publish: called with every checkpoint: averaged weights,
+    progress, and whether these are the best so far.
+    """
+
+    plan: Plan
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
+    batches: Callable[[int], Iterable[Batch]]
+    evaluate: Callable[[Any], Row]
+    publish: Callable[[Any, Progress, bool], None]
+    checkpoints: Checkpoints
+    log: Log
+    stop: StopSignals
+    watcher: Watcher
+    folder: Path
+
+
+class _Running(NamedTuple):
+    """A step that the device is working on."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    batch: Batch
+
+
+def train(state: TrainState, progress: Progress, parts: Parts) -> tuple[TrainState, Progress]:
+    """Goes on from a state to the end of the plan, or to the step at which a signal arrives; saves before it leaves.
+
+    Raises:
+        InputError: too many losses in a row were not finite; names the last checkpoint.
+        DataError: a sample could not be made, where the settings say to stop then.
+    """
+    plan = parts.plan
+    if plan.evaluates_at(progress.step) and not progress.evaluated:
+        progress = _evaluate(state, progress, parts)
+        _save(state, progress, parts)
+    if progress.step < plan.steps and parts.stop.received is None:
+        state, progress = _steps(state, progress, parts)
+    parts.checkpoints.wait()
+    return state, progress
+
+
+def _steps(state: TrainState, progress: Progress, parts: Parts) -> tuple[TrainState, Progress]:
+    plan, running = parts.plan, None
+    began = time.perf_counter()
+    for batch in parts.batches(progress.step):
+        state, metrics = parts.train_step(state, batch)
+        if running is not None:  # the device works on the next step while this one is told of
+            progress = _settle(running, progress, parts, time.perf_counter() - began)
+        running, step = _Running(progress.step + 1, metrics, batch), progress.step + 1
+        leaves = parts.stop.received is not None or step == plan.steps
+        if plan.saves_at(step) or leaves:
+            progress, running = _settle(running, progress, parts, time.perf_counter() - began), None
+            if plan.evaluates_at(step):
+                progress = _evaluate(state, progress, parts)
+            _save(state, progress, parts)
+            leaves = leaves or parts.stop.received is not None
+        if leaves:
+            break
+    return state, progress
+
+
+def _settle(running: _Running, progress: Progress, parts: Parts, seconds: float) -> Progress:
+    """Waits for a step, tells of it, and watches over losses that are not finite."""
+    metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
+    step, plan = running.step, parts.plan
+    parts.watcher.stepped(step, plan.steps, metrics)
+    finite = metrics.pop("finite") > 0
+    epoch = (step - 1) // plan.steps_per_epoch
+    pending = (*progress.pending, metrics) if finite else progress.pending
+    if not finite:
+        _report_nonfinite(running, metrics, epoch, parts)
+    if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
+        parts.log.write({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds})
+        pending = ()
+    return replace(progress, step=step, evaluated=False, pending=pending)
+
+
+def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, parts: Parts) -> None:
+    file = parts.folder / "nonfinite" / f"step-{running.step}.npz"
+    save_batch(file, running.batch)
+    parts.log.write({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name})
+    parts.watcher.noted(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
+    if metrics["nonfinite_in_row"] >= parts.plan.max_nonfinite:
+        parts.checkpoints.wait()
+        good = parts.checkpoints.latest
+        place = "no checkpoint was written yet" if good is None else f"the last one is {parts.checkpoints.folder / str(good)}"
+        raise InputError(
+            f"{parts.folder}: {int(metrics['nonfinite_in_row'])} losses in a row were not finite (step {running.step}); "
+            f"weights and checkpoints are as they were before ({place}): look at {file}, or lower optim.lr0"
+        )
+
+
+def save_batch(file: Path, batch: Batch) -> None:
+    """Writes a batch as .npz, each array by its name, for whoever wants to see what went wrong."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="."): _local(leaf) for path, leaf in leaves}
+    np.savez_compressed(file, **arrays)
+
+
+def _local(leaf: Any) -> np.ndarray:
+    """The part of an array that this host has."""
+    if isinstance(leaf, jax.Array):
+        return np.concatenate([np.asarray(shard.data) for shard in leaf.addressable_shards])
+    return np.asarray(leaf)
+
+
+def _averaged(state: TrainState) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.ema)
+
+
+def _evaluate(state: TrainState, progress: Progress, parts: Parts) -> Progress:
+    """Evaluates the averaged weights; nothing changes where a signal breaks it off."""
+    began = time.perf_counter()
+    try:
+        found = parts.evaluate(_averaged(state))
+    except Stopped:
+        return progress
+    score = float(found["AP"])
+    best = progress.best_score is None or score > progress.best_score
+    progress = replace(
+        progress,
+        evaluated=True,
+        score=score,
+        best_score=score if best else progress.best_score,
+        best_step=progress.step if best else progress.best_step,
+    )
+    epoch = (progress.step - 1) // parts.plan.steps_per_epoch
+    row = {"kind": VAL, "step": progress.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
+    parts.log.write(row)
+    parts.watcher.evaluated(row, best=best)
+    return progress
+
+
+def _save(state: TrainState, progress: Progress, parts: Parts) -> None:
+    best = progress.evaluated and progress.best_step == progress.step
+    parts.publish(_averaged(state), progress, best)
+    parts.checkpoints.save(state, progress)

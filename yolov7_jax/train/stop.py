@@ -1,0 +1,43 @@
+"""Leaving in good order: SIGTERM and the first Ctrl-C ask a run to save and stop, a second Ctrl-C breaks it off."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """Work was given up because the run is to stop."""
+
+
+class StopSignals:
+    """Whether somebody asked the run to stop; as a context it listens to signals."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def check(self) -> None:
+        """Gives up the work at hand if the run is to stop.
+
+        Raises:
+            Stopped: it is.
+        """
+        if self.received is not None:
+            raise Stopped
