@@ -136,7 +136,9 @@ def _find(source: str) -> Path:
 
 def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     if file in seen:
-        raise InputError(f"{file}: is its own base ({' → '.join(map(str, seen))}); take the key base out of one of them")
+        raise InputError(
+            f"{file}: is its own base ({' → '.join(map(str, seen))}); take the key base out of one of them"
+        )
     content = {} if (read := read_yaml(file)) is None else read
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected sections such as train: and data:, found {type(content).__name__}")
@@ -179,7 +181,9 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
             near = _nearest(str(section), [*sections, *(f"{s}.{key}" for s, keys in sections.items() for key in keys)])
             raise InputError(f"{where}: no section is named {section!r}{near}; expected {', '.join(sections)}")
         if not isinstance(content, Mapping):
-            raise InputError(f"{where}: {section} is {content!r}; expected keys such as {next(iter(sections[section]))}:")
+            raise InputError(
+                f"{where}: {section} is {content!r}; expected keys such as {next(iter(sections[section]))}:"
+            )
         for key in content:
             if key not in sections[section]:
                 near = _nearest(str(key), sections[section]) or f"; expected {', '.join(sections[section])}"

@@ -15,7 +15,9 @@ from yolov7_jax.config import Config
 
 def settings_text(config: Config) -> str:
     """All settings of a configuration as lines `section.key=value  # meaning`."""
-    return "\n".join(f"{f'{section}.{key}={value}':<32}{meaning}".rstrip() for section, key, value, meaning in _rows(config))
+    return "\n".join(
+        f"{f'{section}.{key}={value}':<32}{meaning}".rstrip() for section, key, value, meaning in _rows(config)
+    )
 
 
 def _rows(config: Config) -> Iterator[tuple[str, str, Any, str]]:

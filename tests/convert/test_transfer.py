@@ -60,9 +60,7 @@ def test_everything_else_stays(weights):
 def test_the_same_names_in_another_order_are_put_in_order(weights):
     moved, report = transfer(weights, ("bee", "cat", "ant"), jax.random.key(1))
     assert not report.fresh
-    np.testing.assert_array_equal(
-        rows(moved, "m", "kernel")[..., 5:], rows(weights, "m", "kernel")[..., [6, 7, 5]]
-    )
+    np.testing.assert_array_equal(rows(moved, "m", "kernel")[..., 5:], rows(weights, "m", "kernel")[..., [6, 7, 5]])
 
 
 def test_the_same_names_change_nothing(weights):

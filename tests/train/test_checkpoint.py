@@ -88,7 +88,9 @@ def test_a_state_of_another_shape_is_refused_and_named(tmp_path):
         checkpoints.save(state(1), Progress(1))
         checkpoints.wait()
         other = state(0)._replace(params={"a": {"b": jnp.zeros(7)}})
-        with pytest.raises(InputError, match=r"c/1: the checkpoint is of another network .* params/a/b: \(5,\) there, \(7,\) wanted"):
+        with pytest.raises(
+            InputError, match=r"c/1: the checkpoint is of another network .* params/a/b: \(5,\) there, \(7,\) wanted"
+        ):
             checkpoints.restore(other)
 
 

@@ -51,7 +51,7 @@ class Recorder:
         self.rows: list[tuple[int, bool]] = []
         self.notes: list[str] = []
 
-    def stepped(self, step, steps, metrics):
+    def stepped(self, step, _steps, _metrics):
         self.steps.append(step)
 
     def evaluated(self, row, *, best):
@@ -82,7 +82,7 @@ class Run:
         def evaluate(averaged):
             self.evaluating()
             stop.check()
-            return {"AP": self.scores.get(int(round(averaged["w"][0] * 2)), 0.5), "AP50": 0.5}
+            return {"AP": self.scores.get(round(float(averaged["w"][0]) * 2), 0.5), "AP50": 0.5}
 
         def publish(averaged, progress, best):
             self.published.append((progress.step, float(averaged["w"][0]), best))
@@ -187,7 +187,7 @@ def test_checkpoints_come_as_often_as_asked(tmp_path):
 def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
     run = Run(tmp_path)
     run.images[7] = 200
-    state, progress = run.go()
+    state, _ = run.go()
     assert float(state.params["w"][0]) == total(15) - 7
     assert [row["step"] for row in run.rows() if row["kind"] == "nonfinite"] == [7]
     assert "step 7" in run.watcher.notes[0]
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
 def test_too_many_of_them_in_a_row_stop_the_run_and_name_the_last_checkpoint(tmp_path):
     run = Run(tmp_path)
     run.images.update({7: 200, 9: 200, 10: 200, 11: 200})
-    with pytest.raises(InputError, match=rf"3 losses in a row .*step 11.*checkpoints/10.*step-11.npz"):
+    with pytest.raises(InputError, match=r"3 losses in a row .*step 11.*checkpoints/10.*step-11.npz"):
         run.go()
 
 

@@ -11,6 +11,7 @@ from yolov7_jax import __version__
 from yolov7_jax.errors import InputError
 
 COMMANDS: Mapping[str, str] = {
+    "demo": "train a small network on drawn pictures, and show what came of it",
     "train": "train a network on labelled images",
     "detect": "find objects in pictures",
     "val": "measure COCO average precision on labelled images",

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yolov7_jax.experiment import TrainingRun
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("config", nargs="?", help="name of a configuration, or a YAML file (yolov7-tiny-coco, mine.yaml)")
+    parser.add_argument(
+        "config", nargs="?", help="name of a configuration, or a YAML file (yolov7-tiny-coco, mine.yaml)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings such as train.batch_size=8")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
@@ -35,6 +41,11 @@ def run(parsed: argparse.Namespace) -> int:
         else:
             config = read_config(parsed.config, parsed.overrides)
             done = train(config, parsed.output, watcher=console, track=console.track)
+    return outcome(done)
+
+
+def outcome(done: TrainingRun) -> int:
+    """Says what came of a run; 128 + its number where a signal stopped it."""
     if done.best_score is not None:
         print(f"best AP {done.best_score:.3f} after {done.best_step} iterations")
     print(f"{done.step} iterations done; see {done.folder}")

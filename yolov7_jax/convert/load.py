@@ -55,7 +55,7 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
 def _of_run(folder: Path) -> Path:
     if not (folder / RUN_WEIGHTS).is_file():
         raise WeightsError(
-            f"{folder}: has no {RUN_WEIGHTS}; expected a weights file, or the folder of a run that has saved a checkpoint"
+            f"{folder}: has no {RUN_WEIGHTS}; expected a weights file, or the folder of a run that has a checkpoint"
         )
     return folder / RUN_WEIGHTS
 

@@ -20,7 +20,7 @@ _BOX_ROWS = 5  # x, y, w, h and objectness, which no class owns
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of the classes: those that kept their rows, those that begin anew, and those that were left behind."""
+    """What became of the classes: those that kept their rows, those that begin anew, those that were left behind."""
 
     kept: tuple[str, ...]
     fresh: tuple[str, ...]

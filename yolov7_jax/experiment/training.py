@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,9 @@ def _open(config: Config, watcher: Watcher, track: Track[Any]) -> _Data:
     """The training and validation images, looked over; tells of everything that is wrong."""
     settings = config.data
     if not settings.path:
-        raise InputError("data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE")
+        raise InputError(
+            "data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE"
+        )
     train = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
     if not config.train.val_every:
         return _Data(train, None)
@@ -147,7 +150,7 @@ def _look_over(path: str, split: str, images: str, config: Config, watcher: Watc
     for line in found.lines():
         watcher.noted(f"{split}: {line}")
     if config.data.faults == "stop":
-        found.check()
+        found.stop_at_faults()
     return readable(source, found)
 
 
@@ -174,13 +177,14 @@ def _run(
 ) -> TrainingRun:
     weights.graph.check_side(config.train.size)
     mesh = data_mesh()
+    pipeline = _pipeline(config, weights.graph, data.train)
     loader = Loader(
-        _pipeline(config, weights.graph, data.train),
+        pipeline,
         workers=config.data.workers,
         processes=config.data.processes,
         host=(jax.process_index(), jax.process_count()),
     )
-    steps_per_epoch = loader.pipeline.steps_per_epoch
+    steps_per_epoch = pipeline.steps
     plan = Plan(
         steps_per_epoch,
         config.train.epochs,
@@ -198,9 +202,9 @@ def _run(
         parts = Parts(
             plan=plan,
             train_step=lambda state, batch: step(state, shard_batch(batch, mesh)),
-            batches=partial(_shown_batches, loader, folder, weights.names),
+            batches=partial(_shown_batches, loader, folder, weights.names, watcher),
             evaluate=_evaluator(config, weights, data.val, folder, stop, track),
-            publish=_Publisher(config, weights, folder),
+            publish=_Publisher(config, weights, folder).write,
             checkpoints=checkpoints,
             log=log,
             stop=stop,
@@ -227,6 +231,7 @@ def _pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         window=config.data.window,
         seed=config.train.seed,
         batch_size=config.train.batch_size,
+        on_fault=config.data.faults,
     )
 
 
@@ -272,13 +277,20 @@ def _draw_curves(folder: Path) -> None:
     save_figure(curves_figure(read_log(folder / FILE)), folder / "pictures" / "curves.png")
 
 
-def _shown_batches(loader: Loader, folder: Path, names: Sequence[str], start: int) -> Iterator[Batch]:
-    """The batches from a step on; the first of the run are drawn with their labels."""
-    for step, batch in enumerate(loader.batches(start), start=start):
-        if step < BATCHES_SHOWN and jax.process_index() == 0:
-            sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
-            write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
-        yield batch
+def _shown_batches(
+    loader: Loader, folder: Path, names: Sequence[str], watcher: Watcher, start: int
+) -> Generator[Batch, None, None]:
+    """The batches from a step on; the first of the run are drawn with their labels, and images without use told of."""
+    told = 0
+    with closing(loader.batches(start)) as batches:
+        for step, batch in enumerate(batches, start=start):
+            for fault in loader.faults[told:]:
+                watcher.noted(f"grey in its place: {fault}")
+            told = len(loader.faults)
+            if step < BATCHES_SHOWN and jax.process_index() == 0:
+                sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
+                write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
+            yield batch
 
 
 class _Publisher(NamedTuple):
@@ -288,7 +300,8 @@ class _Publisher(NamedTuple):
     weights: Weights
     folder: Path
 
-    def __call__(self, averaged: Any, progress: Progress, best: bool) -> None:
+    def write(self, averaged: Any, progress: Progress, best: bool) -> None:
+        """Writes weights.safetensors, and best.safetensors if these are the best so far, and draws the curves."""
         if jax.process_index() != 0:
             return
         meta = {

@@ -85,9 +85,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.delete(step)
         arrays = ocp.args.StandardSave(state._asdict())
-        content = ocp.args.Composite(
-            **{_ARRAYS: arrays, _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress))}
-        )
+        content = ocp.args.Composite(**{_ARRAYS: arrays, _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress))})
         score = progress.score if progress.evaluated and progress.score is not None else _UNKNOWN_SCORE
         self._manager.save(step, args=content, metrics={_SCORE: score})
 
@@ -130,8 +128,8 @@ class Checkpoints:
         if different:
             path = different[0]
             raise InputError(
-                f"{self.folder / str(step)}: the checkpoint is of another network or optimizer ({len(different)} arrays "
-                f"differ, first {path}: {stored.get(path, 'absent')} there, {wanted.get(path, 'absent')} wanted); "
+                f"{self.folder / str(step)}: the checkpoint is of another network or optimizer ({len(different)} "
+                f"arrays differ, first {path}: {stored.get(path, 'absent')} there, {wanted.get(path, 'absent')} wanted); "
                 "go on with the configuration it was made with"
             )
 

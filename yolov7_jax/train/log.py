@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,9 @@ class Log:
 
     def write(self, row: Row) -> None:
         """Adds a row; it is in the file when this returns. Numbers that are not finite become null."""
-        row = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if self._events is not None:
@@ -45,7 +46,7 @@ class Log:
         rows = [row for row in read_log(self.file) if _is_before(row, step, evaluated)]
         part = self.file.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(part, self.file)
+        part.replace(self.file)
 
     def close(self) -> None:
         """Ends TensorBoard's file."""

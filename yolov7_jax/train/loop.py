@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -76,7 +77,7 @@ class Parts(NamedTuple):
 
     plan: Plan
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
-    batches: Callable[[int], Iterable[Batch]]
+    batches: Callable[[int], Generator[Batch, None, None]]
     evaluate: Callable[[Any], Row]
     publish: Callable[[Any, Progress, bool], None]
     checkpoints: Checkpoints
@@ -112,22 +113,24 @@ def train(state: TrainState, progress: Progress, parts: Parts) -> tuple[TrainSta
 
 
 def _steps(state: TrainState, progress: Progress, parts: Parts) -> tuple[TrainState, Progress]:
-    plan, running = parts.plan, None
+    plan = parts.plan
+    running: _Running | None = None
     began = time.perf_counter()
-    for batch in parts.batches(progress.step):
-        state, metrics = parts.train_step(state, batch)
-        if running is not None:  # the device works on the next step while this one is told of
-            progress = _settle(running, progress, parts, time.perf_counter() - began)
-        running, step = _Running(progress.step + 1, metrics, batch), progress.step + 1
-        leaves = parts.stop.received is not None or step == plan.steps
-        if plan.saves_at(step) or leaves:
-            progress, running = _settle(running, progress, parts, time.perf_counter() - began), None
-            if plan.evaluates_at(step):
-                progress = _evaluate(state, progress, parts)
-            _save(state, progress, parts)
-            leaves = leaves or parts.stop.received is not None
-        if leaves:
-            break
+    with closing(parts.batches(progress.step)) as batches:
+        for step, batch in enumerate(batches, start=progress.step + 1):
+            state, metrics = parts.train_step(state, batch)
+            if running is not None:  # the device works on the next step while this one is told of
+                progress = _settle(running, progress, parts, time.perf_counter() - began)
+            running = _Running(step, metrics, batch)
+            leaves = parts.stop.received is not None or step == plan.steps
+            if plan.saves_at(step) or leaves:
+                progress, running = _settle(running, progress, parts, time.perf_counter() - began), None
+                if plan.evaluates_at(step):
+                    progress = _evaluate(state, progress, parts)
+                _save(state, progress, parts)
+                leaves = leaves or parts.stop.received is not None
+            if leaves:
+                break
     return state, progress
 
 
@@ -155,9 +158,13 @@ def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: in
     if metrics["nonfinite_in_row"] >= parts.plan.max_nonfinite:
         parts.checkpoints.wait()
         good = parts.checkpoints.latest
-        place = "no checkpoint was written yet" if good is None else f"the last one is {parts.checkpoints.folder / str(good)}"
+        place = (
+            "no checkpoint was written yet"
+            if good is None
+            else f"the last one is {parts.checkpoints.folder / str(good)}"
+        )
         raise InputError(
-            f"{parts.folder}: {int(metrics['nonfinite_in_row'])} losses in a row were not finite (step {running.step}); "
+            f"{parts.folder}: {metrics['nonfinite_in_row']:.0f} losses in a row were not finite (step {running.step}); "
             f"weights and checkpoints are as they were before ({place}): look at {file}, or lower optim.lr0"
         )
 
@@ -166,7 +173,7 @@ def save_batch(file: Path, batch: Batch) -> None:
     """Writes a batch as .npz, each array by its name, for whoever wants to see what went wrong."""
     file.parent.mkdir(parents=True, exist_ok=True)
     leaves = jax.tree_util.tree_leaves_with_path(batch)
-    arrays = {jax.tree_util.keystr(path, simple=True, separator="."): _local(leaf) for path, leaf in leaves}
+    arrays: dict[str, Any] = {jax.tree_util.keystr(path, simple=True, separator="."): _local(x) for path, x in leaves}
     np.savez_compressed(file, **arrays)
 
 

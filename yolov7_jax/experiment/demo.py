@@ -1,0 +1,75 @@
+"""Everything once, on pictures that the program draws: train, evaluate, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov7_jax.config_file import read_config
+from yolov7_jax.data.scenes import write_scenes
+from yolov7_jax.data.sources import open_source
+from yolov7_jax.eval.coco import CocoResult
+from yolov7_jax.eval.page import report_page
+from yolov7_jax.experiment.inference import EVALUATION, Track, new_folder, untracked, validate
+from yolov7_jax.experiment.training import TrainingRun, train
+from yolov7_jax.infer.detector import Detector
+from yolov7_jax.train.loop import Watcher
+
+TRAIN_PICTURES, VAL_PICTURES = 512, 128
+
+
+class DemoRun(NamedTuple):
+    """What the demonstration left: its report, the training run, and the result on the held-out pictures."""
+
+    page: Path | None
+    training: TrainingRun
+    result: CocoResult | None
+
+
+def demo(
+    folder: Path | str = "runs/demo",
+    *,
+    overrides: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    track: Track[Any] = untracked,
+) -> DemoRun:
+    """Draws pictures, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
+
+    The folder, a new one, gets scenes (an ordinary data set), train (the run), val, and index.html with what came out.
+    Stopped by a signal, the run can be gone on with by `resume`, and there is no report.
+
+    Raises:
+        InputError: the folder cannot be written, or an override is wrong.
+    """
+    began = time.perf_counter()
+    folder = new_folder(Path(folder))
+    data = write_scenes(folder / "scenes", train=TRAIN_PICTURES, val=VAL_PICTURES)
+    config = read_config("demo", [f"data.path={data}", *overrides])
+    trained = train(config, folder / "train", watcher=watcher, track=track)
+    if not trained.finished:
+        return DemoRun(None, trained, None)
+    detector = Detector.load(trained.folder)
+    result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", track=track).result
+    minutes, seconds = divmod(round(time.perf_counter() - began), 60)
+    facts: dict[str, str | int | float] = {
+        "AP50": result.AP50,
+        "AP": result.AP,
+        "time": f"{minutes} min {seconds:02d} s",
+        "training pictures": TRAIN_PICTURES,
+        "held-out pictures": VAL_PICTURES,
+        "epochs": config.train.epochs,
+    }
+    pictures = [
+        (
+            "Held-out pictures: labels on the left, predictions on the right",
+            trained.folder / "pictures/predictions.png",
+        ),
+        ("Losses and average precision", trained.folder / "pictures/curves.png"),
+        ("A training batch", trained.folder / "pictures/batch-1.png"),
+        ("Precision and recall", folder / "val/precision_recall.png"),
+        ("Confusion of classes", folder / "val/confusion.png"),
+    ]
+    title = "yolov7_jax: a detector trained on drawn shapes and digits"
+    return DemoRun(report_page(folder, title, facts, result.per_class, pictures), trained, result)
