@@ -22,37 +22,48 @@ if TYPE_CHECKING:  # imported where used: they cost a second that other commands
 _MOST_NAMED_CURVES = 10  # more classes than these get one faint colour
 _MOST_NUMBERED_CLASSES = 25  # more classes than these leave no room for numbers in the cells
 _LEAST_SHOWN = 0.005  # smaller fractions would read 0.00
-_INK, _FAINT, _GRID = "#20262e", "#7aa6c2", "#e3e6ea"
+INK, FAINT, GRID = "#20262e", "#7aa6c2", "#e3e6ea"
 _DOTS_PER_INCH = 150
 
 
 def precision_recall_figure(result: CocoResult) -> Figure:
     """Precision over recall at IoU 0.50: a thin line for each class that has boxes, a thick one for their mean."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5.5))
+    figure = new_figure(7, 5.5)
     axes = figure.add_subplot()
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.set_title("Precision and recall at IoU 0.50", loc="left", color=_INK)
-    axes.grid(color=_GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
+    set_style(axes, title="Precision and recall at IoU 0.50", xlabel="recall")
     shown = [k for k, row in enumerate(result.per_class) if not math.isnan(row.AP50)]
     if not shown:
-        axes.text(0.5, 0.5, "the ground truth has no boxes", ha="center", va="center", color=_INK)
+        axes.text(0.5, 0.5, "the ground truth has no boxes", ha="center", va="center", color=INK)
         return figure
     _draw_curves(axes, result, shown)
     return figure
+
+
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """An empty figure of a size in inches, which no window and no global state knows of."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), **options)
+
+
+def set_style(axes: Axes, *, title: str, xlabel: str) -> None:
+    """Gives axes a title, a label and the look that all curves share."""
+    axes.set_title(title, loc="left", color=INK)
+    axes.set_xlabel(xlabel)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_curves(axes: Axes, result: CocoResult, shown: list[int]) -> None:
     curves = result.precision[0][:, shown]  # at IoU 0.50: recalls x classes
     first = _plain_text(result.per_class[shown[0]].name)
     label = f"{first if len(shown) == 1 else f'all {len(shown)} classes'}  {result.AP50:.3f}"
-    axes.plot(RECALL_THRESHOLDS, curves.mean(axis=1), linewidth=2.8, color=_INK, label=label, zorder=3)
+    axes.plot(RECALL_THRESHOLDS, curves.mean(axis=1), linewidth=2.8, color=INK, label=label, zorder=3)
     if len(shown) > _MOST_NAMED_CURVES:
-        axes.plot(RECALL_THRESHOLDS, curves, linewidth=0.7, color=_FAINT, alpha=0.5)
-        axes.plot([], [], linewidth=0.7, color=_FAINT, label="one class")
+        axes.plot(RECALL_THRESHOLDS, curves, linewidth=0.7, color=FAINT, alpha=0.5)
+        axes.plot([], [], linewidth=0.7, color=FAINT, label="one class")
     elif len(shown) > 1:
         for curve, k in zip(curves.T, shown, strict=True):
             row = result.per_class[k]
@@ -66,20 +77,18 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
 
     The last row is what was missed, the last column which classes were detected where there was nothing.
     """
-    from matplotlib.figure import Figure
-
     count = len(matrix)
     fractions = np.where(matrix > 0, matrix / np.maximum(matrix.sum(axis=0), 1), np.nan)
     side = float(np.clip(2 + 0.17 * count, 4.5, 26))  # inches
     cell = 72 * side / count  # points
-    figure = Figure(figsize=(side, side))
+    figure = new_figure(side, side)
     axes = figure.add_axes((0, 0, 1, 1))
     picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     large = float(np.clip(2 * side, 10, 24))
-    axes.set_title("Confusion of classes, in fractions of each true class", loc="left", color=_INK, fontsize=large)
+    axes.set_title("Confusion of classes, in fractions of each true class", loc="left", color=INK, fontsize=large)
     axes.set_xlabel("true class", fontsize=large)
     axes.set_ylabel("detected class", fontsize=large)
-    axes.spines[:].set_color(_GRID)
+    axes.spines[:].set_color(GRID)
     _label_classes(axes, [*names, "background"], letter_size=float(np.clip(0.7 * cell, 4, 10)))
     if count <= _MOST_NUMBERED_CLASSES + 1:
         _write_cells(axes, fractions, letter_size=float(np.clip(cell / 3, 5, 10)))
@@ -95,7 +104,7 @@ def _label_classes(axes: Axes, names: list[str], *, letter_size: float) -> None:
     axes.set_yticks(positions, names, fontsize=letter_size, parse_math=False)
     axes.tick_params(length=0)
     edges, end = np.arange(0.5, len(names) - 1), len(names) - 0.5
-    style: dict[str, Any] = {"color": _GRID, "linewidth": min(0.8, letter_size / 12)}
+    style: dict[str, Any] = {"color": GRID, "linewidth": min(0.8, letter_size / 12)}
     axes.hlines(edges, -0.5, end, **style)
     axes.vlines(edges, -0.5, end, **style)
 
@@ -103,7 +112,7 @@ def _label_classes(axes: Axes, names: list[str], *, letter_size: float) -> None:
 def _write_cells(axes: Axes, fractions: NDArray[np.float64], *, letter_size: float) -> None:
     for row, column in np.argwhere(fractions >= _LEAST_SHOWN):
         value = fractions[row, column]
-        colour = "white" if value > 0.5 else _INK
+        colour = "white" if value > 0.5 else INK
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=letter_size)
 
 

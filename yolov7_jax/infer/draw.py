@@ -1,9 +1,11 @@
-"""Detections painted on their picture."""
+"""Boxes painted on their picture."""
 
 from __future__ import annotations
 
 import colorsys
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +36,35 @@ def draw_detections(
         detections: boxes in its pixels.
         thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
     """
+    found = zip(detections.class_ids, detections.scores, strict=True)
+    texts = [f"{detections.names[class_id]} {score:.2f}" for class_id, score in found]
+    return draw_boxes(image, detections.boxes_xyxy_px, detections.class_ids, texts, thickness=thickness)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes_xyxy_px: NDArray[np.floating[Any]],
+    class_ids: NDArray[np.integer[Any]],
+    texts: Sequence[str],
+    *,
+    thickness: int | None = None,
+) -> NDArray[np.uint8]:
+    """A copy of the picture with a frame and a text for each box, in the colour of its class; the first lie on top.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        boxes_xyxy_px: [n, 4] in its pixels.
+        class_ids: [n].
+        texts: one for each box.
+        thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
+    """
     canvas = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
     line = thickness or max(round((height + width) / 2 * LINE_OF_SIDE), 1)
-    corners = np.rint(detections.boxes_xyxy_px).clip(0, [width, height] * 2).astype(int)
+    corners = np.rint(boxes_xyxy_px).clip(0, [width, height] * 2).astype(int)
     marks = [
-        (box, class_color(int(class_id)), f"{_printable(detections.names[class_id])} {score:.2f}")
-        for box, class_id, score in zip(corners, detections.class_ids, detections.scores, strict=True)
+        (box, class_color(int(class_id)), _printable(text))
+        for box, class_id, text in zip(corners, class_ids, texts, strict=True)
     ][::-1]
     for box, color, _ in marks:
         _draw_box(canvas, box, color, line)
