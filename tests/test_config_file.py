@@ -89,7 +89,7 @@ def test_settings_survive_writing_and_reading(augment, epochs, path):
         ("optim: {lr0: .inf}", ["optim.lr0 is inf", "at least 0"]),
         ("optim: {lr0: .nan}", ["optim.lr0 is nan"]),
         ("optim: {name: sgdd}", ["optim.name is 'sgdd'", "one of sgd, adam, adamw"]),
-        ("augment: {mosaic: 1.5}", ["augment.mosaic is 1.5", "from 0 to 1"]),
+        ("loss: {gr: 1.5}", ["loss.gr is 1.5", "from 0 to 1"]),
         ("train: {batch_size: 0}", ["train.batch_size is 0", "at least 1"]),
         ("data: {path: 3}", ["data.path is 3", "text"]),
         ("data: {processes: perhaps}", ["data.processes is 'perhaps'", "true or false"]),

@@ -1,6 +1,9 @@
 """The public names and where they live; `__init__.py` imports them when they are first used."""
 
 from .compilation_cache import enable_compilation_cache as enable_compilation_cache
+from .config import Config as Config
+from .config import yaml_text as yaml_text
+from .config_file import read_config as read_config
 from .convert.load import load as load
 from .convert.torch_names import from_torch_state as from_torch_state
 from .convert.torch_names import to_torch_state as to_torch_state
@@ -19,7 +22,10 @@ from .errors import (
 from .errors import (
     WeightsError as WeightsError,
 )
+from .experiment import demo as demo
 from .experiment import detect as detect
+from .experiment import resume as resume
+from .experiment import train as train
 from .experiment import validate as validate
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph

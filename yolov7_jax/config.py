@@ -64,7 +64,7 @@ class AugmentConfig:
     translate: float = 0.1
     """up to ± this fraction of the image"""
     scale: float = 0.5
-    """factor from 1 - scale to 1.1 + scale (1 + scale without mosaic)"""
+    """factor from 1 - scale to 1.1 + scale; 0: none"""
     shear: float = 0.0
     """up to ± this many degrees"""
     perspective: float = 0.0

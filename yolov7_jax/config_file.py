@@ -26,24 +26,11 @@ _KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "tr
 _AT_LEAST_ONE = (1, math.inf)
 _PROBABILITY = (0, 1)
 _NOT_NEGATIVE = (0, math.inf)
-_RANGES: Mapping[str, tuple[float, float]] = {
+_RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked where its numbers are used
     "model.width": (0.01, 100),
     "data.workers": _NOT_NEGATIVE,
     "data.max_boxes": _AT_LEAST_ONE,
     "data.window": _AT_LEAST_ONE,
-    "augment.mosaic": _PROBABILITY,
-    "augment.mixup": _PROBABILITY,
-    "augment.mixup_beta": (1e-3, math.inf),
-    "augment.degrees": (0, 180),
-    "augment.translate": _PROBABILITY,
-    "augment.scale": (0, 0.99),
-    "augment.shear": (0, 45),
-    "augment.perspective": (0, 0.001),
-    "augment.flipud": _PROBABILITY,
-    "augment.fliplr": _PROBABILITY,
-    "augment.hsv_h": _PROBABILITY,
-    "augment.hsv_s": _PROBABILITY,
-    "augment.hsv_v": _PROBABILITY,
     "loss.box": _NOT_NEGATIVE,
     "loss.obj": _NOT_NEGATIVE,
     "loss.cls": _NOT_NEGATIVE,
@@ -113,7 +100,7 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
         section, key, value = next(leaf for leaf in _leaves(settings) if not _is_accepted(parser, _only(*leaf)))
         raise InputError(f"{where}: {section}.{key} is {value!r}; expected {_expected(section, key)}")
     config = Config(**vars(parser.instantiate(parser.parse_object(dict(settings)))))
-    _check_ranges(config, where)
+    check_config(config, where=where)
     return config
 
 
@@ -230,7 +217,12 @@ def _expected(section: str, key: str) -> str:
     return f"one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else _KINDS[kind]
 
 
-def _check_ranges(config: Config, where: str) -> None:
+def check_config(config: Config, *, where: str) -> None:
+    """Refuses numbers that mean nothing.
+
+    Raises:
+        InputError: a number is out of its range; names it.
+    """
     for path, (low, high) in _RANGES.items():
         section, key = path.split(".")
         value = getattr(getattr(config, section), key)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import yolov7_jax
-from yolov7_jax.data.image import decode_image, read_image, write_image
+from yolov7_jax.data.image import check_picture, decode_image, opencv_threads, read_image, write_image
 from yolov7_jax.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -147,6 +147,59 @@ def test_files_that_are_no_pictures(tmp_path, content, sentence, capfd):
     with pytest.raises(DataError, match=f"a.jpg: .*{sentence}"):
         read_image(path)
     assert capfd.readouterr().err == ""
+
+
+NOISE = RNG.integers(0, 256, (200, 300, 3), np.uint8)
+THUMBNAIL = encoded(NOISE[:120, :120], ".jpg", cv2.IMWRITE_JPEG_QUALITY, 90)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(NOISE, ".jpg"),
+        encoded(NOISE, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        with_segment(encoded(NOISE, ".jpg"), b"Exif\0\0" + THUMBNAIL),
+        encoded(NOISE, ".jpg") + b"motion picture" * 500,
+        encoded(NOISE, ".png"),
+        encoded(SMOOTH, ".jpg"),
+    ],
+    ids=["jpeg", "progressive", "thumbnail", "more after the end", "png", "small"],
+)
+def test_the_quick_look_says_what_decoding_says(tmp_path, content):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    check_picture(path)
+    for length in (0, 9, 500, len(THUMBNAIL) + 40, len(content) // 3, len(content) - 7001, len(content) - 1):
+        path.write_bytes(content[: max(length, 0)])
+        sentences = []
+        for look in (read_image, check_picture):
+            try:
+                look(path)
+                sentences.append("")
+            except DataError as error:
+                sentences.append(str(error))
+        assert len(set(sentences)) == 1
+    with pytest.raises(DataError, match="is a folder"):
+        check_picture(tmp_path)
+    with pytest.raises(DataError, match=r"gone\.jpg: cannot be read"):
+        check_picture(tmp_path / "gone.jpg")
+
+
+def test_the_quick_look_does_not_read_all(tmp_path):
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(1 << 38)  # more than fits into memory
+        file.seek(0, os.SEEK_END)
+        file.write(b"IEND\xaeB`\x82")
+    check_picture(path)
+
+
+def test_opencv_threads_come_back_after_an_error():
+    before = cv2.getNumThreads()
+    with pytest.raises(cv2.error), opencv_threads(1):
+        cv2.resize(SMOOTH, (cv2.getNumThreads() - 1, 5))  # no width: refused
+    assert cv2.getNumThreads() == before
 
 
 def test_missing_and_folder(tmp_path):

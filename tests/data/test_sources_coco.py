@@ -126,7 +126,7 @@ def test_missing_images_are_counted_and_the_first_named(file: Path):
 def test_an_image_of_another_size_is_refused(file: Path):
     Image.new("RGB", (HEIGHT, WIDTH)).save(file.parent.parent / "val2017" / "b.png")
     source = open_source(file)
-    with pytest.raises(DataError, match=r"b\.png: the image is 20 x 40 pixels, but .*says 40 x 20 for image 42"):
+    with pytest.raises(DataError, match=r"b\.png: the image is 20 x 40 pixels, but .*json \(image 42\) says 40 x 20"):
         source[0]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,18 @@ _set_log_level(0)
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SCAN = 0xDA
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_HEAD, _TAIL = 16_384, 1_024  # bytes that mostly hold all before the pixels, and the end of the picture
+
+
+@contextmanager
+def opencv_threads(number: int) -> Iterator[None]:
+    """OpenCV works with so many threads of its own meanwhile, in all threads of this process."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(number)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
@@ -34,13 +49,20 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, empty, cut short or no picture.
     """
-    if Path(path).is_dir():
-        raise DataError(f"{path}: is a folder; expected a picture")
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture") from error
-    return decode_image(data, name=str(path))
+    return decode_image(_content(path), name=str(path))
+
+
+def check_picture(path: Path | str) -> None:
+    """Raises what `read_image` would of a file that is missing, empty or cut short; of most files little is read.
+
+    Raises:
+        DataError: the file is missing, empty or cut short.
+    """
+    ends = _content(path, ends_only=True)
+    if not ends:
+        raise _empty(path)
+    if _is_cut_short(ends) and _is_cut_short(_content(path)):
+        raise _cut_short(path)
 
 
 def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
@@ -50,9 +72,9 @@ def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
         DataError: the content is empty, cut short or no picture.
     """
     if not data:
-        raise DataError(f"{name}: is empty; expected a picture")
+        raise _empty(name)
     if _is_cut_short(data):
-        raise DataError(f"{name}: the end of the picture is missing; copy or download it again")
+        raise _cut_short(name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -80,6 +102,28 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
         path.write_bytes(data.tobytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _content(path: Path | str, *, ends_only: bool = False) -> bytes:
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder; expected a picture")
+    try:
+        with Path(path).open("rb") as file:
+            if not ends_only or os.fstat(file.fileno()).st_size <= _HEAD + _TAIL:
+                return file.read()
+            head = file.read(_HEAD)
+            file.seek(-_TAIL, os.SEEK_END)
+            return head + file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture") from error
+
+
+def _empty(name: Path | str) -> DataError:
+    return DataError(f"{name}: is empty; expected a picture")
+
+
+def _cut_short(name: Path | str) -> DataError:
+    return DataError(f"{name}: the end of the picture is missing; copy or download it again")
 
 
 def _is_cut_short(data: bytes) -> bool:

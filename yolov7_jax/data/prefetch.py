@@ -1,10 +1,10 @@
-"""Work done ahead of its use by threads, in order and within bounds."""
+"""Work done ahead of its use by threads or processes, in order and within bounds."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -27,17 +27,24 @@ def prefetch(
         workers: how many threads, at least 1.
         ahead: how many results may be waiting or in the making, at least 1; more than `workers` keeps all busy.
     """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    return prefetch_by(pool, function, items, ahead=ahead)
+
+
+def prefetch_by(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
+) -> Generator[Result, None, None]:
+    """`prefetch` by workers of another kind, which end with the iteration."""
     if ahead < 1:
         raise ValueError(f"ahead must be at least 1, got {ahead}")
-    return _prefetched(function, iter(items), workers, ahead)
+    return _prefetched(pool, function, iter(items), ahead)
 
 
 def _prefetched(
-    function: Callable[[Item], Result], items: Iterator[Item], workers: int, ahead: int
+    pool: Executor, function: Callable[[Item], Result], items: Iterator[Item], ahead: int
 ) -> Generator[Result, None, None]:
     pending: deque[Future[Result]] = deque()
     exhausted = False
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
     try:
         while True:
             while not exhausted and len(pending) < ahead:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from yolov7_jax import __version__
 from yolov7_jax.config import Config, yaml_text
-from yolov7_jax.config_file import config_dict, read_config
+from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.load import RUN_WEIGHTS, load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights, save
@@ -34,11 +35,11 @@ from yolov7_jax.infer.detector import Detector, Options
 from yolov7_jax.infer.sheet import draw_batch, draw_comparison
 from yolov7_jax.nn.network import init
 from yolov7_jax.train.checkpoint import Checkpoints, Progress
-from yolov7_jax.train.log import FILE, Log, Row, read_log
+from yolov7_jax.train.log import FILE, Log, Row, check_tensorboard, read_log
 from yolov7_jax.train.loop import Parts, Plan, Watcher
 from yolov7_jax.train.loop import train as run_loop
 from yolov7_jax.train.mesh import data_mesh, shard_batch
-from yolov7_jax.train.state import init_state
+from yolov7_jax.train.state import TrainState, init_state
 from yolov7_jax.train.step import make_step
 from yolov7_jax.train.stop import StopSignals
 from yolov7_jax.types import Batch
@@ -90,14 +91,16 @@ def train(
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
             not finite.
     """
+    check_config(config, where="config")
     watcher = watcher or Silent()
     data = _open(config, watcher, track)
     weights, report = _start(config, data.train.names)
     watcher.noted(report)
+    machine = _assemble(config, weights.graph, data)
     folder = new_folder(Path(folder))
     _write(folder / NETWORK, json.dumps({"graph": weights.graph.to_json(), "names": weights.names}))
     _write(folder / CONFIG, yaml_text(config_dict(config)))
-    return _run(config, weights, data, folder, watcher, track)
+    return _run(config, weights, data, machine, folder, watcher, track)
 
 
 def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[Any] = untracked) -> TrainingRun:
@@ -116,7 +119,7 @@ def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[A
         weights = _stored_network(folder / NETWORK)
     else:  # it was interrupted before its first checkpoint
         weights, _ = _start(config, data.train.names)
-    return _run(config, weights, data, folder, watcher, track)
+    return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, track)
 
 
 class _Data(NamedTuple):
@@ -145,7 +148,7 @@ def _open(config: Config, watcher: Watcher, track: Track[Any]) -> _Data:
 
 
 def _look_over(path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]) -> Source:
-    source = open_source(path, split, image_folder=Path(images) if images else None, faults=config.data.faults)
+    source = open_source(path, split, image_folder=Path(images) if images else None, faults="skip")
     found = audit(source, track=track)
     for line in found.lines():
         watcher.noted(f"{split}: {line}")
@@ -172,37 +175,57 @@ def _stored_network(file: Path) -> Weights:
         raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
 
 
-def _run(
-    config: Config, weights: Weights, data: _Data, folder: Path, watcher: Watcher, track: Track[Any]
-) -> TrainingRun:
-    weights.graph.check_side(config.train.size)
+class _Machine(NamedTuple):
+    """What a run works with that leaves no trace on disk."""
+
+    mesh: Mesh
+    loader: Loader
+    plan: Plan
+    step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
+
+
+def _assemble(config: Config, graph: Graph, data: _Data) -> _Machine:
+    """Puts loader and step together; whatever settings cannot be used is said here."""
+    graph.check_side(config.train.size)
+    if config.train.tensorboard:
+        check_tensorboard()
     mesh = data_mesh()
-    pipeline = _pipeline(config, weights.graph, data.train)
+    pipeline = _pipeline(config, graph, data.train)
     loader = Loader(
         pipeline,
         workers=config.data.workers,
         processes=config.data.processes,
         host=(jax.process_index(), jax.process_count()),
     )
-    steps_per_epoch = pipeline.steps
     plan = Plan(
-        steps_per_epoch,
+        pipeline.steps,
         config.train.epochs,
         config.train.val_every if data.val is not None else 0,
         config.train.checkpoint_every,
         config.train.max_nonfinite,
     )
-    step = make_step(weights.graph, config, steps_per_epoch=steps_per_epoch, mesh=mesh)
-    state = init_state(weights.graph, config, mesh, variables=weights.variables or None)
+    return _Machine(mesh, loader, plan, make_step(graph, config, steps_per_epoch=pipeline.steps, mesh=mesh))
+
+
+def _run(
+    config: Config,
+    weights: Weights,
+    data: _Data,
+    machine: _Machine,
+    folder: Path,
+    watcher: Watcher,
+    track: Track[Any],
+) -> TrainingRun:
+    state = init_state(weights.graph, config, machine.mesh, variables=weights.variables or None)
     log = Log(folder, tensorboard=config.train.tensorboard)
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, progress = restored or (state, Progress())
         log.rewind(progress.step, evaluated=progress.evaluated)
         parts = Parts(
-            plan=plan,
-            train_step=lambda state, batch: step(state, shard_batch(batch, mesh)),
-            batches=partial(_shown_batches, loader, folder, weights.names, watcher),
+            plan=machine.plan,
+            train_step=lambda state, batch: machine.step(state, shard_batch(batch, machine.mesh)),
+            batches=partial(_shown_batches, machine.loader, folder, weights.names, watcher),
             evaluate=_evaluator(config, weights, data.val, folder, stop, track),
             publish=_Publisher(config, weights, folder).write,
             checkpoints=checkpoints,
@@ -215,7 +238,8 @@ def _run(
             state, progress = run_loop(state, progress, parts)
         finally:
             log.close()
-    finished = progress.step == plan.steps
+            _draw_curves(folder)
+    finished = progress.step == machine.plan.steps
     return TrainingRun(folder, progress.step, progress.best_score, progress.best_step, finished, stop.received)
 
 
@@ -315,7 +339,8 @@ class _Publisher(NamedTuple):
         weights = replace(self.weights, variables=averaged, meta=meta)
         for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
             save(self.folder / name, weights)
-        _draw_curves(self.folder)
+        if progress.evaluated:
+            _draw_curves(self.folder)
 
 
 def _write(file: Path, text: str) -> None:

@@ -27,7 +27,7 @@ class Log:
             InstallationError: TensorBoard is wanted and tensorboardX is not installed.
         """
         self.file = folder / FILE
-        self._events = _events(folder / "tensorboard") if tensorboard else None
+        self._events = _writer()(str(folder / "tensorboard")) if tensorboard else None
 
     def write(self, row: Row) -> None:
         """Adds a row; it is in the file when this returns. Numbers that are not finite become null."""
@@ -88,11 +88,20 @@ def _is_before(row: Row, step: int, evaluated: bool) -> bool:
     return row["step"] < step or (row["step"] == step and (row["kind"] != VAL or evaluated))
 
 
-def _events(folder: Path) -> Any:
+def check_tensorboard() -> None:
+    """Refuses a wish for TensorBoard events that cannot be fulfilled.
+
+    Raises:
+        InstallationError: tensorboardX is not installed.
+    """
+    _writer()
+
+
+def _writer() -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise InstallationError(
             "train.tensorboard needs tensorboardX; install it: pip install 'yolov7-jax[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

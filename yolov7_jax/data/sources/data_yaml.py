@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from yolov7_jax.config import read_yaml
+from yolov7_jax.data.sources.faults import OnFault
 from yolov7_jax.data.sources.image_files import list_images, present
+from yolov7_jax.data.sources.text_lines import numbered_lines
 from yolov7_jax.errors import DataError
 
 _SPLITS = ("train", "val", "test")
@@ -48,11 +50,12 @@ def class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def split_images(content: dict[str, Any], split: str, file: Path) -> list[Path]:
+def split_images(content: dict[str, Any], split: str, file: Path, *, on_fault: OnFault = "stop") -> list[Path]:
     """The image files of a split: a folder, a .txt file with one path a line, or a list of these.
 
     Relative places are looked for from `path` (itself relative to the YAML's folder, else to the working directory), or
     without `path` from these two. A leading ../ that leads nowhere is left out, as some exporters write one too many.
+    Where faults are to be skipped, listed images that are not there are in the result; they show when they are read.
 
     Raises:
         DataError: no such split, no such place, no images, or a listed image is missing (names the line).
@@ -70,7 +73,7 @@ def split_images(content: dict[str, Any], split: str, file: Path) -> list[Path]:
         if not isinstance(entry, str):
             raise DataError(f"{file}: {split} names {entry!r}; expected a folder or a .txt file")
         place = _find(entry, bases, f"{file}: {split}")
-        images += list_images(place) if place.is_dir() else _read_list(place, bases)
+        images += list_images(place) if place.is_dir() else _read_list(place, bases, on_fault)
     return images
 
 
@@ -94,21 +97,20 @@ def _find(entry: str, bases: list[Path], what: str) -> Path:
     raise DataError(f"{what} names {entry}, which is not there (neither {where}); correct the path")
 
 
-def _read_list(file: Path, bases: list[Path]) -> list[Path]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); expected a folder or a text file of image paths") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+def _read_list(file: Path, bases: list[Path], on_fault: OnFault) -> list[Path]:
+    numbered = numbered_lines(file, expected="a folder or a text file of image paths")
     if not numbered:
         raise DataError(f"{file}: lists no images; expected one path a line")
-    first_number, first = numbered[0]
     # All lines are relative to one place, so one look decides, however many lines there are.
-    places = [base for base in (file.parent, *bases) if (base / first).exists()]
-    if not places:
-        raise DataError(f"{file}, line {first_number}: the image {first} is not there; correct the path")
-    images = [places[0] / line for _, line in numbered]
-    for (number, line), there in zip(numbered, present(images), strict=True):
-        if not there:
-            raise DataError(f"{file}, line {number}: the image {line} is not there; correct or remove the line")
+    decisive = numbered if on_fault == "skip" else numbered[:1]
+    places = (base for _, line in decisive for base in (file.parent, *bases) if (base / line).exists())
+    place = next(places, None)
+    if place is None:
+        number, first = numbered[0]
+        raise DataError(f"{file}, line {number}: the image {first} is not there; correct the path")
+    images = [place / line for _, line in numbered]
+    if on_fault == "stop":
+        for (number, line), there in zip(numbered, present(images), strict=True):
+            if not there:
+                raise DataError(f"{file}, line {number}: the image {line} is not there; correct or remove the line")
     return images

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from yolov7_jax.data.image import check_picture
 from yolov7_jax.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # its values that swap width and height
+_MOST_EXACT_INTEGER = 2**53  # larger ids do not survive JSON
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -58,3 +60,36 @@ def image_size(file: Path) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: the image cannot be read ({error}); replace or remove the file") from error
     return (width, height) if orientation in _QUARTER_TURNS else (height, width)
+
+
+def checked_size(file: Path) -> tuple[int, int]:
+    """`image_size` of a file that is whole as far as can be told without decoding it.
+
+    Raises:
+        DataError: missing, empty, cut short or not an image.
+    """
+    check_picture(file)
+    return image_size(file)
+
+
+def require_size(image: Path, found: tuple[int, int], labelled: tuple[int, int], *, where: str) -> None:
+    """Refuses an image of another size (h, w) than its labels were made for.
+
+    Raises:
+        DataError: the sizes differ; `where` says what names the other size.
+    """
+    if found != labelled:
+        raise DataError(
+            f"{image}: the image is {found[1]} x {found[0]} pixels, but {where} says {labelled[1]} x {labelled[0]}; "
+            "its boxes would be misplaced: use the images that the labels were made for"
+        )
+
+
+def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
+    """The numbers in the names where all names are numbers and no two are equal (COCO's are), else 1, 2, 3 ..."""
+    stems = [image.stem for image in images]
+    if all(stem.isdecimal() for stem in stems):
+        ids = [int(stem) for stem in stems]
+        if len(set(ids)) == len(ids) and max(ids) < _MOST_EXACT_INTEGER:
+            return tuple(ids)
+    return tuple(range(1, len(images) + 1))

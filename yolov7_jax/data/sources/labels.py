@@ -9,26 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.data.sources.faults import Faults, OnFault
+from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, sift
 from yolov7_jax.errors import DataError
 
 _BOX_NUMBERS = 5
 _LEAST_POLYGON_NUMBERS = 7  # a class and three points
 
-Row = tuple[int, float, float, float, float]
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class YoloLabels(Labels):
+    """`Labels` with boxes_cxcywh_norm: float64 [n, 4], fractions of width and height."""
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The objects of one image.
-
-    class_ids: int32 [n]. boxes_cxcywh_norm: float64 [n, 4], fractions of width and height.
-    duplicates: rows left out because an equal one came before. empty: rows left out because their box has no area.
-    """
-
-    class_ids: NDArray[np.int32]
     boxes_cxcywh_norm: NDArray[np.float64]
-    duplicates: int = 0
-    empty: int = 0
 
 
 def label_file(image: Path) -> Path:
@@ -40,27 +33,33 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def read_labels(file: Path, *, num_classes: int) -> Labels:
+def read_labels(file: Path, *, num_classes: int, on_fault: OnFault = "stop") -> YoloLabels:
     """The objects in a label file; a file that is not there is an image without objects.
 
     Raises:
-        DataError: a line is not a label; names the file and the line.
+        DataError: the file is not text, or, unless such lines are to be skipped, a line is not a label; names the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        lines = []
+        text = None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: the labels cannot be read ({error}); expected a text file") from error
-    numbered = ((number, line.split()) for number, line in enumerate(lines, start=1))
-    rows = [_row(words, f"{file}, line {number}", num_classes) for number, words in numbered if words]
-    distinct = list(dict.fromkeys(rows))
-    kept = [row for row in distinct if row[3] > 0 and row[4] > 0]
-    return Labels(
-        class_ids=np.array([row[0] for row in kept], np.int32),
-        boxes_cxcywh_norm=np.array([row[1:] for row in kept], np.float64).reshape(-1, 4),
-        duplicates=len(rows) - len(distinct),
-        empty=len(distinct) - len(kept),
+    rows: list[Row] = []
+    faults = Faults(on_fault)
+    for number, line in enumerate((text or "").splitlines(), start=1):
+        with faults:
+            if words := line.split():
+                rows.append(_row(words, f"{file}, line {number}", num_classes))
+    kept, duplicates, empty = sift(rows)
+    class_ids, boxes_cxcywh_norm = as_arrays(kept)
+    return YoloLabels(
+        class_ids=class_ids,
+        boxes_cxcywh_norm=boxes_cxcywh_norm,
+        duplicates=duplicates,
+        empty=empty,
+        faults=tuple(faults.sentences),
+        missing=text is None,
     )
 
 

@@ -1,0 +1,94 @@
+"""A run that is killed again and again ends as one that is left alone."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from tests.experiment.small_run import write_data
+from tests.experiment.test_training import stored_arrays
+from yolov7_jax.convert.weights_file import read_safetensors
+from yolov7_jax.train.log import read_log
+
+KILLS = 10
+STEPS = 48
+
+
+def start(home: Path, cache: Path) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("small_run.py")
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "XLA_FLAGS": ""}
+    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
+    return subprocess.Popen(
+        [sys.executable, str(script), str(home)],
+        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(home: Path, cache: Path) -> None:
+    run = start(home, cache)
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == 0
+    assert out.endswith("done\n")
+
+
+def kill_somewhere(home: Path, cache: Path, draw: random.Random) -> int:
+    """Kills a run some steps on and a moment later; returns the last step it told of."""
+    run = start(home, cache)
+    assert run.stdout is not None
+    wanted, last = draw.randint(1, 8), 0
+    for line in run.stdout:
+        if line.startswith("step"):
+            last, wanted = int(line.split()[1]), wanted - 1
+        if wanted == 0 or line == "done\n":
+            break
+    time.sleep(draw.uniform(0, 0.2))  # into writing, evaluating or the next step
+    run.kill()
+    run.communicate()
+    return last
+
+
+def outcome(home: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[dict[str, object]]]:
+    rows = read_log(home / "run" / "metrics.jsonl")
+    for row in rows:
+        row.pop("seconds", None)
+    return (
+        read_safetensors(home / "run" / "weights.safetensors")[0],
+        read_safetensors(home / "run" / "best.safetensors")[0],
+        rows,
+    )
+
+
+def arrays(home: Path) -> dict[str, bytes]:
+    """The arrays of the last checkpoint, by name, as bytes."""
+    tree = stored_arrays(home / "run", STEPS)
+    return {keystr(path): np.asarray(leaf).tobytes() for path, leaf in tree_leaves_with_path(tree)}
+
+
+def test_killed_at_ten_moments_it_ends_with_the_same_bytes(tmp_path):
+    cache = tmp_path / "cache"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for home in (whole, broken):
+        home.mkdir()
+        write_data(home)
+    finish(whole, cache)
+    draw = random.Random(0)
+    reached = [kill_somewhere(broken, cache, draw) for _ in range(KILLS)]
+    assert len(set(reached)) > KILLS // 2, reached  # they were different moments
+    finish(broken, cache)
+
+    expected, found = outcome(whole), outcome(broken)
+    for weights, again in zip(expected[:2], found[:2], strict=True):
+        assert {name: array.tobytes() for name, array in weights.items()} == {
+            name: array.tobytes() for name, array in again.items()
+        }
+    assert found[2] == expected[2]
+    assert arrays(broken) == arrays(whole)
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,147 @@
+"""COCO annotation files: which of their entries can be used, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Container
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+from yolov7_jax.data.sources.faults import Faults, OnFault
+from yolov7_jax.errors import DataError
+
+Entry = dict[str, Any]
+
+
+class Entries(NamedTuple):
+    """What of a file's content can be used: images and categories by their ids, annotations, sizes (h, w) by image id.
+
+    faults: what was wrong with the rest, by image id; None where there is no such image.
+    """
+
+    images: dict[int, Entry]
+    sizes: dict[int, tuple[int, int] | None]
+    categories: dict[int, Entry]
+    annotations: list[Entry]
+    faults: dict[int | None, tuple[str, ...]]
+
+
+def sound_entries(content: dict[str, list[Any]], file: Path, *, on_fault: OnFault) -> Entries:
+    """The entries of a file's content that can be used.
+
+    Raises:
+        DataError: categories are wrong, nothing can be used, or, unless such entries are to be skipped, an image or
+            annotation is wrong; names the file and the id.
+    """
+    faults: dict[int | None, Faults] = defaultdict(lambda: Faults(on_fault))
+    categories: dict[int, Entry] = {}
+    for number, row in enumerate(content["categories"], start=1):
+        categories[_new_id(row, number, "category", "name", categories, file)] = row
+    images: dict[int, Entry] = {}
+    sizes: dict[int, tuple[int, int] | None] = {}
+    for number, row in enumerate(content["images"], start=1):
+        with faults[None]:
+            new_id = _new_id(row, number, "image", "file_name", images, file)
+            sizes[new_id] = _size(row, file)
+            images[new_id] = row
+    if not categories or not images:
+        raise DataError(f"{file}: it has {len(images)} images and {len(categories)} categories; expected some of both")
+    annotations = []
+    for number, row in enumerate(content["annotations"], start=1):
+        image_id = row.get("image_id") if isinstance(row, dict) else None
+        with faults[image_id if _is_integer(image_id) and image_id in images else None]:
+            _check_annotation(row, number, sizes, categories, file)
+            annotations.append(row)
+    sentences = {image_id: tuple(found.sentences) for image_id, found in faults.items() if found.sentences}
+    return Entries(images, sizes, categories, annotations, sentences)
+
+
+def read_content(file: Path) -> dict[str, list[Any]]:
+    """What an annotation file says, outlines left out.
+
+    Raises:
+        DataError: the file cannot be read, or has not the three lists of such files.
+    """
+    try:
+        content = json.loads(file.read_bytes(), object_hook=_without_outline)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); expected a COCO annotation file") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}); the file may be cut off") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text; expected a COCO annotation file") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(
+                f"{file}: no list {key!r}; expected a COCO annotation file: images, annotations, categories"
+            )
+    return content
+
+
+def _without_outline(row: Entry) -> Entry:
+    row.pop("segmentation", None)  # most of a large file: halves the time, saves gigabytes
+    return row
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _new_id(row: Any, number: int, what: str, text_key: str, known: dict[int, Entry], file: Path) -> int:
+    """The id of an entry, an integer that no entry before it has; the entry has a text under `text_key`."""
+    if not isinstance(row, dict) or not _is_integer(row.get("id")):
+        raise DataError(f"{file}: {what} number {number} has no integer id; give it one")
+    if not isinstance(row.get(text_key), str):
+        raise DataError(f"{file}: {what} {row['id']} has no text {text_key!r}; add it")
+    if row["id"] in known:
+        raise DataError(f"{file}: two entries have the {what} id {row['id']}; ids must differ")
+    return row["id"]
+
+
+def _size(image: Entry, file: Path) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    if height is None and width is None:
+        return None
+    if not _is_integer(height) or not _is_integer(width) or height <= 0 or width <= 0:
+        raise DataError(f"{file}: image {image['id']} has width {width!r}, height {height!r}; expected pixels")
+    return height, width
+
+
+def _check_annotation(
+    row: Any,
+    number: int,
+    sizes: dict[int, tuple[int, int] | None],
+    categories: dict[int, Entry],
+    file: Path,
+) -> None:
+    try:
+        image_id = _look_up(row, "image_id", sizes, "images")
+        _look_up(row, "category_id", categories, "categories")
+        _check_bbox(row.get("bbox"), sizes[image_id])
+    except DataError as fault:
+        name = row["id"] if isinstance(row, dict) and "id" in row else f"number {number}"
+        raise DataError(f"{file}: annotation {name} {fault}") from None
+
+
+def _look_up(row: Any, key: str, known: Container[int], where: str) -> int:
+    value = row.get(key) if isinstance(row, dict) else None
+    if not _is_integer(value):
+        raise DataError(f"has no integer {key!r}; add it")
+    if value not in known:
+        raise DataError(f"has {key} {value}, which is not in {where}; add it there or correct this")
+    return value
+
+
+def _check_bbox(box: Any, size: tuple[int, int] | None) -> None:
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        raise DataError(f"has bbox {box!r}; expected four numbers x, y, width, height in pixels")
+    if not all(map(math.isfinite, box)) or box[2] < 0 or box[3] < 0:
+        raise DataError(f"has bbox {box!r}; expected finite numbers, and no negative width or height")
+    x, y, width, height = box
+    has_area = width > 0 and height > 0
+    if has_area and size and (x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0):
+        raise DataError(
+            f"has bbox {box!r}, which is outside of its image of {size[1]} x {size[0]} pixels; correct or remove it"
+        )

@@ -1,0 +1,170 @@
+"""Labelled images in Pascal VOC layout: Annotations/*.xml, JPEGImages/*, ImageSets/Main/<split>.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from yolov7_jax.data.image import read_image
+from yolov7_jax.data.sources.faults import OnFault
+from yolov7_jax.data.sources.ground_truth import LabelledImage, coco_dict
+from yolov7_jax.data.sources.image_files import (
+    IMAGE_SUFFIXES,
+    checked_size,
+    image_ids,
+    image_size,
+    list_images,
+    present,
+    require_size,
+)
+from yolov7_jax.data.sources.objects import pick
+from yolov7_jax.data.sources.text_lines import numbered_lines
+from yolov7_jax.data.sources.voc_xml import VocLabels, object_names, read_annotation
+from yolov7_jax.errors import DataError
+from yolov7_jax.ops.boxes import clip_boxes, xywh_to_xyxy, xyxy_to_xywh
+from yolov7_jax.types import Sample
+
+_CLASS_FILES = ("classes.txt", "labels.txt")
+_THREADS = 8  # they wait for the disk
+
+
+def is_voc(folder: Path) -> bool:
+    """Whether a folder is in Pascal VOC layout."""
+    return (folder / "Annotations").is_dir() and (folder / "ImageSets" / "Main").is_dir()
+
+
+def open_voc(folder: Path, split: str = "val", *, on_fault: OnFault = "stop") -> VocSource:
+    """A split of a folder in Pascal VOC layout.
+
+    Classes are the lines of classes.txt or labels.txt in the folder; without such a file, the names in all annotations
+    of the folder, sorted, so that they are the same for all splits.
+
+    Raises:
+        DataError: the data cannot be used; names the file, and the line where there is one.
+    """
+    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
+    if not listing.is_file():
+        known = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt")))
+        raise DataError(f"{folder}: no split {split!r}; it has {known or 'none'}: add {listing} or choose another")
+    images = _split_images(folder, listing, on_fault)
+    annotations = tuple(folder / "Annotations" / f"{image.stem}.xml" for image in images)
+    if not any(present(annotations)):
+        raise DataError(
+            f"{folder}: {split} has {len(images)} images but no annotation file at all; expected {annotations[0]}"
+        )
+    names = _class_names(folder, on_fault)
+    return VocSource(names, images, annotations, image_ids(images), on_fault)
+
+
+@dataclass(frozen=True)
+class VocSource:
+    """A `Source` over image files and their XML annotations, read when asked for.
+
+    Pixels of VOC count from 1 and both corners lie in the box: as edges a box is xmin - 1, ymin - 1, xmax, ymax. It is
+    clipped to the image. Objects marked difficult are no objects of a `Sample`, as training on VOC leaves them out; in
+    `ground_truth()` they are crowds, which evaluation ignores.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[Path, ...]
+    annotations: tuple[Path, ...]
+    image_ids: tuple[int, ...]
+    on_fault: OnFault = "stop"
+    faults: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Categories count from 1, as COCO's do."""
+        return tuple(range(1, len(self.names) + 1))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The decoded image and its objects; those difficult, repeated or without area are left out.
+
+        Raises:
+            DataError: image or annotation cannot be read, or the image has not the size that the annotation says.
+        """
+        image = read_image(self.images[index])
+        labels = self.labels(index)
+        self._require_size(index, image.shape[:2], labels)
+        boxes_xyxy_px = clip_boxes(xywh_to_xyxy(labels.boxes_xywh_px), image.shape[:2]).astype(np.float32)
+        return Sample(image, boxes_xyxy_px, labels.class_ids, self.image_ids[index])
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.images[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, read from its header."""
+        return image_size(self.images[index])
+
+    def check_image(self, index: int) -> None:
+        """Raises DataError where the image cannot be used, as far as its header, end and annotation tell."""
+        self._require_size(index, checked_size(self.images[index]), self.labels(index))
+
+    def labels(self, index: int) -> VocLabels:
+        """What the annotation of the image says, difficult objects apart."""
+        return read_annotation(self.annotations[index], self.images[index], names=self.names, on_fault=self.on_fault)
+
+    def subset(self, indices: Sequence[int]) -> VocSource:
+        """These images alone."""
+        return replace(
+            self,
+            images=pick(self.images, indices),
+            annotations=pick(self.annotations, indices),
+            image_ids=pick(self.image_ids, indices),
+        )
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotations of all images as a COCO dict, difficult objects as crowds; ids count from 1."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return coco_dict(self.names, pool.map(self._labelled, range(len(self))))
+
+    def _labelled(self, index: int) -> LabelledImage:
+        labels, size = self.labels(index), self.size(index)
+        boxes_xywh_px = np.concatenate([labels.boxes_xywh_px, labels.difficult_boxes_xywh_px])
+        return LabelledImage(
+            self.image_ids[index],
+            self.images[index],
+            size,
+            np.concatenate([labels.class_ids, labels.difficult_class_ids]),
+            xyxy_to_xywh(clip_boxes(xywh_to_xyxy(boxes_xywh_px), size)),
+            ignored=len(labels.difficult_class_ids),
+        )
+
+    def _require_size(self, index: int, found: tuple[int, int], labels: VocLabels) -> None:
+        require_size(self.images[index], found, labels.size, where=str(self.annotations[index]))
+
+
+def _split_images(folder: Path, listing: Path, on_fault: OnFault) -> tuple[Path, ...]:
+    pictures = folder / "JPEGImages"
+    by_stem = {image.stem: image for image in list_images(pictures)}
+    images = []
+    for number, line in numbered_lines(listing, expected="a text file of image names"):
+        name = line[: -len(suffix)] if (suffix := Path(line).suffix).lower() in IMAGE_SUFFIXES else line
+        if name not in by_stem and on_fault == "stop":
+            raise DataError(f"{listing}, line {number}: no image {name} in {pictures}; correct or remove the line")
+        images.append(by_stem.get(name, pictures / f"{name}.jpg"))
+    if not images:
+        raise DataError(f"{listing}: lists no images; expected one name a line")
+    return tuple(images)
+
+
+def _class_names(folder: Path, on_fault: OnFault) -> tuple[str, ...]:
+    for file in (folder / name for name in _CLASS_FILES):
+        if file.is_file():
+            return tuple(line for _, line in numbered_lines(file, expected="class names, one a line"))
+    files = sorted((folder / "Annotations").glob("*.xml"))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda file: object_names(file, on_fault=on_fault), files))
+    names = sorted(set().union(*found))
+    if not names:
+        raise DataError(f"{folder / 'Annotations'}: no object has a name; name the classes in {folder / 'classes.txt'}")
+    return tuple(names)
