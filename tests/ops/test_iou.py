@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from yolov7_jax.ops.iou import pairwise_iou
+from yolov7_jax.ops.iou import ciou, pairwise_iou
 
 COORDINATES = st.integers(0, 40)
 BOXES_XYWH = st.lists(st.tuples(COORDINATES, COORDINATES, st.integers(1, 30), st.integers(1, 30)), min_size=1)
@@ -47,3 +49,79 @@ def test_shape_for_no_boxes():
     none, some = np.zeros((0, 4), np.float32), np.ones((3, 4), np.float32)
     assert pairwise_iou(none, some).shape == (0, 3)
     assert pairwise_iou(some, none).shape == (3, 0)
+
+
+def scalar_ciou(a, b, alpha=None):
+    """From corners, in plain Python; (value, α), with a given α kept as it is."""
+    eps = 1e-7
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
+    width = min(ax + aw / 2, bx + bw / 2) - max(ax - aw / 2, bx - bw / 2)
+    height = min(ay + ah / 2, by + bh / 2) - max(ay - ah / 2, by - bh / 2)
+    intersection = max(width, 0) * max(height, 0)
+    overlap = intersection / (aw * ah + bw * bh - intersection + eps)
+    across = max(ax + aw / 2, bx + bw / 2) - min(ax - aw / 2, bx - bw / 2)
+    down = max(ay + ah / 2, by + bh / 2) - min(ay - ah / 2, by - bh / 2)
+    distance = ((ax - bx) ** 2 + (ay - by) ** 2) / (across**2 + down**2 + eps)
+    v = 4 / math.pi**2 * (math.atan(aw / (ah + eps)) - math.atan(bw / (bh + eps))) ** 2
+    alpha = v / (1 - overlap + v + eps) if alpha is None else alpha
+    return overlap - distance - alpha * v, alpha
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((0, 0, 2, 2), (1, 0, 2, 2), 1 / 3 - 1 / 13),
+        ((5, 5, 4, 2), (5, 5, 4, 2), 1.0),
+        ((0, 0, 2, 2), (10, 0, 2, 2), -100 / (144 + 4)),
+        ((0, 0, 0, 0), (3, 4, 0, 0), -1.0),
+        ((0, 0, 4, 4), (0, 0, 0, 4), -0.25 * (0.25 / 1.25)),  # no overlap; shapes of 45° and 0°, so v = 1/4
+        ((3e6, 3e6, 2, 2), (3e6 + 1, 3e6, 2, 2), 1 / 3 - 1 / 13),  # in float32 their corners are a quarter apart
+    ],
+)
+def test_ciou_by_hand(a, b, expected):
+    # float32, and epsilons of 1e-7 beside areas of 4 and more
+    np.testing.assert_allclose(ciou(jnp.float32(a), jnp.float32(b)), expected, atol=3e-7)
+
+
+SIDE = st.one_of(st.floats(0.01, 50), st.sampled_from([1.0, 10.0]))
+BOX = st.tuples(st.floats(-30, 30), st.floats(-30, 30), SIDE, SIDE)
+ciou_and_slope = jax.jit(jax.value_and_grad(ciou, argnums=(0, 1)))
+
+
+@given(BOX, BOX)
+def test_ciou_equals_the_formula_in_corners(a, b):
+    with jax.enable_x64(True):
+        value, slopes = ciou_and_slope(np.float64(a), np.float64(b))
+    expected, alpha = scalar_ciou(a, b)
+    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-11)  # float64 both; corners of up to 55 cancel
+    at, step = np.float64([*a, *b]), 1e-6
+    for slope, direction in zip(np.concatenate(slopes), np.eye(8) * step, strict=True):
+        after, before = (scalar_ciou(end[:4], end[4:], alpha)[0] for end in (at + direction, at - direction))
+        right, left = (after - expected) / step, (expected - before) / step
+        # A difference quotient: as sure as its two sides agree, which they do not where edges meet.
+        np.testing.assert_allclose(slope, (right + left) / 2, rtol=1e-6, atol=1e-8 + abs(right - left))
+
+
+def test_ciou_does_not_move_aligned_boxes_apart():
+    slopes = ciou_and_slope(jnp.float32([3, 0, 2, 2]), jnp.float32([3, 5, 2, 4]))[1]
+    assert slopes[0][0] == slopes[1][0] == 0
+    assert slopes[0][1] > 0
+
+
+HUGE = st.floats(0, 2.0**59, width=32)
+ANY_SIDE = st.one_of(HUGE, st.sampled_from([0.0, 1e-30, 1e-7, 1.0, 1e6, 1e18]).map(np.float32).map(float))
+ANY_PLACE = st.one_of(ANY_SIDE, ANY_SIDE.map(lambda x: -x))
+ANY_BOX = st.tuples(ANY_PLACE, ANY_PLACE, ANY_SIDE, ANY_SIDE)
+
+
+@given(ANY_BOX, ANY_BOX, st.booleans())
+def test_ciou_and_its_gradient_are_always_finite(a, b, same):
+    value, slopes = ciou_and_slope(jnp.float32(a), jnp.float32(a if same else b))
+    assert -2 <= value <= 1 + 1e-6
+    assert np.isfinite(slopes).all()
+
+
+def test_ciou_of_many_is_that_of_each():
+    boxes = np.random.default_rng(0).uniform(1, 9, (2, 3, 5, 4)).astype(np.float32)
+    expected = [[scalar_ciou(*pair)[0] for pair in zip(*rows, strict=True)] for rows in boxes.swapaxes(0, 1).tolist()]
+    np.testing.assert_allclose(ciou(*boxes), expected, atol=1e-6)  # float32 of numbers up to 1

@@ -1,12 +1,20 @@
-"""Overlap of boxes: one body for numpy and JAX."""
+"""Overlap of boxes."""
 
 from __future__ import annotations
 
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
 from yolov7_jax.types import Array
+
+EPSILON = 1e-7
+"""added to what is divided by in `ciou`"""
 
 
 def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
-    """Intersection over union [n, m] of every box [n, 4] with every other [m, 4], in one unit.
+    """Intersection over union [n, m] of every box [n, 4] with every other [m, 4], in one unit, of numpy or JAX.
 
     Boxes without area (or with corners in the wrong order) overlap nothing: their row or column is 0, never NaN.
     """
@@ -17,6 +25,32 @@ def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
     intersection = xp.maximum(width, 0) * xp.maximum(height, 0)
     union = _area(a) + _area(b) - intersection
     return intersection / xp.where(union > 0, union, 1)
+
+
+def ciou(boxes_cxcywh: Array, others_cxcywh: Array) -> Array:
+    """Complete IoU [...] of boxes [..., 4] with as many others, in one unit, for training (arXiv:1911.08287).
+
+    IoU less the squared distance of the centres over the squared diagonal of the enclosing box, less α · v, where v is
+    the difference of the shapes; α carries no gradient. Value and gradient are finite for all boxes whose sizes are not
+    negative (and may be 0) and whose numbers are not over 1e18.
+    """
+    size, other = boxes_cxcywh[..., 2:], others_cxcywh[..., 2:]
+    offset = boxes_cxcywh[..., :2] - others_cxcywh[..., :2]
+    apart = jnp.maximum(offset, -offset)  # abs, but of slope 0 at 0
+    # From the distance of the centres, not from corners: so nothing is lost to rounding far from the origin.
+    shared = jnp.maximum(jnp.minimum(jnp.minimum(size, other), (size + other) / 2 - apart), 0)
+    enclosing = jnp.maximum(jnp.maximum(size, other), (size + other) / 2 + apart)
+    intersection = shared.prod(-1)
+    iou = intersection / (size.prod(-1) + other.prod(-1) - intersection + EPSILON)
+    distance = jnp.square(apart).sum(-1) / (jnp.square(enclosing).sum(-1) + EPSILON)
+    v = jnp.square(_angle(size) - _angle(other)) * (4 / math.pi**2)
+    alpha = lax.stop_gradient(v / (jnp.maximum(1 - iou, 0) + v + EPSILON))
+    return iou - distance - alpha * v
+
+
+def _angle(size_wh: Array) -> Array:
+    """Arctangent of width over height; that of two arguments, whose gradient stays finite without height."""
+    return jnp.arctan2(size_wh[..., 0], size_wh[..., 1] + EPSILON)
 
 
 def _area(boxes_xyxy: Array) -> Array:

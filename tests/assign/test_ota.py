@@ -1,0 +1,195 @@
+import functools
+import math
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolov7_jax.assign import ota
+from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
+from yolov7_jax.ops.decode import make_grid
+from yolov7_jax.types import Candidates
+
+ANCHORS, STRIDES, SIZE = (((8, 8), (14, 10)), ((20, 20), (30, 16))), (8, 16), (32, 48)
+GRID = make_grid(ANCHORS, STRIDES, SIZE)
+N, M = len(GRID.stride), 6
+BLOCK = 16  # so that most images take several
+
+
+def brute_force(raw, boxes, class_ids, valid, some, top):
+    """The facts read aloud, in plain Python; rows (prediction, box, class), since equal boxes are interchangeable."""
+
+    def sigmoid(x):
+        return 1 / (1 + math.exp(-x))
+
+    def predicted(n):
+        x, y, w, h = (sigmoid(value) for value in raw[n, :4])
+        (column, row), stride, (width, height) = GRID.cell[n], GRID.stride[n], GRID.anchor_px[n]
+        centre = (2 * x - 0.5 + column) * stride, (2 * y - 0.5 + row) * stride
+        return *centre, (2 * w) ** 2 * width, (2 * h) ** 2 * height
+
+    def iou(a, b):
+        sides = []
+        for axis in (0, 1):
+            low = max(a[axis] - a[axis + 2] / 2, b[axis] - b[axis + 2] / 2)
+            high = min(a[axis] + a[axis + 2] / 2, b[axis] + b[axis + 2] / 2)
+            sides.append(max(0, high - low))
+        shared = sides[0] * sides[1]
+        return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+
+    def cost(m, n):
+        total = -3 * math.log(iou(boxes[m], predicted(n)) + 1e-8)
+        for c, logit in enumerate(raw[n, 5:]):
+            y = math.sqrt(sigmoid(logit) * sigmoid(raw[n, 4]))
+            total -= math.log(y if c == class_ids[m] else 1 - y)
+        return total
+
+    found = [int(n) for m in range(M) for n in some.index[m][some.valid[m]]]
+    present = [m for m in range(M) if valid[m]]
+    costs = {m: [cost(m, n) for n in found] for m in present}
+    takers = {}
+    for m in present:
+        largest = sorted((iou(boxes[m], predicted(n)) for n in found), reverse=True)[:top]
+        k = max(1, int(sum(largest)))
+        for i in sorted(range(len(found)), key=costs[m].__getitem__)[:k]:
+            takers.setdefault(i, []).append(m)
+    rows = []
+    for i, mine in takers.items():
+        m = mine[0] if len(mine) == 1 else min(present, key=lambda m, i=i: costs[m][i])
+        rows.append((found[i], *map(float, boxes[m]), int(class_ids[m])))
+    return sorted(rows)
+
+
+@functools.cache
+def compiled(top):
+    return jax.jit(functools.partial(ota.assign, grid=GRID, top=top))
+
+
+def rows(assignment, boxes, class_ids):
+    chosen = [np.asarray(part)[np.asarray(assignment.positive)] for part in assignment[:2]]
+    return sorted((int(n), *map(float, boxes[m]), int(class_ids[m])) for n, m in zip(*chosen, strict=True))
+
+
+def fill(boxes, valid, reach, capacity):
+    options = {"anchors": ANCHORS, "strides": STRIDES, "image_size": SIZE, "anchor_t": 4.0}
+    found, left_out = candidates(boxes, valid, reach=reach, capacity=capacity, **options)
+    wide = [np.pad(part, ((0, 0), (0, 20 - part.shape[1]))) for part in found]  # one shape, one compilation
+    return Candidates(*wide), left_out
+
+
+@st.composite
+def images(draw, classes=3):
+    """An image's outputs, boxes (near each other, some equal, some too small for any anchor) and candidates."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    raw = rng.normal(0, draw(st.sampled_from([0.3, 2.0])), (N, 5 + classes))
+    count = draw(st.integers(0, M))
+    boxes, class_ids, valid = np.zeros((M, 4)), np.zeros(M, np.int32), np.zeros(M, bool)
+    spread = draw(st.sampled_from([5, 20]))
+    boxes[:count] = np.c_[rng.uniform(12, 12 + spread, (count, 2)), rng.uniform(5, 34, (count, 2))]
+    boxes[:count][rng.random(count) < 0.1, 2:] = 0.5
+    class_ids[:count] = rng.integers(0, classes, count)
+    if draw(st.booleans()):
+        pairs = count // 2 * 2
+        boxes[1:pairs:2], class_ids[1:pairs:2] = boxes[0:pairs:2], class_ids[0:pairs:2]
+    valid[rng.permutation(M)[:count] if draw(st.booleans()) else slice(count)] = True
+    boxes[~valid], class_ids[~valid] = 0, 0
+    return raw, boxes, class_ids, valid, *fill(boxes, valid, *draw(st.sampled_from(FORMS)))
+
+
+FORMS = (FINE_REACH, None), (COARSE_REACH, None), (FINE_REACH, 3)
+
+
+@pytest.mark.parametrize(("classes", "top", "examples"), [(3, 10, 200), (3, 20, 60), (1, 10, 60)])
+def test_equals_brute_force(classes, top, examples):
+    seen = {"several": 0, "left out": 0}
+
+    @settings(max_examples=examples)
+    @given(images(classes))
+    def check(image):
+        *given_, left_out = image
+        raw, boxes, class_ids, valid, some = given_
+        with jax.enable_x64(True), patch.object(ota, "BLOCK", BLOCK):
+            found = compiled(top)(*given_)
+        expected = brute_force(raw, boxes, class_ids, valid, some, top)
+        assert rows(found, boxes, class_ids) == expected
+        assert found.positive.shape == (M * top,)
+        seen["several"] += len(expected) > valid.sum()
+        seen["left out"] += left_out > 0
+
+    check()
+    assert min(seen.values()) > examples / 20  # the cases are not all trivial
+
+
+def one_image(count, seed=3, classes=3):
+    rng = np.random.default_rng(seed)
+    raw = rng.normal(0, 1, (N, 5 + classes)).astype(np.float32)
+    boxes = np.zeros((M, 4), np.float32)
+    boxes[:count] = np.c_[rng.uniform(5, 27, (count, 2)), rng.uniform(8, 30, (count, 2))]
+    valid = np.arange(M) < count
+    return raw, boxes, np.zeros(M, np.int32), valid, fill(boxes, valid, FINE_REACH, None)[0]
+
+
+def test_a_batch_is_its_images():
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one_image(count, seed=count) for count in (0, 6, 2)))
+    with patch.object(ota, "BLOCK", BLOCK):
+        blocks = ota.blocks_needed(batch[-1])
+        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top=10, blocks=blocks)))(*batch)
+        each = [compiled(10)(*one_image(count, seed=count)) for count in (0, 6, 2)]
+    assert blocks == math.ceil(batch[-1].valid.sum((1, 2)).max() / BLOCK)
+    for i, alone in enumerate(each):
+        for part, whole in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(part, whole[i])
+    assert found.positive.any(1).tolist() == [False, True, True]
+
+
+def test_boxes_without_candidates_take_those_of_others():
+    raw, boxes, class_ids, valid, _ = one_image(2)
+    boxes[1] = 40, 24, 1, 1
+    some, _ = fill(boxes, valid, FINE_REACH, None)
+    assert some.valid.any(1).tolist() == [True] + [False] * 5
+    found = compiled(10)(raw, boxes, class_ids, valid, some)
+    assert set(found.truth[found.positive].tolist()) == {0, 1}
+
+
+def test_a_box_takes_no_more_candidates_than_there_are():
+    raw, boxes, class_ids, valid, some = one_image(1)
+    raw[:, :4] = 0  # every prediction is its anchor in the middle of its cell
+    raw[:] = raw[:1]
+    boxes[0] = 12, 12, 8, 8
+    only = Candidates(np.zeros_like(some.index), np.zeros_like(some.valid))
+    target = next(n for n in range(N) if GRID.cell[n].tolist() == [1, 1] and GRID.anchor_px[n].tolist() == [8, 8])
+    only.index[0, :4], only.valid[0, :4] = target, [True, True, True, False]  # a perfect overlap, three times: k = 3
+    for count in (3, 2):
+        only.valid[0, 2] = count == 3
+        found = compiled(10)(raw, boxes, class_ids, valid, only)
+        assert found.positive.sum() == count
+        assert set(found.index[found.positive].tolist()) == {target}
+
+
+@pytest.mark.parametrize("extreme", [100.0, 1e4, 1e30])
+def test_outputs_that_saturate_still_have_finite_costs(extreme):
+    logits = np.float32(np.array(np.meshgrid(*[[-extreme, 0, extreme]] * 3)).reshape(3, -1).T)
+    raw = np.concatenate([np.zeros((len(logits), 4), np.float32), logits], axis=1)
+    cost = np.asarray(ota._class_cost(jnp.asarray(raw), np.arange(2)))
+    assert np.isfinite(cost).all()
+    objectness, right, wrong = logits.T
+    best = (objectness == extreme) & (right == extreme) & (wrong == -extreme)
+    assert (cost[0, best] < cost[0, ~best].min()).all()  # surely this class, before all that is less sure
+
+
+def test_no_gradient_flows_through_the_choice():
+    image = one_image(4)
+
+    def chosen(raw):
+        found = ota.assign(raw, *image[1:], grid=GRID, top=10)
+        return (jnp.take_along_axis(raw, found.index[:, None], axis=0)[:, 0] * found.positive.astype(jnp.float32)).sum()
+
+    found = compiled(10)(*image)
+    slope = jax.jit(jax.grad(chosen))(image[0])
+    expected = np.zeros((N, 8), np.float32)
+    np.add.at(expected[:, 0], np.asarray(found.index)[np.asarray(found.positive)], 1)
+    np.testing.assert_array_equal(slope, expected)

@@ -1,0 +1,158 @@
+"""Simplified optimal transport: the candidates that fit a box best answer for it (YOLOX, arXiv:2107.08430).
+
+How many that are comes from how well any fit. Every box is compared with every candidate of its image, whichever box
+brought it, yet nothing is computed for slots without a candidate: candidates are taken in blocks, and there are only as
+many blocks as the candidates of an image need.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from yolov7_jax.ops.boxes import cxcywh_to_xyxy
+from yolov7_jax.ops.decode import decode
+from yolov7_jax.ops.iou import pairwise_iou
+from yolov7_jax.types import Array, Assignment, Candidates, Grid
+
+BLOCK = 256
+"""candidates that are compared with the boxes at a time"""
+TOP, COARSE_TO_FINE_TOP = 10, 20
+"""the most positives of a box; where an auxiliary head has coarse candidates, of either head"""
+IOU_WEIGHT = 3.0
+"""of the IoU cost beside the class cost"""
+IOU_EPSILON = 1e-8
+
+
+def assign(
+    raw: Array,
+    boxes_cxcywh_px: Array,
+    class_ids: Array,
+    valid: Array,
+    candidates: Candidates,
+    grid: Grid,
+    *,
+    top: int,
+    blocks: Array | None = None,
+) -> Assignment:
+    """The positives of one image, at most `top` for each box; no gradient flows through the choice.
+
+    A candidate costs a box the cross-entropy of y = sqrt(σ(class) · σ(objectness)) against the box's class, summed over
+    all classes, and -3 log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top` largest IoUs⌋) candidates of least
+    cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first is taken,
+    in the order of boxes and of slots. Costs are finite for all finite outputs.
+
+    Args:
+        raw: [N, 5 + C] outputs before the sigmoid, float32 or float64.
+        boxes_cxcywh_px: [M, 4].
+        class_ids: int32 [M].
+        valid: bool [M], False for padding.
+        candidates: of the image, [M, K].
+        grid: where the N predictions live.
+        top: TOP or COARSE_TO_FINE_TOP.
+        blocks: in a `vmap` over images, what `blocks_needed` says of them all; by default what this image needs.
+
+    Returns:
+        Assignment with P = M · top. A prediction is in it twice only where two boxes each brought it as a candidate.
+    """
+    place = jnp.cumsum(jnp.reshape(candidates.valid, -1), dtype=jnp.int32)
+    index = jnp.reshape(candidates.index, -1)
+    boxes_xyxy_px = cxcywh_to_xyxy(jnp.asarray(boxes_cxcywh_px, raw.dtype))
+
+    def add_block(i: Array, best: _Best) -> _Best:
+        number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
+        at = jnp.take(index, _slot(place, number), mode="clip")
+        rows = raw[at]
+        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid)
+        cost = _class_cost(rows, class_ids) - IOU_WEIGHT * jnp.log(iou + IOU_EPSILON)
+        compared = valid[:, None] & (number < place[-1])[None, :]
+        return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
+
+    raw = lax.stop_gradient(raw)
+    best = _nothing_yet(len(boxes_cxcywh_px), top, -(-index.size // BLOCK) * BLOCK, raw.dtype)
+    best = lax.fori_loop(jnp.int32(0), blocks_needed(candidates) if blocks is None else blocks, add_block, best)
+    truth, positive = _resolve(best)
+    return Assignment(jnp.take(index, _slot(place, jnp.reshape(best.numbers, -1)), mode="clip"), truth, positive)
+
+
+def blocks_needed(candidates: Candidates) -> Array:
+    """int32 []: the most blocks of candidates that an image of a batch [..., M, K] has."""
+    counts = candidates.valid.sum((-2, -1), dtype=jnp.int32)
+    return (counts.max() + BLOCK - 1) // BLOCK
+
+
+class _Best(NamedTuple):
+    """What is known of the M boxes of an image after some of its candidates, which are numbered without the gaps."""
+
+    ious: Array  # [M, top], the largest of each box
+    costs: Array  # [M, top], the least of each box, ascending; inf: no candidate
+    numbers: Array  # int32 [M, top], of the candidates of these costs
+    cheapest: Array  # int32 [candidates], the box that each costs least
+
+
+def _nothing_yet(M: int, top: int, candidates: int, dtype: jnp.dtype) -> _Best:
+    return _Best(
+        jnp.zeros((M, top), dtype),
+        jnp.full((M, top), jnp.inf, dtype),
+        jnp.zeros((M, top), jnp.int32),
+        jnp.zeros(candidates, jnp.int32),
+    )
+
+
+def _slot(place: Array, number: Array) -> Array:
+    """The slot of the candidate of a number, where `place` counts the candidates up to each slot."""
+    return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
+
+
+def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid) -> Array:
+    """IoU [M, Q] of the boxes with the predictions `at` [Q] of the grid, whose raw outputs are [Q, 5]."""
+    cell, stride, anchor_px = (jnp.asarray(part)[at] for part in grid[:3])
+    cells = Grid(cell, stride, anchor_px, levels=())
+    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells)[:, :4]))
+
+
+def _class_cost(raw: Array, class_ids: Array) -> Array:
+    """Cross-entropy [M, Q] of the predictions' y [Q, C] against the boxes' classes [M], without an array M x Q x C.
+
+    The sum over classes is -Σ log(1 - y), the same for all boxes, and log(1 - y) - log(y) of the box's class. All is
+    computed from log(y), which is finite; that is kept away from 0 where σ saturates, so log(1 - y) is finite, too.
+    """
+    log_y = (jax.nn.log_sigmoid(raw[:, 5:]) + jax.nn.log_sigmoid(raw[:, 4:5])) / 2
+    log_y = jnp.minimum(log_y, -jnp.finfo(raw.dtype).tiny)
+    # Each form is exact on its side of y = 1/2 (Mächler, "Accurately computing log(1 - exp(-|a|))", 2012).
+    log_rest = jnp.where(log_y < -0.7, jnp.log1p(-jnp.exp(log_y)), jnp.log(-jnp.expm1(log_y)))
+    return (log_rest - log_y).T[class_ids] - log_rest.sum(1)[None, :]
+
+
+def _merge(best: _Best, iou: Array, cost: Array, number: Array) -> _Best:
+    """`best` after a block of candidates [Q] more; iou 0 and cost inf, both [M, Q], where there is none."""
+    M, top = best.costs.shape
+    ious, _ = lax.top_k(jnp.concat([best.ious, iou], axis=1), top)
+    costs, which = lax.top_k(-jnp.concat([best.costs, cost], axis=1), top)
+    numbers = jnp.concat([best.numbers, jnp.broadcast_to(number, (M, len(number)))], axis=1)
+    # The first box of least cost, as argmin finds it, but several times faster on a CPU.
+    box = jnp.arange(M, dtype=jnp.int32)[:, None]
+    cheapest = jnp.where(cost == cost.min(0, keepdims=True), box, M - 1).min(0)
+    return _Best(
+        ious,
+        -costs,
+        jnp.take_along_axis(numbers, which, axis=1),
+        lax.dynamic_update_slice(best.cheapest, cheapest, (number[0],)),
+    )
+
+
+def _resolve(best: _Best) -> tuple[Array, Array]:
+    """Truth int32 [P] and positive bool [P] of the slots P = M · top of `best`; no candidate is positive twice."""
+    M, top = best.costs.shape
+    k = jnp.maximum(best.ious.sum(1).astype(jnp.int32), 1)
+    taken = (jnp.arange(top, dtype=jnp.int32)[None, :] < k[:, None]) & (best.costs < jnp.inf)
+    taken, numbers = jnp.reshape(taken, -1), jnp.reshape(best.numbers, -1)
+    slot = jnp.arange(M * top, dtype=jnp.int32)
+    target = jnp.where(taken, numbers, len(best.cheapest))
+    takers = jnp.zeros_like(best.cheapest).at[target].add(1, mode="drop")
+    first = jnp.full_like(best.cheapest, M * top).at[target].min(slot, mode="drop")
+    truth = jnp.where(takers[numbers] > 1, best.cheapest[numbers], slot // top)
+    return truth, taken & (first[numbers] == slot)
