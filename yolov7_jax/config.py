@@ -127,7 +127,7 @@ class OptimConfig:
     ema_ramp: float = 2000.0
     """the moving average's decay at update u is ema_decay · (1 - exp(-u / ema_ramp))"""
     freeze: str = ""
-    """regular expression over paths of weights such as 0/conv/kernel: those that match stay as they are"""
+    """regular expression over whole paths of weights such as 0/conv/kernel (a layer: 0/.*): those stay as they are"""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Recording:
             index[free], valid[free] = again, True
 
     def loss(self, outputs):
-        return detection_loss(outputs, self.batch, self.grid, self.config, image_size=self.size)
+        return detection_loss(outputs, self.batch, self.grid, self.config)
 
     def matches(self, assignment):
         """Sorted rows (level, image, anchor, row, column, truth) of the positives."""
@@ -189,7 +189,7 @@ def make_raw(seed, *, B=2, classes=C, spread=1.0):
 
 def loss_of(raw, batch, config=CONFIG, **options):
     outputs = raw if isinstance(raw, Outputs) else Outputs(raw)
-    return detection_loss(outputs, batch, GRID, config, image_size=SIZE, **options)
+    return detection_loss(outputs, batch, GRID, config, **options)
 
 
 def brute_force(raw, assignment, batch, config):

@@ -14,6 +14,8 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
+from yolov7_jax.nn.convolve import convolve
+
 _FEW_CHANNELS = 4  # of images, against the 16 and more of every other layer
 
 BATCH_NORM_EPSILON = 1e-3
@@ -31,10 +33,19 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 @dataclass(frozen=True)
 class Form:
-    """How the layers of one network are built: compute dtype, and whether batch normalisation is folded in."""
+    """How the layers of one network are built.
+
+    dtype: of the computation. folded: batch normalisation is folded into convolutions. frozen: regular expression
+    over whole tree paths; batch normalisation whose path/mean it describes keeps its running statistics in training.
+    """
 
     dtype: DTypeLike = jnp.float32
     folded: bool = False
+    frozen: str = ""
+
+    def is_frozen(self, path: Sequence[str]) -> bool:
+        """Whether the batch normalisation at a tree path is to normalise as in inference."""
+        return re.fullmatch(self.frozen, "/".join((*path, "mean"))) is not None
 
 
 def activate(x: jax.Array, activation: str) -> jax.Array:
@@ -57,11 +68,7 @@ def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike =
 
 
 class Conv2d(nn.Module):
-    """A plain convolution. [B, H, W, c1] → [B, H', W', channels].
-
-    A 1×1 convolution is written as the matrix product over channels that it is: on CPU XLA runs it, and above all
-    its gradients, several times faster than as a convolution; on other devices it is the same product.
-    """
+    """A plain convolution. [B, H, W, c1] → [B, H', W', channels]."""
 
     channels: int
     kernel: int = 1
@@ -79,23 +86,13 @@ class Conv2d(nn.Module):
         p = k // 2 if self.padding is None else self.padding
         shape = (k, k, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", uniform_by_fan_in, shape, jnp.float32).astype(self.form.dtype)
-        if (k, s, p, self.groups) == (1, 1, 0, 1):
-            y = lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-        elif s == 2 and x.shape[-1] <= _FEW_CHANNELS and x.shape[2] % 2 == 0 and self.groups == 1:
+        if s == 2 and x.shape[-1] <= _FEW_CHANNELS and x.shape[2] % 2 == 0 and self.groups == 1:
             y = _strided_by_pairs(x, kernel, p)
         else:
-            y = _convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
+            y = convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
         if not self.use_bias:
             return y
         return y + _per_channel(self.param("bias", self.bias_init, (self.channels,), jnp.float32), self.form.dtype)
-
-
-def _convolve(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Sequence[tuple[int, int]], groups: int = 1
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-    )
 
 
 def _strided_by_pairs(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
@@ -112,7 +109,7 @@ def _strided_by_pairs(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Arra
     widened = jnp.pad(kernel, ((0, 0), (left, right), (0, 0), (0, 0))).reshape(rows, pairs, 2 * c, out)
     before = (padding + left) // 2
     after = (w + 2 * padding - columns) // 2 + pairs - before - w // 2
-    return _convolve(x.reshape(b, h, w // 2, 2 * c), widened, (2, 1), ((padding, padding), (before, after)))
+    return convolve(x.reshape(b, h, w // 2, 2 * c), widened, (2, 1), ((padding, padding), (before, after)))
 
 
 class BatchNorm(nn.Module):
@@ -132,7 +129,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         wide = at_least_float32(self.form.dtype)
-        if train:
+        if train and not self.form.is_frozen(self.path):
             mean = x.astype(wide).mean((0, 1, 2))
             var = jnp.maximum(jnp.square(x.astype(wide)).mean((0, 1, 2)) - jnp.square(mean), 0)
             if not self.is_initializing() and self.is_mutable_collection("batch_stats"):

@@ -64,13 +64,15 @@ NODE_OUTPUTS = "intermediates"
 class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
 
-    graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32.
+    graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32. frozen:
+    which batch normalisation keeps its running statistics in training (`Form`).
     Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
     training add `mutable=["batch_stats"]`.
     """
 
     graph: Graph
     dtype: DTypeLike = jnp.float32
+    frozen: str = ""
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
@@ -81,7 +83,7 @@ class Network(nn.Module):
         """
         for side in images.shape[1:3]:
             self.graph.check_side(side)
-        form = Form(self.dtype, self.graph.folded)
+        form = Form(self.dtype, self.graph.folded, self.frozen)
         values = {IMAGE: images.astype(self.dtype)}
         for node in self.graph.nodes[:-1]:
             with jax.named_scope(node_scope(node.name)):

@@ -62,7 +62,6 @@ def detection_loss(
     grid: Grid,
     config: LossConfig,
     *,
-    image_size: tuple[int, int],  # noqa: ARG001
     independent: bool = False,
 ) -> tuple[Array, LossItems]:
     """The loss of a batch, to be differentiated with respect to the raw outputs, and its items.
@@ -76,7 +75,6 @@ def detection_loss(
         batch: boxes, and what candidates they have; its images are not looked at.
         grid: where the predictions of images of this size live.
         config: with gains that `scaled_gains` made.
-        image_size: (h, w) in pixels.
         independent: the auxiliary head's own predictions choose its positives.
 
     Returns:
