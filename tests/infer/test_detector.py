@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -166,3 +167,16 @@ def test_class_mask_of_all() -> None:
 def test_options_are_frozen() -> None:
     with pytest.raises(AttributeError):
         Options().confidence = 0.3  # type: ignore[misc]
+
+
+def test_other_weights_of_the_same_network_compile_nothing():
+    weights = small_weights()
+    detector = Detector(weights)
+    picture = noise(64, 64)
+    first = detector([picture])[0]
+    other = jax.tree.map(np.array, weights.variables)
+    other["params"]["2"]["m"]["0"]["bias"][4::8] -= 1  # less objectness everywhere
+    changed = detector.with_variables(other)
+    assert changed([picture])[0].scores.max() < first.scores.max()
+    assert detector.compiled._cache_size() == 1
+    np.testing.assert_array_equal(detector([picture])[0].scores, first.scores)

@@ -124,7 +124,7 @@ def test_a_whole_run(tmp_path):
     assert run.watcher.rows == [(5, True), (10, True), (15, False)]
     assert run.published == [(5, total(5) / 2, True), (10, total(10) / 2, True), (15, total(15) / 2, False)]
     assert [(row["kind"], row["step"], row["epoch"]) for row in run.rows()] == [
-        (kind, 5 * epoch, epoch - 1) for epoch in (1, 2, 3) for kind in ("train", "val")
+        (kind, 5 * epoch, epoch) for epoch in (1, 2, 3) for kind in ("train", "val")
     ]
     assert [row["box"] for row in run.rows() if row["kind"] == "train"] == [
         sum(map(total, range(first, first + 5))) / 5 for first in (1, 6, 11)

@@ -62,7 +62,7 @@ class TrainingConsole:
     def evaluated(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Adds a line with average precision."""
         mark = "  best so far" if best else ""
-        self.noted(f"epoch {row['epoch'] + 1}: AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}{mark}")
+        self.noted(f"epoch {row['epoch']}: AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}{mark}")
 
     def noted(self, text: str) -> None:
         """Adds a line."""

@@ -1,6 +1,6 @@
 """Whole runs put together from the parts: the one place that knows everything."""
 
-from yolov7_jax.experiment.demo import DemoRun, demo
+from yolov7_jax.experiment.demonstration import DemoRun, demo
 from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate
 from yolov7_jax.experiment.training import TrainingRun, resume, train
 

@@ -129,8 +129,8 @@ class Checkpoints:
             path = different[0]
             raise InputError(
                 f"{self.folder / str(step)}: the checkpoint is of another network or optimizer ({len(different)} "
-                f"arrays differ, first {path}: {stored.get(path, 'absent')} there, {wanted.get(path, 'absent')} wanted); "
-                "go on with the configuration it was made with"
+                f"arrays differ, first {path}: {stored.get(path, 'absent')} there, {wanted.get(path, 'absent')} wanted)"
+                "; go on with the configuration it was made with"
             )
 
 

@@ -38,6 +38,10 @@ class Plan:
         """Iterations of the whole run."""
         return self.steps_per_epoch * self.epochs
 
+    def epoch(self, step: int) -> int:
+        """The epoch that a step, counted from 1, belongs to; counted from 1 too."""
+        return (step - 1) // self.steps_per_epoch + 1
+
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends with this step, counted from 1."""
         return step > 0 and step % self.steps_per_epoch == 0
@@ -140,7 +144,7 @@ def _settle(running: _Running, progress: Progress, parts: Parts, seconds: float)
     step, plan = running.step, parts.plan
     parts.watcher.stepped(step, plan.steps, metrics)
     finite = metrics.pop("finite") > 0
-    epoch = (step - 1) // plan.steps_per_epoch
+    epoch = plan.epoch(step)
     pending = (*progress.pending, metrics) if finite else progress.pending
     if not finite:
         _report_nonfinite(running, metrics, epoch, parts)
@@ -204,7 +208,7 @@ def _evaluate(state: TrainState, progress: Progress, parts: Parts) -> Progress:
         best_score=score if best else progress.best_score,
         best_step=progress.step if best else progress.best_step,
     )
-    epoch = (progress.step - 1) // parts.plan.steps_per_epoch
+    epoch = parts.plan.epoch(progress.step)
     row = {"kind": VAL, "step": progress.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
     parts.log.write(row)
     parts.watcher.evaluated(row, best=best)
