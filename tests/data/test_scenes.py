@@ -68,7 +68,7 @@ def test_boxes_are_tight_to_a_fraction_of_a_pixel(things):
         diameter = 2 * np.sqrt(cover.sum() / np.pi)
         excess += [right - left - diameter, bottom - top - diameter]
         middle = (cover.sum(axis=0) @ middles / cover.sum(), cover.sum(axis=1) @ middles / cover.sum())
-        assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(middle, abs=0.13)
+        assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(middle, abs=0.15)
     assert np.abs(excess).max() < 0.5  # each of two edges is rounded by less than a subpixel, a quarter of a pixel
     assert abs(np.mean(excess)) < 0.15
 
@@ -125,7 +125,7 @@ def test_a_scene_depends_on_seed_and_index_alone():
 
 def test_kinds_sizes_and_numbers_vary(compositions, things):
     numbers = [len(things) for _, things in compositions]
-    assert set(numbers) == set(range(1, 9))
+    assert set(numbers) == set(range(1, 7))
     sides = sides_of([thing for thing in things if thing.inside == 1])
     assert 8 <= sides.min() <= 9
     assert 75 <= sides.max() <= SIZE / 2 + 0.5  # edges are drawn a subpixel wide

@@ -20,10 +20,10 @@ from yolov7_jax.types import Sample
 SCENE_NAMES = tuple(OUTLINES)
 """Names of the classes; class ids index into them."""
 
-MOST_OBJECTS = 8
+MOST_OBJECTS = 6
 LEAST_INSIDE = 0.7
 """Share of a shape's area that lies in the picture at the least."""
-LEAST_VISIBLE = 0.6
+LEAST_VISIBLE = 0.75
 """Share of an object's pixels in the picture that later objects leave visible at the least."""
 LEAST_SIZE = 64
 
@@ -37,7 +37,7 @@ _LEAST_CONTRASTING = 0.9  # share of the ground around an object that has this c
 def scene(seed: int, index: int, *, size: int = 160) -> Sample:
     """The picture of a number: a pure function of its arguments.
 
-    1 to 8 objects, from 8 pixels (digits from 14) to half the picture, may overlap and stick out. Boxes are tight
+    1 to 6 objects, from 8 pixels (digits from 14) to half the picture, may overlap and stick out. Boxes are tight
     around what of an object lies in the picture, whether other objects hide it or not.
 
     Args:
@@ -104,10 +104,10 @@ def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 
 
 
 def _objects(rng: np.random.Generator, size: int) -> list[tuple[int, float]]:
-    """Class and side of each object, the largest first; sizes are as frequent in each octave."""
+    """Class and side of each object, the largest first; small ones are more frequent, but most can be told apart."""
     class_ids = rng.integers(len(SCENE_NAMES), size=rng.integers(1, MOST_OBJECTS + 1))
     least = np.array([outline.least_px for outline in OUTLINES.values()])[class_ids]
-    sides = least * (size / 2 / least) ** rng.random(len(class_ids))
+    sides = least + (size / 2 - least) * rng.random(len(class_ids)) ** 1.5
     order = np.argsort(-sides)
     return list(zip(class_ids[order].tolist(), sides[order].tolist(), strict=True))
 
