@@ -1,8 +1,9 @@
-"""Convolutions with gradients that are quick on a CPU. NHWC, kernels HWIO.
+"""Convolutions whose gradients are quick on a CPU. NHWC, kernels HWIO.
 
-XLA's CPU back end runs convolutions well, but not their gradients: for that of the kernel it sums over the pixels of
-whole images with the batch as channels, for that of the input of a strided convolution it multiplies mostly zeros.
-Here both are matrix products there. Other devices compute XLA's own gradients.
+XLA's CPU back end runs convolutions well, but not all of their gradients. That of a 1×1 kernel is a product whose first
+operand it reads across rows; that of a strided convolution's input multiplies mostly zeros, and that of its kernel
+takes the batch for channels. Here they are products of matrices that lie well in memory. Other devices compute what XLA
+makes of the convolution.
 """
 
 from __future__ import annotations
@@ -17,60 +18,63 @@ from jax import lax
 Pair = tuple[int, int]
 
 _BAND = 1600
-"""Pixels whose windows are laid out at a time: they and the product's operands fit the caches of a core."""
+"""Pixels whose windows are laid out at a time: with the product's operands they fit the caches of a core."""
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], groups: int = 1) -> jax.Array:
-    """The convolution [B, H, W, c1] → [B, H', W', c2]. Of derivatives only reverse mode, unless groups are many.
+    """The convolution [B, H, W, c1] → [B, H', W', c2].
+
+    Strided and 1×1 ones have derivatives in reverse mode only: JAX refuses to push tangents forward through them.
 
     Args:
         x: [B, H, W, c1].
         kernel: [k, k', c1 / groups, c2].
         strides: of rows and columns.
         padding: zeros before and after the rows, and the columns.
-        groups: of channels; with more than one all gradients are XLA's own.
+        groups: of channels.
     """
-    if groups > 1:
-        return lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-        )
-    return _dense(x, kernel, strides, padding)
+    if groups == 1 and (strides != (1, 1) or kernel.shape[:2] == (1, 1)):
+        return _by_products(x, kernel, strides, padding)
+    return _convolve(x, kernel, strides, padding, groups)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]) -> jax.Array:
-    """A 1×1 convolution is written as the matrix product that it is: XLA's CPU back end runs that faster."""
-    if (*kernel.shape[:2], *strides, *padding) == (1, 1, 1, 1, (0, 0), (0, 0)):
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], groups: int = 1) -> jax.Array:
+    """A 1×1 convolution is written as the product over channels that it is: XLA's CPU back end runs that faster."""
+    if (*kernel.shape[:2], *strides, *padding, groups) == (1, 1, 1, 1, (0, 0), (0, 0), 1):
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _dense(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]) -> jax.Array:
-    return _forward(x, kernel, strides, padding)
+def _by_products(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]) -> jax.Array:
+    return _convolve(x, kernel, strides, padding)
 
 
-def _dense_forward(
+def _forward(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _forward(x, kernel, strides, padding), (x, kernel)
+    return _convolve(x, kernel, strides, padding), (x, kernel)
 
 
-def _dense_backward(
+def _backward(
     strides: Pair, padding: tuple[Pair, Pair], saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def own(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dx, dkernel = jax.vjp(partial(_forward, strides=strides, padding=padding), x, kernel)[1](dy)
+    def of_xla(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dx, dkernel = jax.vjp(partial(_convolve, strides=strides, padding=padding), x, kernel)[1](dy)
         return dx, dkernel
 
     def products(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dx = own(x, kernel, dy)[0] if prod(strides) == 1 else _input_gradient(x, kernel, dy, strides, padding)
+        plain = strides == (1, 1)
+        dx = of_xla(x, kernel, dy)[0] if plain else _input_gradient(x.shape, kernel, dy, strides, padding)
         return dx, _kernel_gradient(x, kernel, dy, strides, padding)
 
-    dx, dkernel = lax.platform_dependent(*saved, dy, cpu=products, default=own)
+    dx, dkernel = lax.platform_dependent(*saved, dy, cpu=products, default=of_xla)
     return dx, dkernel
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
+_by_products.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(
@@ -95,7 +99,8 @@ def _kernel_gradient(
         gradient = gradient.reshape(-1, dy.shape[-1])
         return total + lax.dot(windows, gradient, preferred_element_type=total.dtype)
 
-    zeros = jnp.zeros((prod(kernel.shape[:3]), kernel.shape[3]), jnp.promote_types(kernel.dtype, jnp.float32))
+    wide = kernel.dtype if jnp.finfo(kernel.dtype).bits >= 32 else jnp.float32  # bands are many: bfloat16 would lose
+    zeros = jnp.zeros((prod(kernel.shape[:3]), kernel.shape[3]), wide)
     total = lax.fori_loop(0, b // images * bands, add, zeros)
     return total.reshape(kernel.shape).astype(kernel.dtype)
 
@@ -113,25 +118,25 @@ def _windows(x: jax.Array, kernel: tuple[int, ...], strides: Pair, size: Pair) -
 
 
 def _input_gradient(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
+    shape: tuple[int, ...], kernel: jax.Array, dy: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
 ) -> jax.Array:
-    """dy · kernelᵀ, image after image, each product added to the pixel that it came from."""
-    k, columns, c, out = kernel.shape
+    """The products dy · kernelᵀ, image after image, each added to the pixel that it came from."""
+    rows, columns, c, out = kernel.shape
     transposed = lax.optimization_barrier(kernel.reshape(-1, out).T)
 
     def one(dy: jax.Array) -> jax.Array:
-        taps = (dy.reshape(-1, out) @ transposed).reshape(*dy.shape[:2], k, columns, c)
-        rows = [
-            _spread([taps[:, :, i, j] for j in range(columns)], 1, strides[1], padding[1][0], x.shape[2])
-            for i in range(k)
+        taps = (dy.reshape(-1, out) @ transposed).reshape(*dy.shape[:2], rows, columns, c)
+        by_row = [
+            _spread([taps[:, :, i, j] for j in range(columns)], 1, strides[1], padding[1][0], shape[2])
+            for i in range(rows)
         ]
-        return _spread(rows, 0, strides[0], padding[0][0], x.shape[1])
+        return _spread(by_row, 0, strides[0], padding[0][0], shape[1])
 
     return lax.map(one, dy)
 
 
 def _spread(taps: list[jax.Array], axis: int, stride: int, padding: int, size: int) -> jax.Array:
-    """Places q of an axis, for tap i, added up at pixels stride · q + i - padding of `size`."""
+    """What each tap i of a kernel has at places q of an axis, added up at pixels stride · q + i - padding of `size`."""
     places = -(-size // stride)
     zero = jnp.zeros((), taps[0].dtype)
 
