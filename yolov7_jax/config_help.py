@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from yolov7_jax.config import Config
@@ -23,12 +22,12 @@ def settings_text(config: Config) -> str:
 def _rows(config: Config) -> Iterator[tuple[str, str, Any, str]]:
     for section in dataclasses.fields(config):
         settings = getattr(config, section.name)
+        meanings = _meanings(type(settings))
         for field in dataclasses.fields(settings):
-            meaning = _meanings(type(settings)).get(field.name, "")
+            meaning = meanings.get(field.name, "")
             yield section.name, field.name, getattr(settings, field.name), f"# {meaning}" if meaning else ""
 
 
-@cache
 def _meanings(section: type) -> dict[str, str]:
     """The string under each field of a dataclass."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
