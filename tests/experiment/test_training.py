@@ -182,6 +182,23 @@ def test_validation_images_of_other_classes_are_refused(data, tmp_path):
         train(small_config(data, data={"val_path": str(other)}), tmp_path / "run")
 
 
+def test_going_on_with_other_data_is_refused(data, tmp_path):
+    home = write_data(tmp_path)
+    stopped = train(small_config(home), tmp_path / "run", watcher=Listener(stop_at=4))
+    (tmp_path / "images" / "9.png").unlink()
+    with pytest.raises(InputError, match=r"began with 10 training images .* now there are 9"):
+        resume(stopped.folder)
+
+
+def test_a_run_can_be_gone_on_with_from_anywhere(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stopped = train(small_config(Path("data.yaml")), Path("run"), watcher=Listener(stop_at=4))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume(tmp_path / stopped.folder).finished
+
+
 def test_going_on_with_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected the folder of a training run"):
         resume(tmp_path)

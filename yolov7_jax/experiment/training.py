@@ -98,8 +98,9 @@ def train(
     watcher.noted(report)
     machine = _assemble(config, weights.graph, data)
     folder = new_folder(Path(folder))
-    _write(folder / NETWORK, json.dumps({"graph": weights.graph.to_json(), "names": weights.names}))
-    _write(folder / CONFIG, yaml_text(config_dict(config)))
+    network = {"graph": weights.graph.to_json(), "names": weights.names, "images": len(data.train)}
+    _write(folder / NETWORK, json.dumps(network))
+    _write(folder / CONFIG, yaml_text(config_dict(_with_whole_paths(config))))
     return _run(config, weights, data, machine, folder, watcher, track)
 
 
@@ -116,7 +117,7 @@ def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[A
     data = _open(config, watcher, track)
     checkpoints = folder / CHECKPOINTS
     if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
-        weights = _stored_network(folder / NETWORK)
+        weights = _stored_network(folder / NETWORK, data.train)
     else:  # it was interrupted before its first checkpoint
         weights, _ = _start(config, data.train.names)
     return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, track)
@@ -161,18 +162,38 @@ def _start(config: Config, names: tuple[str, ...]) -> tuple[Weights, str]:
     """The network with what it knows at the beginning, and how it came to it."""
     key = jax.random.key(config.train.seed)
     if config.model.weights:
-        weights, report = transfer(load(config.model.weights, model=None), names, key)
+        weights, report = transfer(load(config.model.weights), names, key)
         return weights, f"{config.model.weights}: {report}"
     graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
     return Weights(graph, jax.tree.map(np.asarray, init(graph, key)), names), f"{config.model.name}: fresh weights"
 
 
-def _stored_network(file: Path) -> Weights:
+def _with_whole_paths(config: Config) -> Config:
+    """The configuration with whole paths of files and folders, so that a run can be gone on with from anywhere."""
+
+    def whole(section: Any, *keys: str) -> Any:
+        texts = {key: getattr(section, key) for key in keys}
+        there = {key: str(Path(text).absolute()) for key, text in texts.items() if text and Path(text).exists()}
+        return replace(section, **there)
+
+    data = whole(config.data, "path", "val_path", "images", "val_images")
+    return replace(config, model=whole(config.model, "name", "weights"), data=data)
+
+
+def _stored_network(file: Path, source: Source) -> Weights:
+    """The network of a run that is gone on with, once its data are seen to be those that it began with."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"]))
+        weights, images = Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"])), content["images"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
+    if (images, weights.names) != (len(source), source.names):
+        raise InputError(
+            f"{file.parent}: the run began with {images} training images and the classes {', '.join(weights.names)}; "
+            f"now there are {len(source)} and {', '.join(source.names)}: bring back the data, or begin a new run from "
+            f"its weights (model.weights={file.parent})"
+        )
+    return weights
 
 
 class _Machine(NamedTuple):
@@ -195,7 +216,6 @@ def _assemble(config: Config, graph: Graph, data: _Data) -> _Machine:
         pipeline,
         workers=config.data.workers,
         processes=config.data.processes,
-        host=(jax.process_index(), jax.process_count()),
     )
     plan = Plan(
         pipeline.steps,
@@ -283,17 +303,19 @@ def _evaluator(
         assert val is not None
         if detector is None:
             detector = Detector(replace(weights, variables=averaged), size=config.train.size)
-        detector = detector.with_variables(averaged)
+        else:
+            detector = detector.with_variables(averaged)
         result = validate(detector, val, options=options, track=stoppable).result
-        _draw_predictions(detector, val, folder)
-        return {name: 0.0 if np.isnan(value) else value for name, value in result.numbers().items()}
+        _draw_predictions(detector, val, replace(options, confidence=0.25, iou=0.45), folder)
+        return result.numbers()
 
     return evaluate
 
 
-def _draw_predictions(detector: Detector, val: Source, folder: Path) -> None:
+def _draw_predictions(detector: Detector, val: Source, options: Options, folder: Path) -> None:
+    """Draws what is found in the first images beside their labels, by the program that evaluates."""
     samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
-    found = detector([sample.image for sample in samples], rect=False)
+    found = detector([sample.image for sample in samples], **vars(options))
     write_image(folder / "pictures" / "predictions.png", draw_comparison(samples, found, detector.names))
 
 
@@ -311,7 +333,7 @@ def _shown_batches(
             for fault in loader.faults[told:]:
                 watcher.noted(f"grey in its place: {fault}")
             told = len(loader.faults)
-            if step < BATCHES_SHOWN and jax.process_index() == 0:
+            if step < BATCHES_SHOWN:
                 sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
                 write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
             yield batch
@@ -326,8 +348,6 @@ class _Publisher(NamedTuple):
 
     def write(self, averaged: Any, progress: Progress, best: bool) -> None:
         """Writes weights.safetensors, and best.safetensors if these are the best so far, and draws the curves."""
-        if jax.process_index() != 0:
-            return
         meta = {
             "input_size": self.config.train.size,
             "step": progress.step,

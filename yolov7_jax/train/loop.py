@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -199,7 +200,7 @@ def _evaluate(state: TrainState, progress: Progress, parts: Parts) -> Progress:
         found = parts.evaluate(_averaged(state))
     except Stopped:
         return progress
-    score = float(found["AP"])
+    score = 0.0 if math.isnan(found["AP"]) else float(found["AP"])
     best = progress.best_score is None or score > progress.best_score
     progress = replace(
         progress,
