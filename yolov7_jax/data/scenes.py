@@ -20,10 +20,10 @@ from yolov7_jax.types import Sample
 SCENE_NAMES = tuple(OUTLINES)
 """Names of the classes; class ids index into them."""
 
-MOST_OBJECTS = 6
-LEAST_INSIDE = 0.7
+MOST_OBJECTS = 5
+LEAST_INSIDE = 0.8
 """Share of a shape's area that lies in the picture at the least."""
-LEAST_VISIBLE = 0.75
+LEAST_VISIBLE = 0.85
 """Share of an object's pixels in the picture that later objects leave visible at the least."""
 LEAST_SIZE = 64
 
@@ -37,7 +37,7 @@ _LEAST_CONTRASTING = 0.9  # share of the ground around an object that has this c
 def scene(seed: int, index: int, *, size: int = 160) -> Sample:
     """The picture of a number: a pure function of its arguments.
 
-    1 to 6 objects, from 8 pixels (digits from 14) to half the picture, may overlap and stick out. Boxes are tight
+    1 to 5 objects, from 8 pixels (digits from 14) to half the picture, may overlap and stick out. Boxes are tight
     around what of an object lies in the picture, whether other objects hide it or not.
 
     Args:
