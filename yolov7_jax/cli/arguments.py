@@ -9,7 +9,7 @@ from typing import Any
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The weights file, and the architecture where the file does not name it."""
-    parser.add_argument("weights", type=Path, help="a .pt checkpoint of yolov5 or yolov7, or a .safetensors file")
+    parser.add_argument("weights", type=Path, help="a .pt of yolov5 or yolov7, a .safetensors, or a run's folder")
     parser.add_argument("--model", help="zoo name or model YAML, for weights that do not describe their network")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,28 +13,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolov7_jax import __version__
 from yolov7_jax.config import Config, yaml_text
 from yolov7_jax.config_file import check_config, config_dict, read_config
-from yolov7_jax.convert.load import RUN_WEIGHTS, load, resolve
+from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
-from yolov7_jax.convert.weights_file import Weights, save
+from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.audit import audit, readable
-from yolov7_jax.data.image import write_image
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sources import Source, open_source
 from yolov7_jax.errors import InputError
-from yolov7_jax.eval.curves import curves_figure
-from yolov7_jax.eval.report import save_figure
-from yolov7_jax.experiment.inference import Track, new_folder, untracked, validate
+from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.traces import Publisher, draw_curves, evaluator, shown_batches
 from yolov7_jax.graph.rewrite import with_width
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.infer.detector import Detector, Options
-from yolov7_jax.infer.sheet import draw_batch, draw_comparison
 from yolov7_jax.nn.network import init
 from yolov7_jax.train.checkpoint import Checkpoints, Progress
-from yolov7_jax.train.log import FILE, Log, Row, check_tensorboard, read_log
+from yolov7_jax.train.log import Log, Row, check_tensorboard
 from yolov7_jax.train.loop import Parts, Plan, Watcher
 from yolov7_jax.train.loop import train as run_loop
 from yolov7_jax.train.mesh import data_mesh, shard_batch
@@ -44,11 +38,8 @@ from yolov7_jax.train.step import make_step
 from yolov7_jax.train.stop import StopSignals
 from yolov7_jax.types import Batch
 
-CONFIG, NETWORK, CHECKPOINTS, BEST = "config.yaml", "network.json", "checkpoints", "best.safetensors"
-"""What a run folder holds beside metrics.jsonl, weights.safetensors and pictures."""
-
-BATCHES_SHOWN = 3
-IMAGES_SHOWN = 8
+CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
+"""What a run folder holds beside its log, weights and pictures."""
 
 
 class Silent:
@@ -245,9 +236,9 @@ def _run(
         parts = Parts(
             plan=machine.plan,
             train_step=lambda state, batch: machine.step(state, shard_batch(batch, machine.mesh)),
-            batches=partial(_shown_batches, machine.loader, folder, weights.names, watcher),
-            evaluate=_evaluator(config, weights, data.val, folder, stop, track),
-            publish=_Publisher(config, weights, folder).write,
+            batches=partial(shown_batches, machine.loader, folder, weights.names, watcher),
+            evaluate=evaluator(config, weights, data.val, folder, stop, track),
+            publish=Publisher(config, weights, folder).write,
             checkpoints=checkpoints,
             log=log,
             stop=stop,
@@ -258,7 +249,7 @@ def _run(
             state, progress = run_loop(state, progress, parts)
         finally:
             log.close()
-            _draw_curves(folder)
+            draw_curves(folder)
     finished = progress.step == machine.plan.steps
     return TrainingRun(folder, progress.step, progress.best_score, progress.best_step, finished, stop.received)
 
@@ -277,90 +268,6 @@ def _pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         batch_size=config.train.batch_size,
         on_fault=config.data.faults,
     )
-
-
-def _evaluator(
-    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, track: Track[Any]
-) -> Callable[[Any], Row]:
-    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
-    options = Options(
-        confidence=config.val.confidence,
-        iou=config.val.iou,
-        multi_label=True,
-        rect=False,
-        batch_size=config.val.batch_size,
-        workers=max(config.data.workers, 1),
-    )
-    detector: Detector | None = None
-
-    def stoppable(items: Iterable[Any], total: int) -> Iterable[Any]:
-        for item in track(items, total):
-            stop.check()
-            yield item
-
-    def evaluate(averaged: Any) -> Row:
-        nonlocal detector  # compiled once
-        assert val is not None
-        if detector is None:
-            detector = Detector(replace(weights, variables=averaged), size=config.train.size)
-        else:
-            detector = detector.with_variables(averaged)
-        result = validate(detector, val, options=options, track=stoppable).result
-        _draw_predictions(detector, val, replace(options, confidence=0.25, iou=0.45), folder)
-        return result.numbers()
-
-    return evaluate
-
-
-def _draw_predictions(detector: Detector, val: Source, options: Options, folder: Path) -> None:
-    """Draws what is found in the first images beside their labels, by the program that evaluates."""
-    samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
-    found = detector([sample.image for sample in samples], **vars(options))
-    write_image(folder / "pictures" / "predictions.png", draw_comparison(samples, found, detector.names))
-
-
-def _draw_curves(folder: Path) -> None:
-    save_figure(curves_figure(read_log(folder / FILE)), folder / "pictures" / "curves.png")
-
-
-def _shown_batches(
-    loader: Loader, folder: Path, names: Sequence[str], watcher: Watcher, start: int
-) -> Generator[Batch, None, None]:
-    """The batches from a step on; the first of the run are drawn with their labels, and images without use told of."""
-    told = 0
-    with closing(loader.batches(start)) as batches:
-        for step, batch in enumerate(batches, start=start):
-            for fault in loader.faults[told:]:
-                watcher.noted(f"grey in its place: {fault}")
-            told = len(loader.faults)
-            if step < BATCHES_SHOWN:
-                sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
-                write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
-            yield batch
-
-
-class _Publisher(NamedTuple):
-    """Writes averaged weights with all that one needs to use them and to know where they come from."""
-
-    config: Config
-    weights: Weights
-    folder: Path
-
-    def write(self, averaged: Any, progress: Progress, best: bool) -> None:
-        """Writes weights.safetensors, and best.safetensors if these are the best so far, and draws the curves."""
-        meta = {
-            "input_size": self.config.train.size,
-            "step": progress.step,
-            "AP": progress.score if progress.evaluated else None,
-            "trained_with": f"yolov7_jax {__version__}",
-            "started_from": self.config.model.weights or None,
-            "config": config_dict(self.config),
-        }
-        weights = replace(self.weights, variables=averaged, meta=meta)
-        for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
-            save(self.folder / name, weights)
-        if progress.evaluated:
-            _draw_curves(self.folder)
 
 
 def _write(file: Path, text: str) -> None:
