@@ -100,6 +100,8 @@ def _fold(params: Tree, stats: Tree) -> dict[str, Any]:
     """Folds a layer by the names of its parts, whatever its kind."""
     if "conv" in params and "bn" in params:
         return {"conv": _conv_norm(params["conv"], params["bn"], stats["bn"])}
+    if "bn" in params:
+        return _bottleneck_csp(params, stats)
     if "rbr_dense" in params:
         return {"rbr_reparam": _rep_conv(params, stats)}
     if "m" in params and "ia" in params and "im" in params:
@@ -122,6 +124,17 @@ def _norm(params: Tree, stats: Tree) -> tuple[Array, Array]:
 def _conv_norm(conv: Tree, norm: Tree, stats: Tree) -> dict[str, Any]:
     factor, shift = _norm(norm, stats)
     return _weights(np.asarray(conv["kernel"], np.float64) * factor, shift)
+
+
+def _bottleneck_csp(params: Tree, stats: Tree) -> dict[str, Any]:
+    """BottleneckCSP: one normalisation over the joined outputs of the convolutions cv3 and cv2."""
+    factor, shift = _norm(params["bn"], stats["bn"])
+    others = {key: value for key, value in params.items() if key not in ("bn", "cv2", "cv3")}
+    joined = {
+        key: _weights(np.asarray(params[key]["kernel"], np.float64) * factor[part], shift[part])
+        for key, part in (("cv3", slice(len(factor) // 2)), ("cv2", slice(len(factor) // 2, None)))
+    }
+    return {**_fold(others, stats), **joined}
 
 
 def _rep_conv(params: Tree, stats: Tree) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_what_fits_together_is_built() -> None:
     [
         (lambda n: [n[0], replace(n[1], name="0"), n[2]], r"layer 0 \(Conv\): this name is already taken"),
         (lambda n: [replace(n[0], src=("7",)), *n[1:]], r"layer 0 \(Conv\) reads layer 7, which does not stand before"),
-        (lambda n: [n[0], replace(n[1], src=("0", "0")), n[2]], r"layer 1 \(Conv\) takes one input, got 2"),
+        (lambda n: [n[0], replace(n[1], src=("0", "0")), n[2]], r"layer 1 \(Conv\): expected one input, got 2"),
         (lambda n: n[:2], "the last layer must be the detect layer"),
         (lambda n: n[:0], "the last layer must be the detect layer"),
         (lambda n: [replace(n[0], op="Magic"), *n[1:]], r"layer 0 \(Magic\): layer kind 'Magic' is not known"),

@@ -15,10 +15,11 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.graph.zoo import zoo
-from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate, padded_max_pool, tiled_max_pool
+from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate
 from yolov7_jax.nn.heads import prior_bias
 from yolov7_jax.nn.network import Network, abstract_variables, by_image, init, lead_outputs
 from yolov7_jax.nn.summary import summarize
+from yolov7_jax.nn.weightless import max_pool
 
 
 def convolve_by_hand(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_chained_pools_equal_one_window(kernel: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, 11, 7, 3)).astype(np.float32)
     padding = ((0, 0), (kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0))
     window = lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, 1, 1, 1), padding)
-    assert np.array_equal(padded_max_pool(jnp.asarray(x), kernel), window)
+    assert np.array_equal(max_pool(jnp.asarray(x), kernel, 1, kernel // 2), window)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (3, 3), (5, 2), (5, 5)])
@@ -89,7 +90,7 @@ def test_sp_layer_is_the_maximum_around_each_cell(kernel: int, stride: int) -> N
 @given(arrays(np.float32, (1, 5, 7, 2), elements=st.floats(-9, 9, width=32, allow_subnormal=False)))
 def test_tiled_pool_is_the_maximum_of_each_tile(x: np.ndarray) -> None:
     expected = [[x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(3)] for i in range(2)]
-    assert np.array_equal(tiled_max_pool(jnp.asarray(x), 2), np.moveaxis(np.array(expected), 2, 0))
+    assert np.array_equal(max_pool(jnp.asarray(x), 2, 2), np.moveaxis(np.array(expected), 2, 0))
 
 
 def test_batch_norm_trains_with_the_batch_and_keeps_unbiased_statistics() -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from math import prod
 
 from yolov7_jax.errors import GraphError
-from yolov7_jax.graph.layers import DETECT_KINDS, activation_name, bind, infer_shapes
+from yolov7_jax.graph.kinds import DETECT_KINDS
+from yolov7_jax.graph.layers import activation_name, bind, infer_shapes
 from yolov7_jax.graph.spec import Anchors, Graph, Node, Value
 
-YOLOV5_KINDS = ("C3", "Focus", "BottleneckCSP")
+YOLOV5_KINDS = ("C3", "C3TR", "C3Ghost", "Focus", "BottleneckCSP")
 
 
 class Builder:
@@ -57,7 +58,7 @@ def finish(nodes: Sequence[Node], *, anchors: Anchors | int, num_classes: int, c
     if not nodes or nodes[-1].op not in DETECT_KINDS:
         raise GraphError(f"the last layer must be the detect layer, one of {', '.join(DETECT_KINDS)}")
     shapes = infer_shapes(nodes, channels)
-    strides = [shapes[name].stride for name in nodes[-1].src]
+    strides = [shapes[name].stride for name in nodes[-1].lead]
     if any(stride.denominator != 1 for stride in strides):
         raise GraphError(f"the detect layer reads strides {', '.join(map(str, strides))}; expected whole numbers")
     steps = tuple(int(stride) for stride in strides)
@@ -69,7 +70,7 @@ def finish(nodes: Sequence[Node], *, anchors: Anchors | int, num_classes: int, c
         strides=steps,
         num_classes=num_classes,
         channels=channels,
-        single_class_score="product" if any(node.op.startswith(YOLOV5_KINDS) for node in nodes) else "objectness",
+        single_class_score="product" if any(node.op in YOLOV5_KINDS for node in nodes) else "objectness",
     )
 
 

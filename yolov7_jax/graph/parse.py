@@ -1,6 +1,7 @@
 """Reads a network as yolov5/yolov7 users write it: a YAML file, or the dict of one inside a checkpoint.
 
-Rows are `[from, number, module, args]`. Texts in them are read as literals, never evaluated.
+Rows are `[from, number, module, args]`; the last of args may be a mapping of arguments by name, such as
+`{identity: false}` of RepConv. Texts in them are read as literals, never evaluated.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import ast
 from collections.abc import Mapping, Sequence
 from math import ceil, inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from yolov7_jax.config import read_yaml
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import finish
-from yolov7_jax.graph.layers import DETECT_KINDS, activation_name, bind, parameters
+from yolov7_jax.graph.kinds import DETECT_KINDS
+from yolov7_jax.graph.layers import activation_name, bind, parameters
 from yolov7_jax.graph.spec import IMAGE, Anchors, Graph, Node, Value
 
 _LARGEST_MULTIPLE = 100  # of depth or width; published networks stay below 2
@@ -55,13 +57,18 @@ def _parse_model(model: Mapping[str, Any], num_classes: int | None, where: str, 
         channels = _count(model, "ch", 3)
         anchors = _anchors(model["anchors"])
         rows = [*_rows(model, "backbone"), *_rows(model, "head")]
-        depth, width = _multiple(model, "depth_multiple"), _multiple(model, "width_multiple")
-        activation = activation_name(model.get("activation") or True)
+        per_level = anchors if isinstance(anchors, int) else len(anchors[0])
+        settings = _Settings(
+            depth=_multiple(model, "depth_multiple"),
+            width=_multiple(model, "width_multiple"),
+            activation=activation_name(model.get("activation") or True),
+            outputs=per_level * (5 + classes),
+        )
     except GraphError as error:
         raise GraphError(f"{where}: {error}") from error
     for number, row in enumerate(rows):
         try:
-            nodes.append(_parse_row(row, number, depth=depth, width=width, activation=activation))
+            nodes.append(_parse_row(row, number, settings))
         except GraphError as error:
             line = f", line {lines[number]}" if number in lines else ""
             raise GraphError(f"{where}{line}: layer {number}: {error}") from error
@@ -106,26 +113,44 @@ def _anchors(value: Any) -> Anchors | int:
     raise GraphError(f"anchors must be a list of w, h pairs in pixels for each level, or their number, got {value!r}")
 
 
-def _parse_row(row: Any, number: int, *, depth: float, width: float, activation: str) -> Node:
+class _Settings(NamedTuple):
+    """Of a whole model. outputs: channels of a detect convolution, which the width does not scale."""
+
+    depth: float
+    width: float
+    activation: str
+    outputs: int
+
+
+def _parse_row(row: Any, number: int, settings: _Settings) -> Node:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 4 or not isinstance(row[3], Sequence):
         raise GraphError(f"expected [from, number, module, [arguments]], got {row!r}")
     source, repeat, op, raw = row
     table = parameters(str(op))
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
         raise GraphError(f"the number of repeats must be a whole number from 1, got {repeat!r}")
-    repeat = max(round(repeat * depth), 1) if repeat > 1 else 1
-    args = [] if op in DETECT_KINDS else [_literal(value) for value in raw]
+    repeat = max(round(repeat * settings.depth), 1) if repeat > 1 else 1
+    args, named = ([], {}) if op in DETECT_KINDS else _arguments(raw)
     if "channels" in table and args:
-        args[0] = _scaled(args[0], width)
+        args[0] = _scaled(args[0], settings)
     if "repeats" in table:
         args.insert(1, repeat)
         repeat = 1
-    options = bind(op, args, activation=activation)
+    options = bind(op, args, named, activation=settings.activation)
     return Node(str(number), op, _sources(source, number), tuple(options.items()), repeat)
 
 
-def _scaled(channels: Value, width: float) -> Value:
-    return ceil(channels * width / 8) * 8 if isinstance(channels, int) and channels > 0 else channels
+def _arguments(raw: Sequence[Any]) -> tuple[list[Value], dict[str, Value]]:
+    """Arguments by position and, from a mapping at the end of a row, by name."""
+    named = raw[-1] if raw and isinstance(raw[-1], Mapping) else {}
+    by_position = raw[:-1] if named else raw
+    return [_literal(value) for value in by_position], {str(key): _literal(value) for key, value in named.items()}
+
+
+def _scaled(channels: Value, settings: _Settings) -> Value:
+    if not isinstance(channels, int) or channels < 1 or channels == settings.outputs:
+        return channels
+    return ceil(channels * settings.width / 8) * 8
 
 
 def _sources(source: Any, number: int) -> tuple[str, ...]:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from yolov7_jax.graph.spec import Graph, Node, used_nodes
-
-_INFERENCE_HEAD = {"IDetect": "Detect"}
+from yolov7_jax.graph.layers import activation_name
+from yolov7_jax.graph.spec import IMAGE, Graph, Node, used_nodes
 
 
 def plain_head(graph: Graph) -> Graph:
     """The graph with its training head replaced by the plain one, without the layers that nothing reads any more."""
     head = graph.detect
-    plain = Node(head.name, _INFERENCE_HEAD.get(head.op, head.op), head.src[: len(graph.strides)], head.args)
+    plain = Node(head.name, "Detect", head.lead)
     return replace(graph, nodes=used_nodes((*graph.nodes[:-1], plain), (plain.name,)))
+
+
+def deploy_form(graph: Graph) -> Graph:
+    """The graph with a plain head and its layers numbered anew: that of the inference files of YOLOv7's family.
+
+    Weights in this form still have batch normalisation and the branches of RepConv.
+    """
+    plain = plain_head(graph)
+    number = {node.name: str(place) for place, node in enumerate(plain)} | {IMAGE: IMAGE}
+    nodes = (replace(node, name=number[node.name], src=tuple(number[name] for name in node.src)) for node in plain)
+    return replace(plain, nodes=tuple(nodes))
 
 
 def inference_form(graph: Graph) -> Graph:
@@ -30,3 +40,18 @@ def with_width(graph: Graph, multiple: float) -> Graph:
         return replace(node, args=tuple(args))
 
     return graph if multiple == 1 else replace(graph, nodes=tuple(map(scaled, graph.nodes)))
+
+
+def with_activation(graph: Graph, activation: str) -> Graph:
+    """The graph with another activation, such as "nn.LeakyReLU(0.1)", wherever there is one.
+
+    Raises:
+        GraphError: the activation is not known.
+    """
+    name = activation_name(activation)
+
+    def changed(node: Node) -> Node:
+        args = ((key, name if key == "activation" and value != "Identity" else value) for key, value in node.args)
+        return replace(node, args=tuple(args))
+
+    return replace(graph, nodes=tuple(map(changed, graph.nodes)))

@@ -16,6 +16,9 @@ Value = Any
 IMAGE = "image"
 """The source name that stands for the network's input."""
 
+AUXILIARY_DETECT = "IAuxDetect"
+"""The detect layer whose second half of inputs is there in training only."""
+
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
@@ -40,6 +43,11 @@ class Node:
         """The arguments as a dict."""
         return dict(self.args)
 
+    @property
+    def lead(self) -> tuple[str, ...]:
+        """The levels that a detect layer predicts from in inference; those after them are auxiliary."""
+        return self.src[: len(self.src) // 2] if self.op == AUXILIARY_DETECT else self.src
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -63,6 +71,11 @@ class Graph:
     def detect(self) -> Node:
         """The detect layer."""
         return self.nodes[-1]
+
+    @property
+    def has_aux(self) -> bool:
+        """Whether there are auxiliary levels, as in the training forms of W6, E6, D6 and E6E."""
+        return self.detect.op == AUXILIARY_DETECT
 
     @property
     def max_stride(self) -> int:

@@ -1,11 +1,11 @@
-"""Convolution, batch normalisation, activation and pooling: what all layers are made of. NHWC, kernels HWIO."""
+"""Convolution, batch normalisation and activation: what all layers are made of. NHWC, kernels HWIO."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import gcd, sqrt
 from typing import Any
 
 import jax
@@ -144,13 +144,17 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution without bias → batch normalisation → activation; in folded form a convolution with bias."""
+    """Convolution without bias → batch normalisation → activation; in folded form a convolution with bias.
 
-    channels: int
+    channels: None for those of the input. groups: None for the most that there can be, one a channel where input and
+    output have as many (depth-wise).
+    """
+
+    channels: int | None
     kernel: int = 1
     stride: int = 1
     padding: int | None = None
-    groups: int = 1
+    groups: int | None = 1
     activation: str = "SiLU"
     form: Form = Form()
 
@@ -158,12 +162,13 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, c1] → [B, H', W', channels]."""
         folded = self.form.folded
+        channels = x.shape[-1] if self.channels is None else self.channels
         x = Conv2d(
-            self.channels,
+            channels,
             self.kernel,
             self.stride,
             self.padding,
-            self.groups,
+            gcd(x.shape[-1], channels) if self.groups is None else self.groups,
             use_bias=folded,
             form=self.form,
             name="conv",
@@ -171,39 +176,6 @@ class Conv(nn.Module):
         if not folded:
             x = BatchNorm(self.form, name="bn")(x, train=train)
         return activate(x, self.activation)
-
-
-def tiled_max_pool(x: jax.Array, kernel: int) -> jax.Array:
-    """Max pool k×k of stride k without padding; rows and columns that fill no tile are left out. [B, H, W, C]."""
-    b, h, w, c = x.shape
-    x = x[:, : h // kernel * kernel, : w // kernel * kernel]
-    return x.reshape(b, h // kernel, kernel, w // kernel, kernel, c).max((2, 4))
-
-
-def padded_max_pool(x: jax.Array, kernel: int, stride: int = 1) -> jax.Array:
-    """Max pool k×k, k odd, with padding k//2. [B, H, W, C].
-
-    With stride 1 it is a chain of small pools, each of them rows, then columns: pools of 5, 9 and 13 share their
-    work and nothing pays k² a pixel, as XLA's `reduce_window` does on CPU. Bit-equal to one large window.
-    """
-    radius = kernel // 2
-    if stride != 1:
-        padding = ((0, 0), (radius, radius), (radius, radius), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), padding)
-    while radius > 0:
-        x = _sliding_max(_sliding_max(x, min(radius, 2), axis=1), min(radius, 2), axis=2)
-        radius -= 2
-    return x
-
-
-def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:
-    size = x.shape[axis]
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    padded = lax.pad(x, lowest, [(radius, radius, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
-    out = lax.slice_in_dim(padded, 0, size, axis=axis)
-    for offset in range(1, 2 * radius + 1):
-        out = jnp.maximum(out, lax.slice_in_dim(padded, offset, offset + size, axis=axis))
-    return out
 
 
 def _moved(old: jax.Array, new: jax.Array) -> jax.Array:

@@ -1,23 +1,57 @@
-"""Residual and cross-stage partial layers (CSPNet; C3 of YOLOv5 v6.0)."""
+"""Residual blocks and cross-stage partial layers (CSPNet, arXiv 1911.11929, as YOLOv4 to YOLOv7 have them)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from yolov7_jax.nn.conv import Conv, Form
+from yolov7_jax.nn.conv import BatchNorm, Conv, Conv2d, Form, activate
+from yolov7_jax.nn.rep import RepConv
+
+DARK = (1, 3)
+"""Kernels of the dark block, the residual block of YOLOv3 and of all Bottleneck layers."""
+REVERSED_DARK = (3, 1)
+"""Those of the reversed dark block (YOLOv7, section 5.4.2, figure 7)."""
+RES = (1, 3, 1)
+"""Those of the bottleneck of ResNet."""
 
 
-class Bottleneck(nn.Module):
-    """1×1 → 3×3, plus the input where `shortcut` is set and the channels agree."""
+class Chain(nn.Module):
+    """Layers in sequence, named by their places."""
+
+    make: Callable[[str], nn.Module]
+    places: Sequence[str]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Each layer applied to what the one before gave."""
+        for place in self.places:
+            x = self.make(place)(x, train=train)
+        return x
+
+
+def repeated(make: Callable[[str], nn.Module], length: int, *, name: str) -> Chain:
+    """So many layers in sequence, named by their numbers from 0."""
+    return Chain(make, tuple(map(str, range(length))), name=name)
+
+
+class Residual(nn.Module):
+    """Convolutions of the given kernels, plus the input where `shortcut` is set and the channels agree.
+
+    All but the last have channels · expansion channels. Those of 3×3 are grouped and, where `rep` is set, RepConvs,
+    with the branch of their input alone where `identity` is set too.
+    """
 
     channels: int
     shortcut: bool = True
     groups: int = 1
     expansion: float = 0.5
+    kernels: tuple[int, ...] = DARK
+    rep: bool = False
+    identity: bool = True
     activation: str = "SiLU"
     form: Form = Form()
 
@@ -25,35 +59,87 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, c1] → [B, H, W, channels]."""
         hidden = int(self.channels * self.expansion)
-        y = Conv(hidden, 1, activation=self.activation, form=self.form, name="cv1")(x, train=train)
-        y = Conv(self.channels, 3, groups=self.groups, activation=self.activation, form=self.form, name="cv2")(
-            y, train=train
-        )
+        y = x
+        for place, kernel in enumerate(self.kernels, start=1):
+            channels = self.channels if place == len(self.kernels) else hidden
+            y = self._conv(channels, kernel, f"cv{place}")(y, train=train)
         return x + y if self.shortcut and x.shape[-1] == self.channels else y
 
+    def _conv(self, channels: int, kernel: int, name: str) -> nn.Module:
+        groups = self.groups if kernel > 1 else 1
+        if self.rep and kernel > 1:
+            return RepConv(
+                channels,
+                kernel,
+                groups=groups,
+                activation=self.activation,
+                identity=self.identity,
+                form=self.form,
+                name=name,
+            )
+        return Conv(channels, kernel, groups=groups, activation=self.activation, form=self.form, name=name)
 
-class Chain(nn.Module):
-    """Layers in sequence, named by their place."""
 
-    make: Callable[[str], nn.Module]
-    length: int
+class CSP(nn.Module):
+    """Part of the channels goes through blocks, part past them; a 1×1 convolution brings both together.
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Each layer applied to what the one before gave."""
-        for place in range(self.length):
-            x = self.make(str(place))(x, train=train)
-        return x
+    With m the blocks: layout "A" is cv3(m(cv1 x), cv2 x), which C3 is too; "B" is cv3(m(y), cv2 y) of y = cv1 x, in
+    which nothing is reduced; "C" is cv4(cv3(m(cv1 x)), cv2 x). Each joins what the brackets hold.
 
-
-class C3(nn.Module):
-    """Three 1×1 convolutions around n bottlenecks: cv3 of concat(bottlenecks(cv1 x), cv2 x)."""
+    inner: makes m from hidden channels and the keywords repeats, shortcut, groups, activation, form and name.
+    """
 
     channels: int
     repeats: int = 1
     shortcut: bool = True
     groups: int = 1
     expansion: float = 0.5
+    layout: str = "A"
+    inner: Callable[..., nn.Module] = Residual
+    activation: str = "SiLU"
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, c1] → [B, H, W, channels]."""
+        hidden = self.channels if self.layout == "B" else int(self.channels * self.expansion)
+
+        def conv(x: jax.Array, name: str, channels: int = hidden) -> jax.Array:
+            return Conv(channels, activation=self.activation, form=self.form, name=name)(x, train=train)
+
+        def blocks(x: jax.Array) -> jax.Array:
+            make = self.inner(
+                hidden,
+                repeats=self.repeats,
+                shortcut=self.shortcut,
+                groups=self.groups,
+                activation=self.activation,
+                form=self.form,
+                name="m",
+            )
+            return make(x, train=train)
+
+        reduced = conv(x, "cv1")
+        main, past = blocks(reduced), conv(reduced if self.layout == "B" else x, "cv2")
+        if self.layout == "C":
+            main = conv(main, "cv3")
+        last = "cv4" if self.layout == "C" else "cv3"
+        return conv(jnp.concatenate([main, past], axis=-1), last, self.channels)
+
+
+class BottleneckCSP(nn.Module):
+    """The cross-stage partial layer of YOLOv5 before v4: one normalisation and activation over both parts.
+
+    cv2 and cv3 are plain convolutions; in folded form they have taken the normalisation in. csp_activation is that of
+    the joined parts, where it is not that of the convolutions.
+    """
+
+    channels: int
+    repeats: int = 1
+    shortcut: bool = True
+    groups: int = 1
+    expansion: float = 0.5
+    csp_activation: str | None = None
     activation: str = "SiLU"
     form: Form = Form()
 
@@ -62,12 +148,55 @@ class C3(nn.Module):
         """[B, H, W, c1] → [B, H, W, channels]."""
         hidden = int(self.channels * self.expansion)
 
-        def conv(channels: int, name: str) -> Conv:
-            return Conv(channels, 1, activation=self.activation, form=self.form, name=name)
+        def conv(x: jax.Array, channels: int, name: str) -> jax.Array:
+            return Conv(channels, activation=self.activation, form=self.form, name=name)(x, train=train)
 
-        def bottleneck(name: str) -> Bottleneck:
-            return Bottleneck(hidden, self.shortcut, self.groups, 1.0, self.activation, self.form, name=name)
+        def plain(x: jax.Array, name: str) -> jax.Array:
+            return Conv2d(hidden, use_bias=self.form.folded, form=self.form, name=name)(x)
 
-        main = Chain(bottleneck, self.repeats, name="m")(conv(hidden, "cv1")(x, train=train), train=train)
-        cross = conv(hidden, "cv2")(x, train=train)
-        return conv(self.channels, "cv3")(jnp.concatenate([main, cross], axis=-1), train=train)
+        main = blocks(
+            hidden,
+            repeats=self.repeats,
+            shortcut=self.shortcut,
+            groups=self.groups,
+            activation=self.activation,
+            form=self.form,
+            name="m",
+        )(conv(x, hidden, "cv1"), train=train)
+        joined = jnp.concatenate([plain(main, "cv3"), plain(x, "cv2")], axis=-1)
+        if not self.form.folded:
+            joined = BatchNorm(self.form, name="bn")(joined, train=train)
+        return conv(activate(joined, self.csp_activation or self.activation), self.channels, "cv4")
+
+
+def blocks(
+    channels: int,
+    *,
+    repeats: int,
+    shortcut: bool,
+    groups: int,
+    activation: str,
+    form: Form,
+    name: str,
+    kernels: tuple[int, ...] = DARK,
+    expansion: float = 1.0,
+    rep: bool = False,
+    identity: bool = True,
+) -> Chain:
+    """Residual blocks in sequence, the `inner` of cross-stage partial layers."""
+
+    def make(place: str) -> Residual:
+        return Residual(
+            channels,
+            shortcut=shortcut,
+            groups=groups,
+            expansion=expansion,
+            kernels=kernels,
+            rep=rep,
+            identity=identity,
+            activation=activation,
+            form=form,
+            name=place,
+        )
+
+    return repeated(make, repeats, name=name)

@@ -59,18 +59,20 @@ class _Levels(nn.Module):
 class Detect(nn.Module):
     """The head: raw outputs [B, N, 5 + C], N ordered level, row, column, anchor.
 
-    `implicit` adds implicit knowledge: ImplicitM ∘ convolution ∘ ImplicitA (YOLOv7, YOLOR).
+    `implicit` adds implicit knowledge to the lead levels: ImplicitM ∘ convolution ∘ ImplicitA (YOLOR, YOLOv7).
+    `auxiliary` reads as many feature maps again, for the auxiliary head (YOLOv7, section 4.2).
     """
 
     anchors: int
     num_classes: int
     strides: tuple[int, ...]
     implicit: bool = False
+    auxiliary: bool = False
     form: Form = Form()
 
     @nn.compact
     def __call__(self, xs: Sequence[jax.Array]) -> Outputs:
-        """One feature map [B, H, W, c] a level."""
+        """One feature map [B, H, W, c] a level, first those of the lead head."""
         channels = self.anchors * (5 + self.num_classes)
         added = _Levels(lambda _, name: Implicit(0.0, name=name), name="ia") if self.implicit else None
         factors = _Levels(lambda _, name: Implicit(1.0, name=name), name="im") if self.implicit else None
@@ -80,10 +82,16 @@ class Detect(nn.Module):
             return Conv2d(channels, use_bias=True, bias_init=bias, form=self.form, name=name)
 
         convs = _Levels(conv, name="m")
-        rows = []
-        for level, x in enumerate(xs):
+        levels = len(self.strides)
+        lead = []
+        for level, x in enumerate(xs[:levels]):
             y = convs(level, x if added is None else x + added(level, x.shape[-1], x.dtype))
-            y = y if factors is None else y * factors(level, channels, y.dtype)
-            rows.append(y.reshape(y.shape[0], -1, 5 + self.num_classes))
-        lead = jnp.concatenate(rows, axis=1)
-        return Outputs(lead.astype(at_least_float32(lead.dtype)))
+            lead.append(y if factors is None else y * factors(level, channels, y.dtype))
+        if not self.auxiliary:
+            return Outputs(self._rows(lead))
+        plain = _Levels(conv, name="m2")
+        return Outputs(self._rows(lead), self._rows([plain(level, x) for level, x in enumerate(xs[levels:])]))
+
+    def _rows(self, maps: Sequence[jax.Array]) -> jax.Array:
+        rows = jnp.concatenate([y.reshape(y.shape[0], -1, 5 + self.num_classes) for y in maps], axis=1)
+        return rows.astype(at_least_float32(rows.dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,49 +13,12 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
-from yolov7_jax.nn.conv import Conv, Form, padded_max_pool, tiled_max_pool
-from yolov7_jax.nn.csp import C3, Bottleneck, Chain
+from yolov7_jax.nn.conv import Form
+from yolov7_jax.nn.csp import repeated
 from yolov7_jax.nn.heads import Detect
-from yolov7_jax.nn.rep import RepConv
-from yolov7_jax.nn.spp import SPPCSPC, SPPF
+from yolov7_jax.nn.modules import MODULES
+from yolov7_jax.nn.weightless import FUNCTIONS
 from yolov7_jax.types import Outputs
-
-MODULES: Mapping[str, type[nn.Module]] = {
-    "Conv": Conv,
-    "RepConv": RepConv,
-    "Bottleneck": Bottleneck,
-    "C3": C3,
-    "SPPF": SPPF,
-    "SPPCSPC": SPPCSPC,
-}
-"""Layer kinds with weights: (x, train) → x. Their fields are the arguments of the kind, and `form`."""
-
-
-def _tiled_pool(xs: Sequence[jax.Array], *, kernel: int) -> jax.Array:
-    return tiled_max_pool(xs[0], kernel)
-
-
-def _padded_pool(xs: Sequence[jax.Array], *, kernel: int, stride: int) -> jax.Array:
-    return padded_max_pool(xs[0], kernel, stride)
-
-
-def _upsample(xs: Sequence[jax.Array], *, factor: int, **_: Any) -> jax.Array:
-    b, h, w, c = xs[0].shape
-    x = jnp.broadcast_to(xs[0][:, :, None, :, None, :], (b, h, factor, w, factor, c))
-    return x.reshape(b, h * factor, w * factor, c)
-
-
-def _concat(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
-    return jnp.concatenate(xs, axis=-1)
-
-
-FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
-    "MP": _tiled_pool,
-    "SP": _padded_pool,
-    "nn.Upsample": _upsample,
-    "Concat": _concat,
-}
-"""Layer kinds without weights: inputs and arguments → x."""
 
 NODE_OUTPUTS = "intermediates"
 """The collection that holds what every node gives, by `node_scope`, when it is made mutable."""
@@ -93,7 +56,8 @@ class Network(nn.Module):
             anchors=len(self.graph.anchors[0]),
             num_classes=self.graph.num_classes,
             strides=self.graph.strides,
-            implicit=self.graph.detect.op == "IDetect",
+            implicit=self.graph.detect.op != "Detect",
+            auxiliary=self.graph.has_aux,
             form=form,
             name=self.graph.detect.name,
         )
@@ -134,7 +98,7 @@ def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
     def make(name: str) -> nn.Module:
         return MODULES[node.op](**node.options, form=form, name=name)
 
-    layer = make(node.name) if node.repeat == 1 else Chain(make, node.repeat, name=node.name)
+    layer = make(node.name) if node.repeat == 1 else repeated(make, node.repeat, name=node.name)
     return layer(xs[0], train=train)
 
 

@@ -6,7 +6,28 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from yolov7_jax.nn.conv import Conv, Form, padded_max_pool
+from yolov7_jax.nn.conv import Conv, Form
+from yolov7_jax.nn.weightless import max_pool
+
+
+def _same_size_pool(x: jax.Array, kernel: int) -> jax.Array:
+    return max_pool(x, kernel, 1, kernel // 2)
+
+
+class SPP(nn.Module):
+    """1×1 to half the channels, joined with its max pools of several sizes, 1×1 (YOLOv3-SPP, YOLOv5 before v6)."""
+
+    channels: int
+    kernels: tuple[int, ...] = (5, 9, 13)
+    activation: str = "SiLU"
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, c1] → [B, H, W, channels]."""
+        half = Conv(x.shape[-1] // 2, activation=self.activation, form=self.form, name="cv1")(x, train=train)
+        joined = jnp.concatenate([half, *(_same_size_pool(half, kernel) for kernel in self.kernels)], axis=-1)
+        return Conv(self.channels, activation=self.activation, form=self.form, name="cv2")(joined, train=train)
 
 
 class SPPF(nn.Module):
@@ -24,7 +45,7 @@ class SPPF(nn.Module):
             Conv(x.shape[-1] // 2, 1, activation=self.activation, form=self.form, name="cv1")(x, train=train),
         ]
         for _ in range(3):
-            pools.append(padded_max_pool(pools[-1], self.kernel))
+            pools.append(_same_size_pool(pools[-1], self.kernel))
         joined = jnp.concatenate(pools, axis=-1)
         return Conv(self.channels, 1, activation=self.activation, form=self.form, name="cv2")(joined, train=train)
 
@@ -53,6 +74,6 @@ class SPPCSPC(nn.Module):
             return Conv(channels, kernel, activation=self.activation, form=self.form, name=name)(y, train=train)
 
         main = conv(conv(conv(x, "cv1"), "cv3", 3), "cv4")
-        pools = [padded_max_pool(main, kernel) for kernel in self.kernels]
+        pools = [_same_size_pool(main, kernel) for kernel in self.kernels]
         main = conv(conv(jnp.concatenate([main, *pools], axis=-1), "cv5"), "cv6", 3)
         return conv(jnp.concatenate([main, conv(x, "cv2")], axis=-1), "cv7", channels=self.channels)

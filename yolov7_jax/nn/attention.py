@@ -1,0 +1,94 @@
+"""The transformer block of C3TR (YOLOv5 v6.0; Attention is all you need, arXiv 1706.03762, without normalisation)."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from yolov7_jax.nn.conv import Form, at_least_float32, uniform_by_fan_in
+from yolov7_jax.nn.csp import repeated
+
+HEADS = 4
+
+
+class Linear(nn.Module):
+    """x · kernel + bias, over the last axis."""
+
+    channels: int
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = uniform_by_fan_in
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[…, c1] → […, channels]."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.channels), jnp.float32)
+        y = x @ kernel.astype(self.form.dtype)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+        return y + bias.astype(self.form.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention of several heads, with projections before and after."""
+
+    channels: int
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        """Three times [B, T, channels] → [B, T, channels]."""
+        b, tokens, c = query.shape
+        xavier = nn.initializers.xavier_uniform()
+        project = Linear(3 * c, kernel_init=xavier, form=self.form, name="in_proj")
+        parts = project(jnp.stack([query, key, value])).reshape(3, b, tokens, 3, HEADS, c // HEADS)
+        q, k, v = parts[0, :, :, 0], parts[1, :, :, 1], parts[2, :, :, 2]
+        weights = jnp.einsum("bihd,bjhd->bhij", q, k).astype(at_least_float32(self.form.dtype)) / sqrt(c // HEADS)
+        mixed = jnp.einsum("bhij,bjhd->bihd", jax.nn.softmax(weights).astype(self.form.dtype), v)
+        return Linear(c, form=self.form, name="out_proj")(mixed.reshape(b, tokens, c))
+
+
+class TransformerLayer(nn.Module):
+    """Attention, then two linear layers; the input is added to each."""
+
+    channels: int
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, **_: Any) -> jax.Array:
+        """[B, T, channels] → [B, T, channels]."""
+
+        def linear(x: jax.Array, name: str) -> jax.Array:
+            return Linear(self.channels, use_bias=False, form=self.form, name=name)(x)
+
+        x = x + Attention(self.channels, self.form, name="ma")(linear(x, "q"), linear(x, "k"), linear(x, "v"))
+        return x + linear(linear(x, "fc1"), "fc2")
+
+
+class TransformerBlock(nn.Module):
+    """Pixels as tokens, a learned linear embedding added to them, then transformer layers."""
+
+    channels: int
+    repeats: int = 1
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, channels] → [B, H, W, channels]."""
+        tokens = x.reshape(x.shape[0], -1, self.channels)
+        tokens = tokens + Linear(self.channels, form=self.form, name="linear")(tokens)
+
+        def make(place: str) -> TransformerLayer:
+            return TransformerLayer(self.channels, self.form, name=place)
+
+        return repeated(make, self.repeats, name="tr")(tokens, train=train).reshape(x.shape)
+
+
+def transformer(channels: int, *, repeats: int, form: Form, name: str, **_: Any) -> TransformerBlock:
+    """The `inner` of C3TR, which takes no note of shortcut, groups and activation."""
+    return TransformerBlock(channels, repeats, form, name=name)
