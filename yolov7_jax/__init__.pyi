@@ -4,6 +4,7 @@ from .compilation_cache import enable_compilation_cache as enable_compilation_ca
 from .config import Config as Config
 from .config import yaml_text as yaml_text
 from .config_file import read_config as read_config
+from .convert.identify import identify as identify
 from .convert.load import load as load
 from .convert.torch_names import from_torch_state as from_torch_state
 from .convert.torch_names import to_torch_state as to_torch_state

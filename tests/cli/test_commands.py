@@ -60,7 +60,9 @@ def test_val(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_convert_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("convert", "net.safetensors", "torch.safetensors", "--naming", "torch") == 0
-    assert "tensors matched" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "tensors matched" in output
+    assert "\ntraining form\n" in output  # of no network that has a name
     assert "model.0.conv.weight" in load_file("torch.safetensors")
     assert run("convert", "torch.safetensors", "back.safetensors") == 0
     ours, back = load_file("net.safetensors"), load_file("back.safetensors")
@@ -108,6 +110,7 @@ def test_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["summary", "yolov7-huge"], "no network is named 'yolov7-huge'"),
         (["summary", "data.yaml"], "data.yaml: the key 'anchors' is missing"),
         (["summary", "yolov7", "--size", "100"], "multiple of 32"),
+        (["summary", "--all", "--size", "416"], "the image size must be a multiple of 64, got 416"),
         (["summary", "yolov7", "--classes", "0"], "number of classes must be at least 1"),
     ],
 )
@@ -148,3 +151,34 @@ def test_interrupting_is_no_traceback(
     monkeypatch.setattr("yolov7_jax.experiment.detect", interrupted)
     assert run("detect", "net.safetensors", "images") == 130
     assert capsys.readouterr().err.strip().endswith("interrupted")
+
+
+def test_summary_of_all_networks_is_a_table(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolov7_jax.graph.zoo.zoo_names", lambda: ("yolov7-tiny", "yolov5n6"))
+    assert run("summary", "--all") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[-2] == ["yolov7-tiny", "8,", "16,", "32", "640", "78", "6,228,762", "6,219,709", "13.701"]
+    assert rows[-1] == ["yolov5n6", "8,", "16,", "32,", "64", "1280", "34", "3,246,940", "3,239,884", "18.236"]
+    assert run("summary", "--all", "--size", "640", "--classes", "3") == 0
+    tiny, n6 = (line.split()[-5:] for line in capsys.readouterr().out.splitlines()[-2:])
+    fewer = 3 * 77 * (128 + 256 + 512 + 3)  # weights and bias of 77 classes
+    assert tiny == ["640", "78", f"{6_228_762 - fewer - 3 * 231:,}", f"{6_219_709 - fewer:,}", "13.038"]
+    assert n6[0] == "640"
+
+
+def test_summary_shows_repeats_and_levels_for_training_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("summary", "yolov3") == 0
+    assert "Bottleneck × 8" in capsys.readouterr().out
+    assert run("summary", "yolov7-w6") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 110
+    auxiliary = next(line.split() for line in lines if line.startswith("121 "))
+    assert auxiliary == ["121", "Conv", "47", "20", "×", "20", "×", "1280", "5,900,800", "4.719", "-", "-"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["yolov7", "--all"]])
+def test_summary_is_of_one_network_or_of_all(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert run("--no-compilation-cache", "summary", *arguments) == 2
+    assert "either a MODEL or --all" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import WeightsError
 from yolov7_jax.graph.builder import Builder
-from yolov7_jax.graph.rewrite import inference_form
+from yolov7_jax.graph.rewrite import deploy_form, inference_form
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.nn.network import init
 
@@ -19,7 +19,7 @@ NAMES = ("ant", "bee", "cat")
 def weights() -> Weights:
     b = Builder()
     x = b.add("Conv", IMAGE, 8, 3, 8)
-    b.add("IDetect", [x])
+    b.add("IAuxDetect", [x, x])
     graph = b.build(anchors=(((10, 13), (33, 23)),), num_classes=3)
     return Weights(graph, jax.tree.map(np.asarray, init(graph, jax.random.key(0))), NAMES)
 
@@ -38,7 +38,7 @@ def test_classes_in_common_keep_their_rows_wherever_they_move(weights):
     assert "dog, elk" in str(report)
     assert moved.graph.num_classes == 4
     fresh = Weights(moved.graph, jax.tree.map(np.asarray, init(moved.graph, jax.random.key(1))), moved.names)
-    for kind, leaf in (("m", "kernel"), ("m", "bias"), ("im", "implicit")):
+    for kind, leaf in (("m", "kernel"), ("m", "bias"), ("im", "implicit"), ("m2", "kernel"), ("m2", "bias")):
         before, after, new = rows(weights, kind, leaf), rows(moved, kind, leaf), rows(fresh, kind, leaf)
         np.testing.assert_array_equal(after[..., :5], before[..., :5])
         for place, source in ((0, 2), (2, 0)):
@@ -61,6 +61,14 @@ def test_the_same_names_in_another_order_are_put_in_order(weights):
     moved, report = transfer(weights, ("bee", "cat", "ant"), jax.random.key(1))
     assert not report.fresh
     np.testing.assert_array_equal(rows(moved, "m", "kernel")[..., 5:], rows(weights, "m", "kernel")[..., [6, 7, 5]])
+
+
+def test_deploy_weights_are_a_start_too(weights):
+    graph = deploy_form(weights.graph)
+    params = weights.variables["params"]
+    variables = {**weights.variables, "params": {**params, "1": {"m": params["1"]["m"]}}}
+    moved, _ = transfer(Weights(graph, variables, NAMES), ("cat",), jax.random.key(1))
+    np.testing.assert_array_equal(rows(moved, "m", "bias")[..., 5], rows(weights, "m", "bias")[..., 7])
 
 
 def test_the_same_names_change_nothing(weights):

@@ -22,12 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Reads, maps every tensor, writes."""
+    from yolov7_jax.convert.identify import identify
     from yolov7_jax.convert.load import load_with_report
     from yolov7_jax.convert.weights_file import save
 
     weights, report = load_with_report(parsed.weights, model=parsed.model)
     save(parsed.output, weights, naming=parsed.naming)
-    form = "inference" if weights.graph.folded else "training"
-    print(f"{parsed.weights}: {form} form, {weights.graph.num_classes} classes, {report}")
+    print(f"{parsed.weights}: {weights.graph.num_classes} classes, {report}")
+    print(identify(weights.graph))
     print(f"wrote {parsed.output}")
     return 0

@@ -7,17 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yolov7_jax.convert.forms import State, best_fit, forms, with_module_activations
 from yolov7_jax.convert.torch_file import TorchCheckpoint, read_torch_file
-from yolov7_jax.convert.torch_names import PREFIX, LoadReport, anchors_in_state, compare, from_torch_state
+from yolov7_jax.convert.torch_names import LoadReport, classes_in_state, from_torch_state, head_in_state
 from yolov7_jax.convert.weights_file import FORMAT, Weights, from_safetensors, read_safetensors
 from yolov7_jax.errors import GraphError, WeightsError
-from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.parse import parse
-from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.graph.zoo import zoo, zoo_names
 
-State = Mapping[str, Any]
 Model = Graph | str | Path | Mapping[str, Any]
 
 RUN_WEIGHTS = "weights.safetensors"
@@ -29,8 +27,9 @@ def load(path: Path | str, *, model: Model | None = None) -> Weights:
 
     `.pt` and `.pth` are checkpoints of yolov5, yolov7 and their kin (whole models or state dicts; the EMA is taken
     where there is one), `.safetensors` those that `save` or a PyTorch user wrote. model names the architecture where
-    the file does not: a zoo name, a model YAML, the dict of one, or a graph. The number of classes and the anchors
-    are those of the file. A folder is that of a training run: its averaged weights at the last checkpoint are taken.
+    the file does not: a zoo name, a model YAML, the dict of one, or a graph. The form (`forms.forms`), the number of
+    classes and the anchors are those of the file, and so are the activations where it has modules. A folder is that of
+    a training run: its averaged weights at the last checkpoint are taken.
 
     Raises:
         WeightsError: the file cannot be read, is not safe, or does not fit the network. GraphError: so the model.
@@ -47,9 +46,16 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") == FORMAT:
             return from_safetensors(path, tensors, metadata)
-        return _from_state(path, tensors, model, None, {})
+        return _from_state(path, tensors, model)
     checkpoint = read_torch_file(path)
-    return _from_state(path, checkpoint.state, model or checkpoint.config, checkpoint.names, _origin(checkpoint))
+    return _from_state(
+        path,
+        checkpoint.state,
+        model or checkpoint.config,
+        names=checkpoint.names,
+        activations=checkpoint.activations,
+        origin=_origin(checkpoint),
+    )
 
 
 def _of_run(folder: Path) -> Path:
@@ -69,7 +75,13 @@ def _origin(checkpoint: TorchCheckpoint) -> dict[str, Any]:
 
 
 def _from_state(
-    path: Path, state: State, model: Model | None, names: tuple[str, ...] | None, origin: Mapping[str, Any]
+    path: Path,
+    state: State,
+    model: Model | None,
+    *,
+    names: tuple[str, ...] | None = None,
+    activations: Mapping[str, str] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> tuple[Weights, LoadReport]:
     if model is None:
         raise WeightsError(
@@ -77,31 +89,24 @@ def _from_state(
             f"(a model YAML, or one of {', '.join(zoo_names())})"
         )
     try:
-        graph = _fitted(model, state)
-        names = names or tuple(str(number) for number in range(graph.num_classes))
-        weights = Weights(graph, from_torch_state(graph, state), names, {"source": path.name, **origin})
+        fit = best_fit(candidates(model, state, activations), state)
+        names = names or tuple(str(number) for number in range(fit.graph.num_classes))
+        variables = from_torch_state(fit.graph, fit.state)
+        return Weights(fit.graph, variables, names, {"source": path.name, **(origin or {})}), fit.report
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{path}: {error}") from error
-    return weights, compare(graph, state)
 
 
-def _fitted(model: Model, state: State) -> Graph:
-    """The graph of a model with the class count, the anchors and the form that a state dict has."""
-    graph = resolve(model)
-    classes = _classes(graph, state)
-    if classes is not None and classes != graph.num_classes:
-        graph = resolve(model, num_classes=classes)
-    anchors = anchors_in_state(graph, state)
-    if anchors is not None:
-        graph = with_anchors(graph, anchors)
-    has_norms = any(name.endswith("running_mean") for name in state)
-    return graph if has_norms or graph.folded else inference_form(graph)
+def candidates(model: Model, state: State, activations: Mapping[str, str] | None = None) -> list[Graph]:
+    """The forms of a model, with what a file says of classes, anchors, scoring and activations.
 
-
-def _classes(graph: Graph, state: State) -> int | None:
-    kernel = state.get(f"{PREFIX}{graph.detect.name}.m.0.weight")
-    per_anchor, rest = divmod(kernel.shape[0], len(graph.anchors[0])) if kernel is not None else (0, 0)
-    return per_anchor - 5 if per_anchor > 5 and rest == 0 else None
+    Raises:
+        GraphError: there is no such model, or the anchors do not fit it.
+    """
+    plain = resolve(model)
+    counts = {classes_in_state(form, state) for form in forms(plain)} - {None} or {plain.num_classes}
+    sized = [form for count in counts for form in forms(resolve(model, num_classes=count))]
+    return [with_module_activations(head_in_state(form, state), activations or {}) for form in sized]
 
 
 def resolve(model: Model, *, num_classes: int | None = None) -> Graph:

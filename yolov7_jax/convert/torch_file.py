@@ -7,7 +7,7 @@ of the tensors, uncompressed. What is read never takes more than a few times the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from yolov7_jax.convert.torch_archive import ADVICE, Archive
+from yolov7_jax.convert.torch_modules import activations_of, attributes_of, is_module, tensors_of
 from yolov7_jax.convert.torch_pickle import read_pickle
 from yolov7_jax.convert.torch_values import Budget, Instance, Name, NumpyArray, Refused, Tensor
 from yolov7_jax.errors import WeightsError
@@ -22,8 +23,6 @@ from yolov7_jax.errors import WeightsError
 _PARTS = ("ema", "model", "state_dict", "model_state_dict")
 """Where the weights are in checkpoints, the best first: the EMA is what is published."""
 _WHOLE = "file"
-_PARALLEL = "module."
-_MAX_NAME = 300
 _MAX_ENTRIES = 100_000
 _MAX_DEPTH = 64
 _MAX_TEXT = 1000
@@ -40,7 +39,8 @@ class TorchCheckpoint:
     "model", "state_dict" ..., "file" for a file that is a state dict). state: arrays by PyTorch name, in the order of
     `Module.state_dict()`, with their own layout, dtype and memory. config: the model's YAML as a dict. names: of the
     classes. hyperparameters: the model's `hyp`. meta: numbers and short texts beside the model. optimizer: its state
-    dict. other: the states of the other parts, by part.
+    dict. other: the states of the other parts, by part. activations: of a whole module's parts, by their paths (see
+    `torch_modules.activations_of`).
     """
 
     path: Path
@@ -54,6 +54,7 @@ class TorchCheckpoint:
     meta: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None
     other: Mapping[str, Mapping[str, np.ndarray]]
+    activations: Mapping[str, str]
 
 
 def read_torch_file(path: Path | str, *, prefer: str = "ema") -> TorchCheckpoint:
@@ -138,78 +139,23 @@ class _Plain:
         raise Refused(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
 
 
-def _joined(prefix: str, name: str) -> str:
-    if len(prefix) + len(name) > _MAX_NAME:
-        raise Refused(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {ADVICE}")
-    return prefix + name
-
-
-def _held(module: Instance, kind: str, entries: Budget) -> dict[str, Any]:
-    held = module.attributes.get(kind)
-    held = held if isinstance(held, dict) else {}
-    entries.spend(len(held))
-    return {name: value for name, value in held.items() if type(name) is str}
-
-
-def _module_tensors(root: Instance, entries: Budget) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a module as `Module.state_dict()` has them: its own, then those of its modules, in order."""
-    pending = [("", root)]
-    while pending:
-        prefix, module = pending.pop()
-        passing = module.attributes.get("_non_persistent_buffers_set")
-        hidden = passing if isinstance(passing, set) else set()
-        buffers = _held(module, "_buffers", entries).items()
-        own = _held(module, "_parameters", entries) | {name: value for name, value in buffers if name not in hidden}
-        modules = _held(module, "_modules", entries)
-        yield from ((_joined(prefix, name), value) for name, value in own.items() if isinstance(value, Tensor))
-        children = [(_joined(prefix, name) + ".", child) for name, child in modules.items() if _is_module(child)]
-        pending.extend(reversed(children))
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, Instance) and isinstance(value.attributes.get("_modules"), dict)
-
-
-def _tensors(value: Any, entries: Budget) -> dict[str, Tensor]:
-    """The state dict of a module or of a dict of tensors, without the prefix of DataParallel; empty for all else."""
-    if _is_module(value):
-        state = dict(_module_tensors(value, entries))
-    elif isinstance(value, dict):
-        entries.spend(len(value))
-        state = value if all(type(k) is str and isinstance(v, Tensor) for k, v in value.items()) else {}
-    else:
-        state = {}
-    if all(name.startswith(_PARALLEL) for name in state):
-        return {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
-    return state
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    """The attributes of a module, or of the one that a DataParallel holds."""
-    if not _is_module(value):
-        return {}
-    modules = value.attributes["_modules"]
-    inner: Any = modules.get("module") if len(modules) == 1 else None
-    return inner.attributes if _is_module(inner) else value.attributes
-
-
 def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> TorchCheckpoint:
-    entries = Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {ADVICE}")
-    whole = _tensors(content, entries)
+    entries = _entries()
+    whole = tensors_of(content, entries)
     beside = content if isinstance(content, dict) and not whole else {}
     values = {_WHOLE: content} if whole else {key: value for key, value in beside.items() if type(key) is str}
-    parts = {_WHOLE: whole} if whole else {key: _tensors(value, entries) for key, value in values.items()}
+    parts = {_WHOLE: whole} if whole else {key: tensors_of(value, entries) for key, value in values.items()}
     parts = {key: tensors for key, tensors in parts.items() if tensors}
     source = next((key for key in (prefer, *_PARTS, *parts) if key in parts), None)
     if source is None:
         raise Refused(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
     model = values[source]
-    known = {**beside, **{key: value for key, value in _attributes(model).items() if value is not None}}
+    known = {**beside, **{key: value for key, value in attributes_of(model).items() if value is not None}}
     plain = _Plain(arrays, lists=True)
     states = {key: {name: arrays(tensor) for name, tensor in tensors.items()} for key, tensors in parts.items()}
     return TorchCheckpoint(
         path=path,
-        kind="model" if _is_module(model) else "state_dict",
+        kind="model" if is_module(model) else "state_dict",
         source=source,
         state=states.pop(source),
         config=_settings(known.get("yaml"), plain),
@@ -219,7 +165,12 @@ def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> Torch
         meta=_meta(beside),
         optimizer=_settings(beside.get("optimizer"), _Plain(arrays, lists=False)),
         other=states,
+        activations=activations_of(model, _entries()),
     )
+
+
+def _entries() -> Budget:
+    return Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {ADVICE}")
 
 
 def _settings(value: Any, plain: _Plain) -> dict[Any, Any] | None:

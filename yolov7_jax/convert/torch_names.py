@@ -1,19 +1,21 @@
 """Names and layouts of weights: PyTorch state dict ↔ tree of variables, strict, both ways.
 
-A tree path follows the PyTorch name: `model.2.cv1.conv.weight` is params / 2 / cv1 / conv / kernel. Convolution
-kernels are OIHW there and HWIO here, implicit vectors (1, c, 1, 1) there and (c,) here.
+A tree path follows the PyTorch name: `model.2.cv1.conv.weight` is params / 2 / cv1 / conv / kernel. Kernels of
+convolutions are OIHW there and HWIO here, those of linear layers (out, in) there and (in, out) here, implicit vectors
+(1, c, 1, 1) there and (c,) here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.errors import WeightsError
+from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import abstract_variables
 
@@ -31,6 +33,8 @@ _LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
+_GLUED = "in_proj"
+"""The input projections of PyTorch's attention are no layer of their own: `in_proj_weight`, `in_proj_bias`."""
 _LISTED = 8  # names of a kind that an error message shows
 
 
@@ -51,7 +55,12 @@ class LoadReport:
     @property
     def complete(self) -> bool:
         """Whether every weight is accounted for."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return self.wrong == 0
+
+    @property
+    def wrong(self) -> int:
+        """How many tensors have no place, or the wrong shape for it."""
+        return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} tensors matched"]
@@ -85,18 +94,19 @@ def unflatten(leaves: Iterable[tuple[Path, Any]]) -> dict[str, Any]:
 
 def torch_name(path: Path) -> str:
     """The PyTorch name of a tree path."""
-    return PREFIX + ".".join((*path[1:-1], _LEAVES[path[0], path[-1]]))
+    owner, leaf = ".".join(path[1:-1]), _LEAVES[path[0], path[-1]]
+    return f"{PREFIX}{owner}{'_' if path[-2] == _GLUED else '.'}{leaf}"
 
 
 def _to_torch_layout(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     if path[-1] == "kernel":
-        return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
     return array.reshape(1, -1, 1, 1) if path[-1] == "implicit" else array
 
 
 def _from_torch_layout(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     if path[-1] == "kernel":
-        return np.ascontiguousarray(array.transpose(2, 3, 1, 0))
+        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
     return array.reshape(-1) if path[-1] == "implicit" else array
 
 
@@ -142,7 +152,7 @@ def from_torch_state(
     def leaf(path: Path) -> NDArray[np.float32]:
         name = torch_name(path)
         if name in matched:
-            return _from_torch_layout(path, np.asarray(state[name]).astype(np.float32))
+            return np.ascontiguousarray(_from_torch_layout(path, np.asarray(state[name]).astype(np.float32)))
         return np.asarray(start[path], np.float32)
 
     return unflatten((path, leaf(path)) for path, _ in flatten(abstract_variables(graph)))
@@ -153,7 +163,7 @@ def to_torch_state(graph: Graph, variables: Mapping[str, Any]) -> dict[str, NDAr
     state: dict[str, NDArray[Any]] = {}
     for path, leaf in flatten(variables):
         name = torch_name(path)
-        state[name] = _to_torch_layout(path, np.asarray(leaf))
+        state[name] = np.asarray(_to_torch_layout(path, np.asarray(leaf)), order="C")
         if path[-1] == "var":
             state[name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
     return state | _head_buffers(graph)
@@ -171,10 +181,21 @@ def _head_buffers(graph: Graph) -> dict[str, NDArray[Any]]:
     return buffers
 
 
-def anchors_in_state(graph: Graph, state: Mapping[str, NDArray[Any]]) -> tuple[Any, ...] | None:
-    """The anchors [L][A](w, h) in pixels that a PyTorch state dict holds (in cells), if it does."""
-    cells = state.get(f"{PREFIX}{graph.detect.name}.anchors")
+def head_in_state(graph: Graph, state: Mapping[str, NDArray[Any]]) -> Graph:
+    """The graph with the anchors that a PyTorch state dict holds, and with the scoring of the family it comes from."""
+    head = f"{PREFIX}{graph.detect.name}."
+    cells = state.get(f"{head}anchors")
     if cells is None or cells.ndim != 3 or cells.shape[0] != len(graph.strides) or cells.shape[2] != 2:
-        return None
+        return graph
     pixels = cells.astype(np.float64) * np.asarray(graph.strides, np.float64).reshape(-1, 1, 1)
-    return tuple(tuple((float(w), float(h)) for w, h in level) for level in pixels)
+    graph = with_anchors(graph, tuple(tuple((float(w), float(h)) for w, h in level) for level in pixels))
+    return (
+        graph if f"{head}anchor_grid" in state else replace(graph, single_class_score="product")
+    )  # only YOLOv5 has none
+
+
+def classes_in_state(graph: Graph, state: Mapping[str, NDArray[Any]]) -> int | None:
+    """The number of classes that a PyTorch state dict has rows for in the detect layer of a graph, if it has such."""
+    kernel = state.get(f"{PREFIX}{graph.detect.name}.m.0.weight")
+    per_anchor, rest = divmod(kernel.shape[0], len(graph.anchors[0])) if kernel is not None and kernel.ndim else (0, 0)
+    return per_anchor - 5 if per_anchor > 5 and rest == 0 else None

@@ -266,6 +266,7 @@ def _pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         window=config.data.window,
         seed=config.train.seed,
         batch_size=config.train.batch_size,
+        coarse=graph.has_aux,
         on_fault=config.data.faults,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from yolov7_jax.graph.builder import Builder
 
@@ -31,19 +31,41 @@ def elan(
     out: int,
     taps: Sequence[int] = (2, 4),
     depth: int = 4,
+    rep: Collection[int] = (),
+    planned: bool = True,
     tag: str = "",
 ) -> str:
     """Efficient layer aggregation network (YOLOv7, section 3.1, figure 2).
 
     Two 1×1 convolutions of the input to `branch` channels, a chain of `depth` 3×3 convolutions of `chain` channels
     on the second; the outputs numbered in `taps` (from 1) and both 1×1 outputs are joined, a 1×1 brings `out` channels.
+
+    rep: numbers of the chain's convolutions that are RepConv (section 4.1). planned: those of them that go into the
+    concatenation, which is a way around them already, have no identity branch (the paper's RepConvN).
     """
     cross = conv(b, x, branch, tag=tag)
     links = [conv(b, x, branch, tag=tag)]
-    for _ in range(depth):
-        links.append(conv(b, links[-1], chain, 3, tag=tag))
+    for link in range(1, depth + 1):
+        if link in rep:
+            identity = not (planned and link in taps)
+            links.append(b.add("RepConv", links[-1], chain, 3, 1, identity=identity, tag=tag))
+        else:
+            links.append(conv(b, links[-1], chain, 3, tag=tag))
     joined = concat(b, [*(links[i] for i in sorted(taps, reverse=True)), links[0], cross], tag=tag)
     return conv(b, joined, out, tag=tag)
+
+
+def extended(b: Builder, x: str, block: Callable[[str], str], blocks: int, *, tag: str = "") -> tuple[str, str]:
+    """Extended ELAN (E-ELAN, section 3.1): equal blocks side by side on one input, summed.
+
+    That is the paper's group convolution, shuffle and merge of cardinality, written as parallel blocks.
+    block: adds one block on its input and returns its output. Returns the sum, and the last block before the sum.
+    """
+    total = last = block(x)
+    for _ in range(blocks - 1):
+        last = block(x)
+        total = b.add("Shortcut", [last, total], tag=tag)
+    return total, last
 
 
 def transition(b: Builder, x: str, channels: int, *, joined: Sequence[str] = (), tag: str = "") -> str:
@@ -51,6 +73,11 @@ def transition(b: Builder, x: str, channels: int, *, joined: Sequence[str] = (),
     pooled = conv(b, b.add("MP", x, tag=tag), channels, tag=tag)
     strided = conv(b, conv(b, x, channels, tag=tag), channels, 3, 2, tag=tag)
     return concat(b, [strided, pooled, *joined], tag=tag)
+
+
+def halve(b: Builder, x: str, channels: int, *, down: str = "Conv", tag: str = "") -> str:
+    """Halves the size: a 3×3 of stride 2 (`down` = "Conv"), or that beside a max pool ("DownC")."""
+    return b.add("DownC", x, channels, tag=tag) if down == "DownC" else conv(b, x, channels, 3, 2, tag=tag)
 
 
 def lateral(b: Builder, coarse: str, fine: str, channels: int, *, tag: str = "") -> str:

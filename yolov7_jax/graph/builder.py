@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
+from math import ceil, prod
 
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.kinds import DETECT_KINDS
@@ -68,6 +68,7 @@ def finish(nodes: Sequence[Node], *, anchors: Anchors | int, num_classes: int, c
         nodes=tuple(nodes),
         anchors=_ordered(_stand_in(anchors, steps) if isinstance(anchors, int) else anchors, steps),
         strides=steps,
+        max_stride=ceil(max(shape.stride for shape in shapes.values())),
         num_classes=num_classes,
         channels=channels,
         single_class_score="product" if any(node.op in YOLOV5_KINDS for node in nodes) else "objectness",

@@ -53,7 +53,8 @@ class Node:
 class Graph:
     """The single truth of an architecture. The last node is the detect layer.
 
-    anchors: [L][A](width, height) in pixels. strides: [L] pixels of a cell. num_classes: C.
+    anchors: [L][A](width, height) in pixels. strides: [L] pixels of a cell. max_stride: the largest of any layer, which
+    image sides must be multiples of. num_classes: C.
     channels: of the input image. folded: the inference form, in which every convolution has taken in its batch
     normalisation (and RepConv its branches). single_class_score: how a network with one class scores a box,
     "objectness" (YOLOv7 and YOLOR) or "product" of objectness and class (YOLOv5).
@@ -62,6 +63,7 @@ class Graph:
     nodes: tuple[Node, ...]
     anchors: Anchors
     strides: tuple[int, ...]
+    max_stride: int
     num_classes: int
     channels: int = 3
     folded: bool = False
@@ -76,11 +78,6 @@ class Graph:
     def has_aux(self) -> bool:
         """Whether there are auxiliary levels, as in the training forms of W6, E6, D6 and E6E."""
         return self.detect.op == AUXILIARY_DETECT
-
-    @property
-    def max_stride(self) -> int:
-        """The number that image sides must be multiples of."""
-        return max(self.strides)
 
     @property
     def default_size(self) -> int:

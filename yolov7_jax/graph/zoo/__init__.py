@@ -1,21 +1,18 @@
-"""The networks by name. A name is that of the public model file, without its ending."""
+"""The networks by name. A name is that of the public model file, without its ending; the ablations have our own."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.graph.zoo.yolov5 import MULTIPLES, yolov5
-from yolov7_jax.graph.zoo.yolov7 import yolov7, yolov7_tiny
+from yolov7_jax.graph.zoo import yolor, yolov3, yolov4, yolov5, yolov7, yolov7_p6
 
 _ZOO: Mapping[str, Callable[..., Graph]] = {
-    "yolov7-tiny": partial(yolov7_tiny, activation="LeakyReLU(0.1)", head="IDetect"),
-    "yolov7-tiny-silu": partial(yolov7_tiny, activation="SiLU", head="Detect"),
-    "yolov7": yolov7,
-    **{f"yolov5{size}": partial(yolov5, size) for size in MULTIPLES},
+    name: build
+    for family in (yolov7, yolov7_p6, yolor, yolov5, yolov4, yolov3)
+    for name, build in family.NETWORKS.items()
 }
 
 
