@@ -1,7 +1,7 @@
 """The table of layer kinds: the arguments each takes, in the order of the yolov5/yolov7 model YAML, and what it gives.
 
-Names and meaning follow the public model files of YOLOv5, YOLOR and YOLOv7; `Chunk` is the route by groups of
-YOLOv4-tiny, which those have no word for.
+Names and meaning follow the public model files of YOLOv5, YOLOR and YOLOv7; those have no word for
+`Chunk`, the route by groups of YOLOv4-tiny, and `AuxDetect`, an auxiliary head without implicit vectors.
 """
 
 from __future__ import annotations
@@ -288,6 +288,7 @@ KINDS: Mapping[str, Kind] = {
     "Detect": Kind(_detect),
     "IDetect": Kind(_detect),
     "IAuxDetect": Kind(_detect_aux),
+    "AuxDetect": Kind(_detect_aux),
 }
 
 DETECT_KINDS = tuple(kind for kind in KINDS if kind.endswith("Detect"))

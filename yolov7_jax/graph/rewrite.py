@@ -42,6 +42,12 @@ def with_width(graph: Graph, multiple: float) -> Graph:
     return graph if multiple == 1 else replace(graph, nodes=tuple(map(scaled, graph.nodes)))
 
 
+def without_implicit(graph: Graph) -> Graph:
+    """The graph without implicit vectors in its detect layer."""
+    plain = replace(graph.detect, op=graph.detect.op.removeprefix("I"))
+    return replace(graph, nodes=(*graph.nodes[:-1], plain))
+
+
 def with_activation(graph: Graph, activation: str) -> Graph:
     """The graph with another activation, such as "nn.LeakyReLU(0.1)", wherever there is one.
 

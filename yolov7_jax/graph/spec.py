@@ -16,8 +16,8 @@ Value = Any
 IMAGE = "image"
 """The source name that stands for the network's input."""
 
-AUXILIARY_DETECT = "IAuxDetect"
-"""The detect layer whose second half of inputs is there in training only."""
+AUXILIARY_DETECT = ("IAuxDetect", "AuxDetect")
+"""Detect layers whose second half of inputs is there in training only."""
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -46,7 +46,7 @@ class Node:
     @property
     def lead(self) -> tuple[str, ...]:
         """The levels that a detect layer predicts from in inference; those after them are auxiliary."""
-        return self.src[: len(self.src) // 2] if self.op == AUXILIARY_DETECT else self.src
+        return self.src[: len(self.src) // 2] if self.op in AUXILIARY_DETECT else self.src
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Graph:
     @property
     def has_aux(self) -> bool:
         """Whether there are auxiliary levels, as in the training forms of W6, E6, D6 and E6E."""
-        return self.detect.op == AUXILIARY_DETECT
+        return self.detect.op in AUXILIARY_DETECT
 
     @property
     def default_size(self) -> int:

@@ -56,7 +56,7 @@ class Network(nn.Module):
             anchors=len(self.graph.anchors[0]),
             num_classes=self.graph.num_classes,
             strides=self.graph.strides,
-            implicit=self.graph.detect.op != "Detect",
+            implicit=self.graph.detect.op.startswith("I"),
             auxiliary=self.graph.has_aux,
             form=form,
             name=self.graph.detect.name,
