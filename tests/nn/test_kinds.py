@@ -27,9 +27,8 @@ def layer_graph(op: str, args: tuple[Value, ...], named: Mapping[str, Value]) ->
 def drawn(graph: Graph) -> dict[str, Any]:
     """Weights in float64, none of them at its start; variances positive."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: rng.uniform(0.2, 1, leaf.shape) * rng.choice([1, 1, -1]), abstract_variables(graph)
-    )
+    weights = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape), abstract_variables(graph))
+    return {**weights, "batch_stats": jax.tree.map(lambda leaf: 0.2 + np.abs(leaf), weights.get("batch_stats", {}))}
 
 
 def apply(graph: Graph, variables: Any, image: Array) -> Array:
@@ -77,8 +76,8 @@ def conv(
 
 def pool(x: Array, kernel: int, stride: int, padding: int) -> Array:
     padded = np.pad(x, ((padding, padding), (padding, padding), (0, 0)), constant_values=-np.inf)
-    starts = range(0, padded.shape[0] - kernel + 1, stride)
-    return np.array([[padded[i : i + kernel, j : j + kernel].max((0, 1)) for j in starts] for i in starts])
+    rows, columns = (range(0, side - kernel + 1, stride) for side in padded.shape[:2])
+    return np.array([[padded[i : i + kernel, j : j + kernel].max((0, 1)) for j in columns] for i in rows])
 
 
 def join(*xs: Array) -> Array:
@@ -115,6 +114,10 @@ def res(x: Array, p: Tree, s: Tree, *, groups: int = 1) -> Array:
 def rep(x: Array, p: Tree, s: Tree, *, identity: bool) -> Array:
     y = sum(norm(convolve(x, p[key]["0"]["kernel"]), p[key]["1"], s[key]["1"]) for key in ("rbr_dense", "rbr_1x1"))
     return leaky(y + norm(x, p["rbr_identity"], s["rbr_identity"]) if identity else y)
+
+
+def rep_planned(x: Array, p: Tree, s: Tree) -> Array:
+    return x + rep(conv(x, p["cv1"], s["cv1"]), p["cv2"], s["cv2"], identity=False)
 
 
 def rep_reversed(x: Array, p: Tree, s: Tree) -> Array:
@@ -207,6 +210,7 @@ DEFINITIONS: list[tuple[str, tuple[Value, ...], dict[str, Value], Callable[..., 
     ("ResXCSPC", (16, 1, True, 4), {}, lambda x, p, s: csp(x, p, s, lambda *a: res(*a, groups=4), "C")),
     ("ResCSPA", (16,), {}, lambda x, p, s: csp(x, p, s, res)),
     ("RepBottleneck", (8, True, 1, 1.0), {"reversed": True}, rep_reversed),
+    ("RepBottleneck", (8, True, 1, 1.0), {"identity": False}, rep_planned),
     ("RepBottleneckCSPC", (16, 2), {"reversed": True}, lambda x, p, s: csp(x, p, s, rep_reversed, "C")),
     ("BottleneckCSPB", (8, 1, True), {}, lambda x, p, s: csp(x, p, s, dark, "B")),
     ("ReOrg", (), {}, lambda x, *_: space_to_depth(x, BY_COLUMN)),
@@ -225,7 +229,6 @@ def test_a_layer_equals_its_definition(
 ) -> None:
     graph = layer_graph(op, args, named)
     variables = drawn(graph)
-    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"]) if "batch_stats" in variables else {}
     image = np.random.default_rng(1).normal(size=(1, SIDE, SIDE, CHANNELS))
     expected = definition(image[0], variables["params"].get("0", {}), variables["batch_stats"].get("0", {}))
     # Both in float64: sums of a few hundred products, a few layers deep.
@@ -259,13 +262,19 @@ def test_several_inputs_are_joined_summed_and_interleaved_by_halves() -> None:
     assert np.array_equal(outputs[NODE_OUTPUTS]["node 3"][0], image[..., [0, 1, 4, 5, 2, 3, 6, 7]])
 
 
+def test_the_cheap_half_of_ghost_layers_is_depth_wise_of_5x5() -> None:
+    params = abstract_variables(layer_graph("GhostConv", (12, 3), {}))["params"]["0"]
+    assert params["cv1"]["conv"]["kernel"].shape == (3, 3, 8, 6)
+    assert params["cv2"]["conv"]["kernel"].shape == (5, 5, 1, 6)
+
+
 def test_zero_pad_takes_left_right_top_bottom() -> None:
     b = Builder()
-    pad = b.add("nn.ZeroPad2d", IMAGE, (0, 1, 0, 1))
+    pad = b.add("nn.ZeroPad2d", IMAGE, (3, 1, 0, 2))
     b.add("Detect", [b.add("nn.MaxPool2d", pad, 2, 1, 0)])
     graph = b.build(anchors=(((1, 1),),), num_classes=1, channels=CHANNELS)
     image = np.random.default_rng(1).normal(size=(1, SIDE, SIDE, CHANNELS)).astype(np.float32)
     _, outputs = Network(graph).apply(abstract_zeros(graph), image, mutable=[NODE_OUTPUTS])
-    padded = np.pad(image[0], ((0, 1), (0, 1), (0, 0)))
+    padded = np.pad(image[0], ((0, 2), (3, 1), (0, 0)))
     assert np.array_equal(outputs[NODE_OUTPUTS]["node 0"][0][0], padded)
     assert np.array_equal(outputs[NODE_OUTPUTS]["node 1"][0][0], pool(padded, 2, 1, 0))
