@@ -107,9 +107,9 @@ def flops(graph: Graph, size: int, adds: int) -> int:
             count += 2 * out.size * (layer.kernel**2 * args[0].shape[-1] // layer.groups + adds)
         return out
 
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    image, variables = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), abstract_variables(graph)
     with nn.intercept_methods(counted):
-        jax.eval_shape(Network(graph).apply, abstract_variables(graph), image)
+        jax.eval_shape(Network(graph).apply, variables, image)
     return count
 
 

@@ -1,4 +1,4 @@
-"""`yolov7-jax summary MODEL`."""
+"""`yolov7-jax summary MODEL` and `yolov7-jax summary --all`."""
 
 from __future__ import annotations
 
@@ -8,38 +8,84 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from yolov7_jax.graph.spec import Graph
     from yolov7_jax.nn.summary import Row, Summary
+
+MODEL_WIDTH = 110  # columns, so that the table is the same wherever it is written to
+ALL_WIDTH = 90
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("model", help="zoo name, model YAML, or weights file")
+    parser.add_argument("model", nargs="?", help="zoo name, model YAML, or weights file")
+    parser.add_argument("--all", action="store_true", help="one row for each network of the zoo, in place of MODEL")
     parser.add_argument("--size", type=int, help="side of the image in pixels (default 640, or 1280 with stride 64)")
     parser.add_argument("--classes", type=int, help="number of classes of a zoo name or YAML (default: its own)")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Prints training form and inference form side by side."""
+    """Prints training form and inference form side by side, or a row for each network."""
     from rich.console import Console
 
+    from yolov7_jax.errors import InputError
+
+    if (parsed.model is None) != parsed.all:
+        raise InputError("summary takes either a MODEL or --all: name one network, or ask for all of the zoo")
+    if parsed.all:
+        Console(width=ALL_WIDTH).print(_all(parsed.size, parsed.classes))
+    else:
+        Console(width=MODEL_WIDTH).print(_one(parsed.model, parsed.size, parsed.classes))
+    return 0
+
+
+def _one(model: str, size: int | None, classes: int | None) -> Table:
     from yolov7_jax.convert.load import resolve
     from yolov7_jax.graph.rewrite import inference_form
     from yolov7_jax.nn.summary import summarize
 
-    graph = resolve(parsed.model, num_classes=parsed.classes)
-    side = graph.default_size if parsed.size is None else parsed.size
-    inference = inference_form(graph)
-    Console(width=110).print(
-        _table(
-            None if graph.folded else summarize(graph, image_size=(side, side)),
-            summarize(inference, image_size=(side, side)),
-            f"{parsed.model}: {graph.num_classes} classes, {side} × {side} pixels, strides {graph.strides}",
-        )
+    graph = resolve(model, num_classes=classes)
+    side = graph.default_size if size is None else size
+    return _layers(
+        None if graph.folded else summarize(graph, image_size=(side, side)),
+        summarize(inference_form(graph), image_size=(side, side)),
+        f"{model}: {graph.num_classes} classes, {side} × {side} pixels, strides {graph.strides}",
     )
-    return 0
 
 
-def _table(training: Summary | None, inference: Summary, title: str) -> Table:
+def _all(size: int | None, classes: int | None) -> Table:
+    """A row for each network of the zoo; shows on standard error how far it is."""
+    from rich.table import Table
+
+    from yolov7_jax.cli.progress import track
+    from yolov7_jax.convert.load import resolve
+    from yolov7_jax.graph.zoo import zoo_names
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("network", "strides"):
+        table.add_column(heading)
+    for heading in ("size", "layers", "training\nparameters", "inference\nparameters", "inference\nGFLOPs"):
+        table.add_column(heading, justify="right")
+    graphs = {name: resolve(name, num_classes=classes) for name in zoo_names()}
+    sides = {name: graph.default_size if size is None else size for name, graph in graphs.items()}
+    for name, graph in graphs.items():
+        graph.check_side(sides[name])
+    for name, graph in track(graphs.items(), len(graphs)):
+        table.add_row(name, *_network(graph, sides[name]))
+    return table
+
+
+def _network(graph: Graph, side: int) -> tuple[str, ...]:
+    from yolov7_jax.graph.rewrite import inference_form
+    from yolov7_jax.nn.summary import summarize
+
+    training = summarize(graph, image_size=(side, side))
+    inference = summarize(inference_form(graph), image_size=(side, side))
+    parameters, gflops = _cells(inference)
+    strides = ", ".join(map(str, graph.strides))
+    return strides, str(side), str(len(training.rows)), f"{training.parameters:,}", parameters, gflops
+
+
+def _layers(training: Summary | None, inference: Summary, title: str) -> Table:
     """Both forms; a layer that one lacks has dashes there."""
     from rich.table import Table
 
@@ -50,18 +96,18 @@ def _table(training: Summary | None, inference: Summary, title: str) -> Table:
         table.add_column(f"{form}\nparameters", justify="right")
         table.add_column("GFLOPs", justify="right")
     folded = {row.name: row for row in inference.rows}
-    for row in (training or inference).rows:
-        shape = " × ".join(map(str, row.shape)) if row.shape else ""
+    whole = training or inference
+    for row in whole.rows:
         table.add_row(
             row.name,
-            row.op,
+            row.op if row.repeat == 1 else f"{row.op} × {row.repeat}",
             ", ".join(row.src),
-            shape,
+            " × ".join(map(str, row.shape)) if row.shape else "",
             *_cells(row if training else None),
             *_cells(folded.get(row.name)),
         )
     table.add_section()
-    table.add_row("sum", f"{len(inference.rows)} layers", "", "", *_cells(training), *_cells(inference), style="bold")
+    table.add_row("sum", f"{len(whole.rows)} layers", "", "", *_cells(training), *_cells(inference), style="bold")
     return table
 
 

@@ -20,18 +20,33 @@ class Linear(nn.Module):
 
     channels: int
     use_bias: bool = True
-    kernel_init: nn.initializers.Initializer = uniform_by_fan_in
     form: Form = Form()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[…, c1] → […, channels]."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.channels), jnp.float32)
+        kernel = self.param("kernel", uniform_by_fan_in, (x.shape[-1], self.channels), jnp.float32)
         y = x @ kernel.astype(self.form.dtype)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         return y + bias.astype(self.form.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Projections(nn.Module):
+    """Queries, keys and values, each by its third of one kernel and one bias, as PyTorch keeps them."""
+
+    channels: int
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> list[jax.Array]:
+        """Three times […, c1] → three times […, channels]."""
+        shape = (inputs[0].shape[-1], 3 * self.channels)
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, jnp.float32).astype(self.form.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32).astype(self.form.dtype)
+        parts = zip(inputs, jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
+        return [x @ part + jnp.broadcast_to(shift, (*x.shape[:-1], self.channels)) for x, part, shift in parts]
 
 
 class Attention(nn.Module):
@@ -44,10 +59,8 @@ class Attention(nn.Module):
     def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         """Three times [B, T, channels] → [B, T, channels]."""
         b, tokens, c = query.shape
-        xavier = nn.initializers.xavier_uniform()
-        project = Linear(3 * c, kernel_init=xavier, form=self.form, name="in_proj")
-        parts = project(jnp.stack([query, key, value])).reshape(3, b, tokens, 3, HEADS, c // HEADS)
-        q, k, v = parts[0, :, :, 0], parts[1, :, :, 1], parts[2, :, :, 2]
+        projected = Projections(c, self.form, name="in_proj")(query, key, value)
+        q, k, v = (x.reshape(b, tokens, HEADS, c // HEADS) for x in projected)
         weights = jnp.einsum("bihd,bjhd->bhij", q, k).astype(at_least_float32(self.form.dtype)) / sqrt(c // HEADS)
         mixed = jnp.einsum("bhij,bjhd->bihd", jax.nn.softmax(weights).astype(self.form.dtype), v)
         return Linear(c, form=self.form, name="out_proj")(mixed.reshape(b, tokens, c))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from math import prod
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,17 +13,24 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.conv import Conv2d
-from yolov7_jax.nn.network import NODE_OUTPUTS, Network, abstract_variables, node_scope
+from yolov7_jax.nn.attention import Attention, Linear
+from yolov7_jax.nn.conv import Conv, Conv2d
+from yolov7_jax.nn.network import NODE_OUTPUTS, Network, node_scope
+
+Shape = tuple[int, ...]
 
 
 class Row(NamedTuple):
-    """One layer. shape: of its output, (h, w, c); None for the detect layer. flops: of one image."""
+    """One layer, or `repeat` of them in sequence.
+
+    shape: of its output, (h, w, c); None for the detect layer. flops: of one image.
+    """
 
     name: str
     op: str
+    repeat: int
     src: tuple[str, ...]
-    shape: tuple[int, ...] | None
+    shape: Shape | None
     parameters: int
     flops: int
 
@@ -31,7 +39,7 @@ class Summary(NamedTuple):
     """All layers of a network and their sums.
 
     parameters: trainable ones, as the field counts them. flops: two for each multiplication and addition of
-    convolutions, of one image.
+    convolutions and matrix products, of one image.
     """
 
     rows: tuple[Row, ...]
@@ -39,37 +47,76 @@ class Summary(NamedTuple):
     flops: int
 
 
-def summarize(graph: Graph, *, image_size: tuple[int, int] = (640, 640)) -> Summary:
-    """The summary of a network at an image size (height, width).
+class _Count(NamedTuple):
+    parameters: int = 0
+    flops: int = 0
+
+    def plus(self, other: _Count) -> _Count:
+        return _Count(self.parameters + other.parameters, self.flops + other.flops)
+
+
+_CONV_FIELDS = tuple(field.name for field in fields(Conv) if field.name not in ("parent", "name"))
+
+_known: dict[Hashable, tuple[_Count, Shape]] = {}
+"""Counts and output shapes of convolutions with what follows them. Networks have many, but few different ones."""
+
+
+def summarize(graph: Graph, *, image_size: tuple[int, int] | None = None) -> Summary:
+    """The summary of a network at an image size (height, width), by default that of `Graph.default_size`.
 
     Raises:
         GraphError: a side is no multiple of the largest stride.
     """
-    variables = abstract_variables(graph)
-    image = jax.ShapeDtypeStruct((1, *image_size, graph.channels), jnp.float32)
-    flops = Counter[str]()
-
-    def count(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        out = call(*args, **kwargs)
-        layer = context.module
-        if isinstance(layer, Conv2d):
-            flops[layer.path[0]] += 2 * out.size * layer.kernel**2 * args[0].shape[-1] // layer.groups
-        return out
-
-    def run(variables: Any, image: Any) -> Any:
-        return Network(graph).apply(variables, image, mutable=[NODE_OUTPUTS])[1].get(NODE_OUTPUTS, {})
-
-    with nn.intercept_methods(count):
-        outputs = jax.eval_shape(run, variables, image)
+    size = (graph.default_size, graph.default_size) if image_size is None else image_size
+    counts, shapes = _trace(graph, jax.ShapeDtypeStruct((1, *size, graph.channels), jnp.float32))
     rows = tuple(
-        Row(
-            node.name,
-            node.op,
-            node.src,
-            outputs[node_scope(node.name)][0].shape[1:] if node_scope(node.name) in outputs else None,
-            sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"].get(node.name, {}))),
-            flops[node.name],
-        )
-        for node in graph
+        Row(node.name, node.op, node.repeat, node.src, shapes.get(node.name), *counts[node.name]) for node in graph
     )
     return Summary(rows, sum(row.parameters for row in rows), sum(row.flops for row in rows))
+
+
+def _trace(graph: Graph, image: jax.ShapeDtypeStruct) -> tuple[dict[str, _Count], dict[str, Shape]]:
+    """Counts of the layers, and output shapes of all but the detect layer, by name."""
+    counts = defaultdict[str, _Count](_Count)
+
+    def count(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer = context.module
+        if context.method_name != "__call__" or not layer.path:
+            return call(*args, **kwargs)
+        name = layer.path[0]
+        key = isinstance(layer, Conv) and (args[0].shape, *(getattr(layer, field) for field in _CONV_FIELDS))
+        if key in _known:
+            known, shape = _known[key]
+            counts[name] = counts[name].plus(known)
+            return jnp.zeros(shape, image.dtype)
+        before = counts[name]
+        out = call(*args, **kwargs)
+        counts[name] = counts[name].plus(_Count(_own_parameters(layer), _operations(layer, args, out)))
+        if key:
+            added = (a - b for a, b in zip(counts[name], before, strict=True))
+            _known[key] = _Count(*added), out.shape
+        return out
+
+    with nn.intercept_methods(count):
+        initialise = partial(Network(graph).init, mutable=("params", "batch_stats", NODE_OUTPUTS))
+        outputs = jax.eval_shape(initialise, jax.random.key(0), image).get(NODE_OUTPUTS, {})
+    return counts, {name: outputs[node_scope(name)][0].shape[1:] for name in (node.name for node in graph.nodes[:-1])}
+
+
+def _own_parameters(layer: nn.Module) -> int:
+    """Those of the module itself, without those of the modules that it calls."""
+    params = layer.variables.get("params", {})
+    return sum(leaf.size for leaf in params.values() if isinstance(leaf, jax.Array))
+
+
+def _operations(layer: nn.Module, inputs: tuple[jax.Array, ...], out: jax.Array) -> int:
+    """Those of a call of the module itself; 0 for one that only calls others."""
+    if isinstance(layer, Conv2d):
+        return 2 * out.size * layer.kernel**2 * inputs[0].shape[-1] // layer.groups
+    if isinstance(layer, Attention):
+        # As a whole: three projections before and one after; queries by keys, weights by values.
+        *_, tokens, channels = out.shape
+        return 2 * out.size * (4 * channels + 2 * tokens)
+    if isinstance(layer, Linear) and not isinstance(layer.parent, Attention):
+        return 2 * out.size * inputs[0].shape[-1]
+    return 0
