@@ -15,6 +15,7 @@ import argparse
 import multiprocessing
 import resource
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 from bench_infer import lively
 
 import yolov7_jax as yolo
-from yolov7_jax.assign.candidates import FINE_REACH, candidates
+from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.train.loss import detection_loss, scaled_gains
@@ -46,25 +47,26 @@ def random_batch(graph: yolo.Graph, config: Config) -> Batch:
     least, most = np.log(SIDES)
     sides = size * np.exp(rng.uniform(least, most, (*shape, 1))) * np.exp(rng.normal(0, 0.3, (*shape, 2)))
     boxes = np.concatenate([rng.uniform(0, size, (*shape, 2)), sides], -1).astype(np.float32) * valid[..., None]
-    found = [
-        candidates(
-            boxes[i],
-            valid[i],
+
+    def found(reach: float) -> Candidates:
+        of_image = partial(
+            candidates,
             anchors=graph.anchors,
             strides=graph.strides,
             image_size=(size, size),
             anchor_t=config.loss.anchor_t,
-            reach=FINE_REACH,
-        )[0]
-        for i in range(shape[0])
-    ]
+            reach=reach,
+        )
+        images = [of_image(*image)[0] for image in zip(boxes, valid, strict=True)]
+        return Candidates(*(np.stack(part) for part in zip(*images, strict=True)))
+
     return Batch(
         image=rng.integers(0, 256, (shape[0], size, size, 3), np.uint8),
         boxes_cxcywh_px=boxes,
         class_ids=(rng.integers(0, graph.num_classes, shape) * valid).astype(np.int32),
         valid=valid,
-        fine=Candidates(*(np.stack(part) for part in zip(*found, strict=True))),
-        coarse=None,
+        fine=found(config.loss.reach),
+        coarse=found(config.loss.aux_reach) if graph.has_aux else None,
         overflow=np.zeros((shape[0], 2), np.int32),
         index=np.arange(shape[0], dtype=np.int32),
     )

@@ -19,6 +19,8 @@ class ModelConfig:
     """a name of the zoo, or a yolov5/yolov7 model YAML"""
     width: float = 1.0
     """multiple of all channel counts"""
+    implicit: bool = True
+    """implicit vectors in the detect layer of networks that have them"""
     weights: str = ""
     """what to start from: .pt, .safetensors or a run folder; nothing: fresh weights. Its network is taken, not name"""
 
@@ -86,6 +88,28 @@ class LossConfig:
     """Assignment and loss; gains are those of a recipe, before scaling to levels, classes and image size."""
 
     assigner: Literal["ota", "simple"] = "ota"
+    """which candidates are positives: those that optimal transport picks by the predictions, or all (YOLOv5)"""
+    reach: float = 0.5
+    """a cell beside a box's own is a candidate where the box's centre is nearer to it than this, in cells"""
+    top: int = 10
+    """the most positives of a box, of ota"""
+    iou_cost: float = 3.0
+    """weight of the overlap beside the classes in the cost of a match, of ota"""
+    aux: Literal["coarse_to_fine", "lead_guided", "independent"] = "coarse_to_fine"
+    """what chooses the positives of auxiliary heads: the lead head's predictions, among candidates of their own
+    (coarse_to_fine) or the same (lead_guided), or their own predictions"""
+    aux_reach: float = 1.0
+    """as reach, for the candidates of auxiliary heads that are coarse_to_fine"""
+    aux_top: int = 20
+    """as top, of either head where aux is coarse_to_fine"""
+    aux_weight: float = 0.25
+    """of the losses of auxiliary heads"""
+    aux_bound: bool = True
+    """auxiliary heads decode centres as 2σ - 0.5, which does not reach their farthest cells, as 3σ - 1 would"""
+    overlap: Literal["ciou", "diou", "giou", "iou"] = "ciou"
+    """of predictions and boxes, in the box loss and the objectness target"""
+    autobalance: bool = False
+    """weights of the levels' objectness follow their losses, instead of staying as they begin"""
     box: float = 0.05
     obj: float = 0.7
     cls: float = 0.3

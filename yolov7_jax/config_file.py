@@ -24,21 +24,27 @@ _SUFFIXES = (".yaml", ".yml")
 _KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 _AT_LEAST_ONE = (1, math.inf)
-_PROBABILITY = (0, 1)
+_FRACTION = (0, 1)
 _NOT_NEGATIVE = (0, math.inf)
 _RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked where its numbers are used
     "model.width": (0.01, 100),
     "data.workers": _NOT_NEGATIVE,
     "data.max_boxes": _AT_LEAST_ONE,
     "data.window": _AT_LEAST_ONE,
+    "loss.reach": _FRACTION,
+    "loss.top": _AT_LEAST_ONE,
+    "loss.iou_cost": _NOT_NEGATIVE,
+    "loss.aux_reach": _FRACTION,
+    "loss.aux_top": _AT_LEAST_ONE,
+    "loss.aux_weight": _NOT_NEGATIVE,
     "loss.box": _NOT_NEGATIVE,
     "loss.obj": _NOT_NEGATIVE,
     "loss.cls": _NOT_NEGATIVE,
     "loss.obj_pw": _NOT_NEGATIVE,
     "loss.cls_pw": _NOT_NEGATIVE,
     "loss.fl_gamma": _NOT_NEGATIVE,
-    "loss.label_smoothing": _PROBABILITY,
-    "loss.gr": _PROBABILITY,
+    "loss.label_smoothing": _FRACTION,
+    "loss.gr": _FRACTION,
     "loss.anchor_t": (1, math.inf),
     "optim.lr0": _NOT_NEGATIVE,
     "optim.lrf": _NOT_NEGATIVE,
@@ -49,7 +55,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked w
     "optim.warmup_least": _NOT_NEGATIVE,
     "optim.warmup_momentum": (0, 0.9999),
     "optim.warmup_bias_lr": _NOT_NEGATIVE,
-    "optim.ema_decay": _PROBABILITY,
+    "optim.ema_decay": _FRACTION,
     "optim.ema_ramp": (1e-3, math.inf),
     "train.epochs": _AT_LEAST_ONE,
     "train.batch_size": _AT_LEAST_ONE,
@@ -58,8 +64,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked w
     "train.val_every": _NOT_NEGATIVE,
     "train.checkpoint_every": _NOT_NEGATIVE,
     "train.max_nonfinite": _AT_LEAST_ONE,
-    "val.confidence": _PROBABILITY,
-    "val.iou": _PROBABILITY,
+    "val.confidence": _FRACTION,
+    "val.iou": _FRACTION,
     "val.batch_size": _AT_LEAST_ONE,
 }
 

@@ -13,7 +13,7 @@ from yolov7_jax.ops.decode import make_grid
 ANCHORS = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))
 STRIDES = (8, 16, 32)
 SIZES = (96, 160), (128, 64)
-REACHES = FINE_REACH, COARSE_REACH
+REACHES = FINE_REACH, COARSE_REACH, 0.25, 0.75
 
 
 def fill(boxes, *, image_size=(96, 160), reach=FINE_REACH, valid=None, anchors=ANCHORS, **options):
@@ -65,7 +65,7 @@ def test_equals_a_walk_over_all_predictions(data, image_size, reach):
     assert left_out == 0
     assert not found.index[~found.valid].any()
     assert found.index.dtype == np.int32
-    assert found.index.shape == found.valid.shape == (len(boxes), 27 if reach == FINE_REACH else 45)
+    assert found.index.shape == found.valid.shape == (len(boxes), 27 if reach <= 0.5 else 45)
 
 
 @pytest.mark.parametrize("reach", REACHES)
@@ -131,3 +131,13 @@ def test_no_boxes(M):
 def test_data_workers_do_not_load_jax():
     code = "import sys, yolov7_jax.assign.candidates; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.data())
+def test_a_longer_reach_has_all_candidates_of_a_shorter(data):
+    boxes = data.draw(st.lists(st.tuples(coordinates(160), coordinates(96), SIDES, SIDES), min_size=1, max_size=4))
+    before = None
+    for reach in (0.1, 0.25, 0.5, 0.75, 1.0):
+        now = [set(row) for row in lists(fill(boxes, reach=reach)[0])]
+        assert before is None or all(less <= more for less, more in zip(before, now, strict=True))
+        before = now

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.assign.oracle import iou, ota_positives, predicted_box
 from yolov7_jax.assign import ota
 from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
 from yolov7_jax.ops.decode import make_grid
@@ -20,53 +21,16 @@ N, M = len(GRID.stride), 6
 BLOCK = 16  # so that most images take several
 
 
-def brute_force(raw, boxes, class_ids, valid, some, top):
-    """The facts read aloud, in plain Python; rows (prediction, box, class), since equal boxes are interchangeable."""
-
-    def sigmoid(x):
-        return 1 / (1 + math.exp(-x))
-
-    def predicted(n):
-        x, y, w, h = (sigmoid(value) for value in raw[n, :4])
-        (column, row), stride, (width, height) = GRID.cell[n], GRID.stride[n], GRID.anchor_px[n]
-        centre = (2 * x - 0.5 + column) * stride, (2 * y - 0.5 + row) * stride
-        return *centre, (2 * w) ** 2 * width, (2 * h) ** 2 * height
-
-    def iou(a, b):
-        sides = []
-        for axis in (0, 1):
-            low = max(a[axis] - a[axis + 2] / 2, b[axis] - b[axis + 2] / 2)
-            high = min(a[axis] + a[axis + 2] / 2, b[axis] + b[axis + 2] / 2)
-            sides.append(max(0, high - low))
-        shared = sides[0] * sides[1]
-        return shared / (a[2] * a[3] + b[2] * b[3] - shared)
-
-    def cost(m, n):
-        total = -3 * math.log(iou(boxes[m], predicted(n)) + 1e-8)
-        for c, logit in enumerate(raw[n, 5:]):
-            y = math.sqrt(sigmoid(logit) * sigmoid(raw[n, 4]))
-            total -= math.log(y if c == class_ids[m] else 1 - y)
-        return total
-
-    found = [int(n) for m in range(M) for n in some.index[m][some.valid[m]]]
-    present = [m for m in range(M) if valid[m]]
-    costs = {m: [cost(m, n) for n in found] for m in present}
-    takers = {}
-    for m in present:
-        largest = sorted((iou(boxes[m], predicted(n)) for n in found), reverse=True)[:top]
-        k = max(1, int(sum(largest)))
-        for i in sorted(range(len(found)), key=costs[m].__getitem__)[:k]:
-            takers.setdefault(i, []).append(m)
-    rows = []
-    for i, mine in takers.items():
-        m = mine[0] if len(mine) == 1 else min(present, key=lambda m, i=i: costs[m][i])
-        rows.append((found[i], *map(float, boxes[m]), int(class_ids[m])))
-    return sorted(rows)
+def brute_force(raw, boxes, class_ids, valid, some, **settings):
+    """Rows (prediction, box, class), since equal boxes are interchangeable."""
+    found = ota_positives(raw, boxes, class_ids, valid, some, GRID, **settings)
+    return sorted((n, *map(float, boxes[m]), int(class_ids[m])) for n, m in found)
 
 
 @functools.cache
-def compiled(top):
-    return jax.jit(functools.partial(ota.assign, grid=GRID, top=top))
+def compiled(top, iou_cost=3.0, reach=0.5):
+    assign = functools.partial(ota.assign, grid=GRID, top=top, iou_cost=iou_cost, reach=reach)
+    return jax.jit(assign, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes longest
 
 
 def rows(assignment, boxes, class_ids):
@@ -103,8 +67,17 @@ def images(draw, classes=3):
 FORMS = (FINE_REACH, None), (COARSE_REACH, None), (FINE_REACH, 3)
 
 
-@pytest.mark.parametrize(("classes", "top", "examples"), [(3, 10, 200), (3, 20, 60), (1, 10, 60)])
-def test_equals_brute_force(classes, top, examples):
+@pytest.mark.parametrize(
+    ("classes", "examples", "settings_"),
+    [
+        (3, 200, {"top": 10}),
+        (3, 60, {"top": 20}),
+        (1, 60, {"top": 10}),
+        (3, 60, {"top": 20, "reach": 1.0}),
+        (3, 60, {"top": 10, "iou_cost": 0.5}),
+    ],
+)
+def test_equals_brute_force(classes, examples, settings_):
     seen = {"several": 0, "left out": 0}
 
     @settings(max_examples=examples)
@@ -113,10 +86,10 @@ def test_equals_brute_force(classes, top, examples):
         *given_, left_out = image
         raw, boxes, class_ids, valid, some = given_
         with jax.enable_x64(True), patch.object(ota, "BLOCK", BLOCK):
-            found = compiled(top)(*given_)
-        expected = brute_force(raw, boxes, class_ids, valid, some, top)
+            found = compiled(**settings_)(*given_)
+        expected = brute_force(raw, boxes, class_ids, valid, some, **settings_)
         assert rows(found, boxes, class_ids) == expected
-        assert found.positive.shape == (M * top,)
+        assert found.positive.shape == (M * settings_["top"],)
         seen["several"] += len(expected) > valid.sum()
         seen["left out"] += left_out > 0
 
@@ -137,7 +110,7 @@ def test_a_batch_is_its_images():
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one_image(count, seed=count) for count in (0, 6, 2)))
     with patch.object(ota, "BLOCK", BLOCK):
         blocks = ota.blocks_needed(batch[-1])
-        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top=10, blocks=blocks)))(*batch)
+        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top=10, iou_cost=3.0, blocks=blocks)))(*batch)
         each = [compiled(10)(*one_image(count, seed=count)) for count in (0, 6, 2)]
     assert blocks == math.ceil(batch[-1].valid.sum((1, 2)).max() / BLOCK)
     for i, alone in enumerate(each):
@@ -185,7 +158,7 @@ def test_no_gradient_flows_through_the_choice():
     image = one_image(4)
 
     def chosen(raw):
-        found = ota.assign(raw, *image[1:], grid=GRID, top=10)
+        found = ota.assign(raw, *image[1:], grid=GRID, top=10, iou_cost=3.0)
         return (jnp.take_along_axis(raw, found.index[:, None], axis=0)[:, 0] * found.positive.astype(jnp.float32)).sum()
 
     found = compiled(10)(*image)
@@ -193,3 +166,32 @@ def test_no_gradient_flows_through_the_choice():
     expected = np.zeros((N, 8), np.float32)
     np.add.at(expected[:, 0], np.asarray(found.index)[np.asarray(found.positive)], 1)
     np.testing.assert_array_equal(slope, expected)
+
+
+def chosen_overlaps(iou_cost):
+    """Best overlaps with a box of what it takes, for some images."""
+    found = []
+    for seed in range(8):
+        raw, boxes, class_ids, valid, some = one_image(4, seed=seed)
+        positives = compiled(10, iou_cost)(raw, boxes, class_ids, valid, some)
+        for n, m in rows_of(positives):
+            cell = GRID.cell[n], GRID.stride[n], GRID.anchor_px[n]
+            found.append(iou(boxes[m], predicted_box(raw[n, :4], *cell, 0.5)))
+    return found
+
+
+def rows_of(positives):
+    return [(int(n), int(m)) for n, m, taken in zip(*map(np.asarray, positives), strict=True) if taken]
+
+
+def test_a_dear_overlap_chooses_by_overlap():
+    assert np.mean(chosen_overlaps(100.0)) > np.mean(chosen_overlaps(0.0)) + 0.1
+
+
+def test_a_higher_top_takes_more():
+    image = one_image(5)
+    image[0][:, :4] = 0  # every prediction is its anchor: overlaps that add up
+    counts = [int(compiled(top)(*image).positive.sum()) for top in (1, 10, 20)]
+    assert counts[0] <= 5
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]

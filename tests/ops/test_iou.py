@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from yolov7_jax.ops.iou import ciou, pairwise_iou
+from yolov7_jax.ops.iou import overlap, pairwise_iou
 
+KINDS = ("iou", "giou", "diou", "ciou")
 COORDINATES = st.integers(0, 40)
 BOXES_XYWH = st.lists(st.tuples(COORDINATES, COORDINATES, st.integers(1, 30), st.integers(1, 30)), min_size=1)
 
@@ -80,12 +82,19 @@ def scalar_ciou(a, b, alpha=None):
 )
 def test_ciou_by_hand(a, b, expected):
     # float32, and epsilons of 1e-7 beside areas of 4 and more
-    np.testing.assert_allclose(ciou(jnp.float32(a), jnp.float32(b)), expected, atol=3e-7)
+    np.testing.assert_allclose(overlap(jnp.float32(a), jnp.float32(b)), expected, atol=3e-7)
 
 
 SIDE = st.one_of(st.floats(0.01, 50), st.sampled_from([1.0, 10.0]))
 BOX = st.tuples(st.floats(-30, 30), st.floats(-30, 30), SIDE, SIDE)
-ciou_and_slope = jax.jit(jax.value_and_grad(ciou, argnums=(0, 1)))
+
+
+@functools.cache
+def and_slope(kind):
+    return jax.jit(jax.value_and_grad(functools.partial(overlap, kind=kind), argnums=(0, 1)))
+
+
+ciou_and_slope = and_slope("ciou")
 
 
 @given(BOX, BOX)
@@ -114,9 +123,9 @@ ANY_PLACE = st.one_of(ANY_SIDE, ANY_SIDE.map(lambda x: -x))
 ANY_BOX = st.tuples(ANY_PLACE, ANY_PLACE, ANY_SIDE, ANY_SIDE)
 
 
-@given(ANY_BOX, ANY_BOX, st.booleans())
-def test_ciou_and_its_gradient_are_always_finite(a, b, same):
-    value, slopes = ciou_and_slope(jnp.float32(a), jnp.float32(a if same else b))
+@given(ANY_BOX, ANY_BOX, st.booleans(), st.sampled_from(KINDS))
+def test_value_and_gradient_are_always_finite(a, b, same, kind):
+    value, slopes = and_slope(kind)(jnp.float32(a), jnp.float32(a if same else b))
     assert -2 <= value <= 1 + 1e-6
     assert np.isfinite(slopes).all()
 
@@ -124,4 +133,66 @@ def test_ciou_and_its_gradient_are_always_finite(a, b, same):
 def test_ciou_of_many_is_that_of_each():
     boxes = np.random.default_rng(0).uniform(1, 9, (2, 3, 5, 4)).astype(np.float32)
     expected = [[scalar_ciou(*pair)[0] for pair in zip(*rows, strict=True)] for rows in boxes.swapaxes(0, 1).tolist()]
-    np.testing.assert_allclose(ciou(*boxes), expected, atol=1e-6)  # float32 of numbers up to 1
+    np.testing.assert_allclose(overlap(*boxes), expected, atol=1e-6)  # float32 of numbers up to 1
+
+
+def formulas(a, b):
+    """IoU, GIoU (arXiv:1902.09630, algorithm 1) and DIoU (arXiv:1911.08287, equation 7) from corners."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
+    ax1, ax2, ay1, ay2 = ax - aw / 2, ax + aw / 2, ay - ah / 2, ay + ah / 2
+    bx1, bx2, by1, by2 = bx - bw / 2, bx + bw / 2, by - bh / 2, by + bh / 2
+    shared = max(0, min(ax2, bx2) - max(ax1, bx1)) * max(0, min(ay2, by2) - max(ay1, by1))
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared
+    across, down = max(ax2, bx2) - min(ax1, bx1), max(ay2, by2) - min(ay1, by1)
+    hull, diagonal = across * down, math.hypot(across, down)
+    iou = shared / union
+    return {
+        "iou": iou,
+        "giou": iou - (hull - union) / hull,
+        "diou": iou - math.dist((ax, ay), (bx, by)) ** 2 / diagonal**2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((0, 0, 2, 2), (1, 0, 2, 2), {"iou": 1 / 3, "giou": 1 / 3, "diou": 1 / 3 - 1 / 13}),
+        ((0, 0, 2, 2), (1, 1, 2, 2), {"iou": 1 / 7, "giou": 1 / 7 - 2 / 9, "diou": 1 / 7 - 2 / 18}),
+        ((0, 0, 2, 2), (10, 0, 2, 2), {"iou": 0, "giou": -16 / 24, "diou": -100 / 148}),
+        ((3, 4, 2, 6), (3, 4, 2, 6), {"iou": 1, "giou": 1, "diou": 1}),
+    ],
+)
+def test_measures_by_hand(a, b, expected):
+    for kind, value in expected.items():
+        # float32, and epsilons of 1e-7 beside areas of 4 and more
+        np.testing.assert_allclose(overlap(jnp.float32(a), jnp.float32(b), kind=kind), value, atol=2e-7)
+
+
+BIG_SIDE = st.floats(1, 50)
+BIG_BOX = st.tuples(st.floats(-30, 30), st.floats(-30, 30), BIG_SIDE, BIG_SIDE)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou"])
+def test_measures_equal_their_formulas(kind):
+    @given(BIG_BOX, BIG_BOX)
+    def check(a, b):
+        with jax.enable_x64(True):
+            value, slopes = and_slope(kind)(np.float64(a), np.float64(b))
+        expected = formulas(a, b)[kind]
+        np.testing.assert_allclose(value, expected, rtol=0, atol=2e-7)  # epsilons of 1e-7 beside areas of 1 and more
+        at, step = np.float64([*a, *b]), 1e-6
+        for slope, direction in zip(np.concatenate(slopes), np.eye(8) * step, strict=True):
+            after, before = (formulas(end[:4], end[4:])[kind] for end in (at + direction, at - direction))
+            right, left = (after - expected) / step, (expected - before) / step
+            # A difference quotient is as sure as its two sides agree; epsilons again.
+            np.testing.assert_allclose(slope, (right + left) / 2, rtol=1e-6, atol=4e-7 + abs(right - left))
+
+    check()
+
+
+@given(BOX, BOX)
+def test_each_measure_takes_something_off_the_overlap(a, b):
+    iou, giou, diou, ciou = (float(overlap(jnp.float32(a), jnp.float32(b), kind=kind)) for kind in KINDS)
+    slack = 1e-5  # float32
+    assert -1 - slack <= giou <= iou + slack
+    assert -1.5 <= ciou <= diou + slack <= iou + 2 * slack

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
-from yolov7_jax.assign import ota, simple
+from tests.assign.oracle import ota_positives, predicted_box, sigmoid, simple_positives
+from yolov7_jax.assign import ota
 from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
 from yolov7_jax.config import LossConfig
+from yolov7_jax.errors import InputError
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.train import loss as loss_module
-from yolov7_jax.train.loss import detection_loss, scaled_gains
+from yolov7_jax.train.loss import detection_loss, first_balance, next_balance, scaled_gains
 from yolov7_jax.types import Batch, Candidates, Outputs
 
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -144,7 +147,7 @@ def test_loss_and_gradients_are_the_reference_s(recording, case, dtype):
         assert ours.dtype == dtype
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
     if found.config.assigner == "ota":
-        assert items.positives == len(found.recorded_matches("lead"))
+        assert items.positives.sum() == len(found.recorded_matches("lead"))
 
 
 @pytest.mark.shared
@@ -160,14 +163,13 @@ def test_positives_are_the_reference_s(recording, case, dtype):
 
 
 def assign_all(grid, top):
-    one = jax.vmap(functools.partial(ota.assign, grid=grid, top=top))
+    one = jax.vmap(functools.partial(ota.assign, grid=grid, top=top, iou_cost=3.0))
     return compiled(lambda raw, batch, some: one(raw, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, some))
 
 
 ANCHORS = (((10, 10), (16, 12)), ((24, 24), (40, 30)), ((50, 60), (90, 70)))
 STRIDES, SIZE, M, C = (8, 16, 32), (64, 96), 5, 3
 GRID = make_grid(ANCHORS, STRIDES, SIZE)
-assign_small = {top: assign_all(GRID, top) for top in (10, 20)}
 CONFIG = LossConfig(box=0.05, obj=0.7, cls=0.3, obj_pw=1.5, cls_pw=0.5, label_smoothing=0.1, gr=0.75)
 
 
@@ -192,37 +194,38 @@ def loss_of(raw, batch, config=CONFIG, **options):
     return detection_loss(outputs, batch, GRID, config, **options)
 
 
-def brute_force(raw, assignment, batch, config):
-    """The three items of one head without gains, one number at a time."""
+def measure(kind, a, b):
+    """An overlap by the definition of its paper."""
+    low = [min(p - s / 2, q - t / 2) for p, q, s, t in zip(a[:2], b[:2], a[2:], b[2:], strict=True)]
+    high = [max(p + s / 2, q + t / 2) for p, q, s, t in zip(a[:2], b[:2], a[2:], b[2:], strict=True)]
+    hull = [end - start for start, end in zip(low, high, strict=True)]
+    union = (
+        a[2] * a[3]
+        + b[2] * b[3]
+        - math.prod(shared := [max(0, s + t - whole) for s, t, whole in zip(a[2:], b[2:], hull, strict=True)])
+    )
+    iou = math.prod(shared) / (union + 1e-7)
+    v = 4 / math.pi**2 * (math.atan(a[2] / a[3]) - math.atan(b[2] / b[3])) ** 2
+    far = math.dist(a[:2], b[:2]) ** 2 / (math.hypot(*hull) ** 2 + 1e-7)
+    less = {"iou": 0, "giou": 1 - union / math.prod(hull), "diou": far, "ciou": far + v * v / (v - iou + 1 + 1e-7)}
+    return iou - less[kind]
 
-    def sigmoid(x):
-        return 1 / (1 + math.exp(-x))
+
+def brute_force(raw, positives, batch, config, *, reach=0.5, balance=(4.0, 1.0, 0.4)):
+    """The three items of one head without gains, one number at a time; positives: (prediction, box) of each image."""
 
     def cross_entropy(x, t, weight):
         return -weight * t * math.log(sigmoid(x)) - (1 - t) * math.log(1 - sigmoid(x))
 
-    def overlap(a, b):
-        low = [min(p - s / 2, q - t / 2) for p, q, s, t in zip(a[:2], b[:2], a[2:], b[2:], strict=True)]
-        high = [max(p + s / 2, q + t / 2) for p, q, s, t in zip(a[:2], b[:2], a[2:], b[2:], strict=True)]
-        hull = [end - start for start, end in zip(low, high, strict=True)]
-        shared = math.prod(max(0, s + t - whole) for s, t, whole in zip(a[2:], b[2:], hull, strict=True))
-        iou = shared / (a[2] * a[3] + b[2] * b[3] - shared + 1e-7)
-        v = 4 / math.pi**2 * (math.atan(a[2] / a[3]) - math.atan(b[2] / b[3])) ** 2
-        far = math.dist(a[:2], b[:2]) ** 2 / (math.hypot(*hull) ** 2 + 1e-7)
-        return iou - far - v * v / (v - iou + 1 + 1e-7)
-
     box, obj, cls = 0.0, 0.0, 0.0
-    for level, balance in zip(GRID.levels, (4.0, 1.0, 0.4), strict=True):
+    for level, share in zip(GRID.levels, balance, strict=True):
         targets = {(b, n): 0.0 for b in range(len(raw)) for n in range(level.start, level.stop)}
         boxes, classes = [], []
-        for b, slot in np.argwhere(np.asarray(assignment.positive)).tolist():
-            n, m = int(assignment.index[b, slot]), int(assignment.truth[b, slot])
+        for b, n, m in ((b, n, m) for b, image in enumerate(positives) for n, m in image):
             if (b, n) in targets:
-                x, y, w, h = (sigmoid(value) for value in raw[b, n, :4])
-                stride, (aw, ah) = GRID.stride[n], GRID.anchor_px[n]
-                size = (2 * w) ** 2 * aw / stride, (2 * h) ** 2 * ah / stride
-                true = batch.boxes_cxcywh_px[b, m] / stride
-                value = overlap((2 * x - 0.5, 2 * y - 0.5, *size), (*(true[:2] - GRID.cell[n]), *true[2:]))
+                stride = GRID.stride[n]
+                found = predicted_box(raw[b, n, :4], GRID.cell[n], stride, GRID.anchor_px[n], reach)
+                value = measure(config.overlap, [x / stride for x in found], batch.boxes_cxcywh_px[b, m] / stride)
                 boxes.append(1 - value)
                 targets[b, n] = max(targets[b, n], 1 - config.gr + config.gr * max(value, 0))
                 smooth = [config.label_smoothing / 2] * C
@@ -230,36 +233,155 @@ def brute_force(raw, assignment, batch, config):
                 classes += [cross_entropy(x, t, config.cls_pw) for x, t in zip(raw[b, n, 5:], smooth, strict=True)]
         box += float(np.mean(boxes)) if boxes else 0
         cls += float(np.mean(classes)) if boxes else 0
-        obj += balance * np.mean([cross_entropy(raw[b, n, 4], t, config.obj_pw) for (b, n), t in targets.items()])
+        obj += share * np.mean([cross_entropy(raw[b, n, 4], t, config.obj_pw) for (b, n), t in targets.items()])
     return np.array([box, obj, cls])
 
 
-FORMS = ["no auxiliary head", "lead guided", "independent", "coarse to fine", "simple"]
+def chosen(head, some, batch, config, top, reach=0.5):
+    """(prediction, box) of the positives of each image."""
+    found = []
+    for b in range(len(batch.valid)):
+        mine = Candidates(some.index[b], some.valid[b])
+        if config.assigner == "simple":
+            found.append(simple_positives(mine))
+        else:
+            boxes = batch.boxes_cxcywh_px[b], batch.class_ids[b], batch.valid[b]
+            settings = {"top": top, "iou_cost": config.iou_cost, "reach": reach}
+            found.append(ota_positives(head[b].astype(float), *boxes, mine, GRID, **settings))
+    return found
+
+
+def expected_positives(lead, aux, batch, config):
+    """Those of the lead and of the auxiliary head, as the paper's words have them."""
+    top = config.aux_top if aux is not None and config.aux == "coarse_to_fine" else config.top
+    first = chosen(lead, batch.fine, batch, config, top)
+    if config.aux == "coarse_to_fine":
+        return first, chosen(lead, batch.coarse, batch, config, top) if aux is not None else None
+    if config.aux == "independent":
+        return first, chosen(aux, batch.fine, batch, config, top, 0.5 if config.aux_bound else 1.0)
+    return first, first
+
+
+FORMS = {
+    "no auxiliary head": {},
+    "coarse to fine": {"aux": "coarse_to_fine"},
+    "coarse to fine, numbers": {"top": 3, "aux_top": 13, "iou_cost": 1.5, "aux_weight": 0.5, "aux_bound": False},
+    "lead guided": {"aux": "lead_guided", "overlap": "giou", "top": 7, "aux_top": 3},
+    "lead guided, unbounded": {"aux": "lead_guided", "overlap": "iou", "aux_bound": False},
+    "independent": {"aux": "independent", "overlap": "diou"},
+    "independent, unbounded": {"aux": "independent", "aux_bound": False},
+    "simple": {"assigner": "simple", "aux": "lead_guided"},
+    "simple, coarse": {"assigner": "simple", "aux_bound": False},
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_equals_brute_force(form):
-    batch, raw, aux = make_batch([5, 3], coarse=form == "coarse to fine"), make_raw(1), make_raw(2)
-    config = dataclasses.replace(CONFIG, assigner="simple" if form == "simple" else "ota")
-    outputs = Outputs(raw, None if form == "no auxiliary head" else aux)
-    loss, items = compiled(functools.partial(loss_of, config=config, independent=form == "independent"))(outputs, batch)
-    if form == "simple":
-        lead = chosen = jax.vmap(simple.assign)(batch.fine)
-        shared = np.asarray(lead.index)[0, np.asarray(lead.positive)[0]].tolist()
-        assert len(set(shared)) < len(shared)  # boxes meet in a prediction: its largest target counts
-    else:
-        assign = assign_small[20 if form == "coarse to fine" else 10]
-        lead = assign(raw, batch, batch.fine)
-        guide = aux if form == "independent" else raw
-        chosen = assign(guide, batch, batch.coarse if form == "coarse to fine" else batch.fine)
+    config = dataclasses.replace(CONFIG, **FORMS[form])
+    batch = make_batch([5, 3], coarse=config.aux == "coarse_to_fine")
+    raw, aux = make_raw(1), None if form == "no auxiliary head" else make_raw(2)
+    loss, items = compiled(functools.partial(loss_of, config=config))(Outputs(raw, aux), batch)
+    lead, other = expected_positives(raw, aux, batch, config)
     expected = brute_force(raw, lead, batch, config)
-    if outputs.aux is not None:
-        expected += 0.25 * brute_force(aux, chosen, batch, config)
+    if aux is not None:
+        reach = 0.5 if config.aux_bound else 1.0
+        expected += config.aux_weight * brute_force(aux, other, batch, config, reach=reach)
     expected *= config.box, config.obj, config.cls
     np.testing.assert_allclose(items[:3], expected, rtol=1e-5)  # float32
     np.testing.assert_allclose(items.total, expected.sum(), rtol=1e-5)
     np.testing.assert_allclose(loss, 2 * expected.sum(), rtol=1e-5)
-    assert items.positives == np.asarray(lead.positive).sum() > 5
+    counts = [sum(level.start <= n < level.stop for image in lead for n, _ in image) for level in GRID.levels]
+    assert items.positives.tolist() == counts
+    assert sum(counts) > 5
+    if form == "simple":  # boxes meet in a prediction: its largest target counts
+        assert len({n for n, _ in lead[0]}) < len(lead[0])
+
+
+def test_forms_of_guidance_are_told_apart_by_the_case_they_are_tested_on():
+    batch, raw, aux = make_batch([5, 3], coarse=True), make_raw(1), make_raw(2)
+    forms = [dataclasses.replace(CONFIG, aux=kind) for kind in ("lead_guided", "independent", "coarse_to_fine")]
+    same, own, coarse = (set(expected_positives(raw, aux, batch, form)[1][0]) for form in forms)
+    assert same != own
+    fine = set(batch.fine.index[0][batch.fine.valid[0]].tolist())
+    assert {n for n, _ in same | own} <= fine
+    assert not {n for n, _ in coarse} <= fine
+
+
+def test_an_auxiliary_head_without_its_candidates_is_refused():
+    with pytest.raises(InputError, match=r"loss\.aux"):
+        jax.eval_shape(loss_of, Outputs(make_raw(1), make_raw(2)), make_batch([1, 1]))
+
+
+def test_only_without_the_bound_can_a_head_say_a_centre_a_whole_cell_away():
+    # Stride 8: the centre (15, 20) is 0.875 cells right of the cell (0, 2)'s right edge, which is a coarse candidate.
+    boxes, class_ids, valid = np.float32([[[15, 20, 10, 10]]]), np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
+    n = next(i for i in range(GRID.levels[0].stop) if GRID.cell[i].tolist() == [0, 2] and GRID.anchor_px[i][0] == 10)
+    one = Candidates(np.int32([[[n]]]), np.ones((1, 1, 1), bool))
+    batch = batch_of(boxes, class_ids, valid, one, one)
+    raw = np.zeros((1, len(GRID.stride), 5 + C), np.float32)
+    raw[0, n, :2] = 50, 0
+    best = {}
+    for bound in (True, False):
+        # The best there is: 1.5 is as far as the bounded centre goes; σ = (1.875 + 1) / 3 says it exactly.
+        raw[0, n, 0] = 50 if bound else np.log((1.875 + 1) / 3 / (1 - (1.875 + 1) / 3))
+        config = dataclasses.replace(CONFIG, assigner="simple", aux_bound=bound, overlap="iou", aux_weight=1.0)
+        lead = np.zeros_like(raw)
+        loss = compiled(functools.partial(loss_of, config=config))
+        whole, alone = loss(Outputs(lead, raw), batch)[1].box, loss(Outputs(lead), batch)[1].box
+        best[bound] = float(whole - alone) / config.box
+    np.testing.assert_allclose(best[False], 0, atol=1e-5)  # float32
+    np.testing.assert_allclose(best[True], 1 - 7 / 13, rtol=1e-5)  # 3 of 10 pixels off
+
+
+def test_level_weights_can_be_given():
+    batch, raw = make_batch([4, 2]), make_raw(1)
+    config = dataclasses.replace(CONFIG, assigner="simple")
+    weights = np.float32([1.5, 1.0, 7.0])
+    items = compiled(functools.partial(loss_of, config=config))(raw, batch, balance=weights)[1]
+    lead, _ = expected_positives(raw, None, batch, config)
+    expected = brute_force(raw, lead, batch, config, balance=weights)
+    np.testing.assert_allclose(items.obj / config.obj, expected[1], rtol=1e-5)  # float32
+    np.testing.assert_allclose((items.objectness * weights).sum(), expected[1], rtol=1e-5)
+
+
+def test_level_weights_follow_the_losses():
+    losses = np.float32([0.02, 0.05, 0.4])
+    for strides, reference in (((8, 16, 32), 1), ((32, 64, 128), 0), ((4, 8, 16), 2)):
+        moved = 0.9999 * np.array([4.0, 1.0, 0.4]) + 0.0001 / losses.astype(float)
+        expected = moved / moved[reference]
+        np.testing.assert_allclose(next_balance(jnp.asarray(first_balance(3)), losses, strides), expected, rtol=1e-6)
+    assert np.isfinite(next_balance(jnp.asarray(first_balance(3)), np.float32([0, 0.1, 0.2]), (8, 16, 32))).all()
+
+
+def largest_array(jaxpr):
+    """Most elements of any array that a program makes, in loops and branches too."""
+    inner = [one for equation in jaxpr.eqns for one in jaxprs_in_params(equation.params)]
+    made = [var.aval.size for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "size")]
+    return max([0, *made, *map(largest_array, inner)])
+
+
+@pytest.mark.parametrize("classes", [80, 1000])
+@pytest.mark.parametrize("assigner", ["ota", "simple"])
+@pytest.mark.parametrize("aux", ["coarse_to_fine", "lead_guided", "independent"])
+def test_no_array_of_boxes_candidates_and_classes(aux, assigner, classes):
+    crowd, fine, coarse, N = 2000, 3 * 6, 5 * 6, len(GRID.stride)
+    shape = jax.ShapeDtypeStruct
+
+    def some(K):
+        return Candidates(shape((1, crowd, K), np.int32), shape((1, crowd, K), bool))
+
+    boxes = shape((1, crowd, 4), np.float32), shape((1, crowd), np.int32), shape((1, crowd), bool)
+    batch = Batch(None, *boxes, some(fine), some(coarse), None, None)
+    raw = shape((1, N, 5 + classes), np.float32)
+    config = dataclasses.replace(CONFIG, assigner=assigner, aux=aux, aux_bound=False)
+    program = jax.make_jaxpr(jax.value_and_grad(functools.partial(loss_of, config=config), has_aux=True))
+    bound = max(
+        N * (5 + classes),  # the outputs
+        4 * crowd * max(coarse, config.aux_top),  # a box for each slot
+        crowd * (ota.BLOCK + config.aux_top),  # boxes and a block of candidates
+        loss_module.CLASS_BLOCK * (5 + classes),  # a block of positives
+    )
+    assert largest_array(program(Outputs(raw, raw), batch).jaxpr) <= bound
 
 
 value_and_slope = compiled(jax.value_and_grad(loss_of, has_aux=True), static_argnames="config")
@@ -267,7 +389,7 @@ value_and_slope = compiled(jax.value_and_grad(loss_of, has_aux=True), static_arg
 
 def test_images_without_boxes_have_objectness_alone():
     (_, items), slope = value_and_slope(make_raw(0), make_batch([0, 0]))
-    assert (items.box, items.cls, items.positives) == (0, 0, 0)
+    assert (items.box, items.cls, items.positives.sum()) == (0, 0, 0)
     assert items.obj > 0
     assert slope[..., 4].all()
     assert not np.delete(slope, 4, axis=-1).any()
@@ -282,16 +404,14 @@ def test_padding_does_not_matter():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_crowded_images_are_computed_in_full():
+@pytest.mark.parametrize("block", [1, 7, 10**4])  # whatever is computed at a time, it is all that there is
+def test_classes_are_computed_in_blocks(block):
     raw, batch = make_raw(4), make_batch([5, 4])
     config = dataclasses.replace(CONFIG, assigner="simple")
-    results = []
-    for share in (1, 10**6):  # every slot fits; one slot a box would have to do, so all are computed
-        with patch.object(loss_module, "USUAL_SHARE", share):
-            results.append(
-                compiled(jax.value_and_grad(functools.partial(loss_of, config=config), has_aux=True))(raw, batch)
-            )
-    for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
+    expected = value_and_slope(raw, batch, config=config)
+    with patch.object(loss_module, "CLASS_BLOCK", block):
+        found = compiled(jax.value_and_grad(functools.partial(loss_of, config=config), has_aux=True))(raw, batch)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)  # sums of float32 in another order
 
 
@@ -300,8 +420,9 @@ def test_a_positive_in_the_last_slot_counts_once():
     valid = np.arange(M)[None, :] == [[M - 1], [0]]
     fine = Candidates(batch.fine.index[..., :1], batch.fine.valid[..., :1] & valid[..., None])
     batch, config = batch._replace(valid=valid, fine=fine), dataclasses.replace(CONFIG, assigner="simple")
-    items = loss_of(raw, batch, config)[1]
-    expected = brute_force(raw, jax.vmap(simple.assign)(fine), batch, config)
+    items = compiled(functools.partial(loss_of, config=config))(raw, batch)[1]
+    lead, _ = expected_positives(raw, None, batch, config)
+    expected = brute_force(raw, lead, batch, config)
     np.testing.assert_allclose(items.cls / config.cls, expected[2], rtol=1e-5)  # float32
 
 

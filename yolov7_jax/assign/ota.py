@@ -14,16 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.ops.decode import decode
+from yolov7_jax.ops.decode import BOUNDED, decode
 from yolov7_jax.ops.iou import pairwise_iou
 from yolov7_jax.types import Array, Assignment, Candidates, Grid
 
 BLOCK = 256
 """candidates that are compared with the boxes at a time"""
-TOP, COARSE_TO_FINE_TOP = 10, 20
-"""the most positives of a box; where an auxiliary head has coarse candidates, of either head"""
-IOU_WEIGHT = 3.0
-"""of the IoU cost beside the class cost"""
 IOU_EPSILON = 1e-8
 
 
@@ -36,14 +32,16 @@ def assign(
     grid: Grid,
     *,
     top: int,
+    iou_cost: float,
+    reach: float = BOUNDED,
     blocks: Array | None = None,
 ) -> Assignment:
     """The positives of one image, at most `top` for each box; no gradient flows through the choice.
 
     A candidate costs a box the cross-entropy of y = sqrt(σ(class) · σ(objectness)) against the box's class, summed over
-    all classes, and -3 log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top` largest IoUs⌋) candidates of least
-    cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first is taken,
-    in the order of boxes and of slots. Costs are finite for all finite outputs.
+    all classes, and -iou_cost · log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top` largest IoUs⌋) candidates of
+    least cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first is
+    taken, in the order of boxes and of slots. Costs are finite for all finite outputs.
 
     Args:
         raw: [N, 5 + C] outputs before the sigmoid, float32 or float64.
@@ -52,7 +50,9 @@ def assign(
         valid: bool [M], False for padding.
         candidates: of the image, [M, K].
         grid: where the N predictions live.
-        top: TOP or COARSE_TO_FINE_TOP.
+        top: the most positives of a box (YOLOv7: 10; 20 where an auxiliary head has coarse candidates).
+        iou_cost: weight of the overlap beside the classes (YOLOv7: 3).
+        reach: of the predicted centres, see `ops.decode.centre_in_cell`.
         blocks: in a `vmap` over images, what `blocks_needed` says of them all; by default what this image needs.
 
     Returns:
@@ -66,8 +66,8 @@ def assign(
         number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
         at = jnp.take(index, _slot(place, number), mode="clip")
         rows = raw[at]
-        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid)
-        cost = _class_cost(rows, class_ids) - IOU_WEIGHT * jnp.log(iou + IOU_EPSILON)
+        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid, reach)
+        cost = _class_cost(rows, class_ids) - iou_cost * jnp.log(iou + IOU_EPSILON)
         compared = valid[:, None] & (number < place[-1])[None, :]
         return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
 
@@ -107,11 +107,11 @@ def _slot(place: Array, number: Array) -> Array:
     return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid) -> Array:
+def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid, reach: float) -> Array:
     """IoU [M, Q] of the boxes with the predictions `at` [Q] of the grid, whose raw outputs are [Q, 5]."""
     cell, stride, anchor_px = (jnp.asarray(part)[at] for part in grid[:3])
     cells = Grid(cell, stride, anchor_px, levels=())
-    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells)[:, :4]))
+    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells, reach=reach)[:, :4]))
 
 
 def _class_cost(raw: Array, class_ids: Array) -> Array:

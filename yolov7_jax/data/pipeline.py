@@ -42,7 +42,8 @@ class Pipeline:
     (width, height) in pixels. strides: [L] in pixels. anchor_t: how many times larger or smaller than an anchor a box
     may be. batch_size: images of a step over all hosts. seed: not negative. max_boxes: M; boxes beyond it are left out
     and counted. window: how far back in the order partners of a mosaic are drawn. capacity: K, by default as many as a
-    box can need. coarse: whether an auxiliary head wants its candidates. on_fault: stop at an image that cannot be
+    box can need. reach: how near a cell is that is a candidate, in cells, see `assign.candidates`. coarse: whether an
+    auxiliary head wants candidates of its own, within aux_reach. on_fault: stop at an image that cannot be
     read, or train on grey without boxes in its place.
     """
 
@@ -57,7 +58,9 @@ class Pipeline:
     max_boxes: int = 120
     window: int = 256
     capacity: int | None = None
+    reach: float = FINE_REACH
     coarse: bool = False
+    aux_reach: float = COARSE_REACH
     on_fault: OnFault = "skip"
     _images: Memo[int, Loaded] = field(init=False, repr=False)
 
@@ -123,7 +126,7 @@ class Pipeline:
         class_ids = np.zeros(self.max_boxes, np.int32)
         class_ids[:count] = made.class_ids[:count]
         valid = np.arange(self.max_boxes) < count
-        reaches = (FINE_REACH, COARSE_REACH) if self.coarse else (FINE_REACH,)
+        reaches = (self.reach, self.aux_reach) if self.coarse else (self.reach,)
         found = [self._candidates(boxes_cxcywh_px, valid, reach) for reach in reaches]
         return Batch(
             image=made.image,

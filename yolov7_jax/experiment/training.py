@@ -5,38 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from yolov7_jax.config import Config, yaml_text
+from yolov7_jax.config import Config, DataConfig, yaml_text
 from yolov7_jax.config_file import check_config, config_dict, read_config
-from yolov7_jax.convert.load import load, resolve
-from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.audit import audit, readable
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.data.pipeline import Pipeline
-from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.data.sources import Source
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.preparation import Data, open_data, starting_weights, training_pipeline
 from yolov7_jax.experiment.traces import Publisher, draw_curves, evaluator, shown_batches
-from yolov7_jax.graph.rewrite import with_width
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.network import init
 from yolov7_jax.train.checkpoint import Checkpoints, Progress
 from yolov7_jax.train.log import Log, Row, check_tensorboard
 from yolov7_jax.train.loop import Parts, Plan, Watcher
 from yolov7_jax.train.loop import train as run_loop
+from yolov7_jax.train.memory import MeasuredStep
 from yolov7_jax.train.mesh import data_mesh, shard_batch
 from yolov7_jax.train.state import TrainState, init_state
 from yolov7_jax.train.step import make_step
 from yolov7_jax.train.stop import StopSignals
 from yolov7_jax.types import Batch
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
 
 CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 """What a run folder holds beside its log, weights and pictures."""
@@ -84,14 +81,14 @@ def train(
     """
     check_config(config, where="config")
     watcher = watcher or Silent()
-    data = _open(config, watcher, track)
-    weights, report = _start(config, data.train.names)
+    data = open_data(config, watcher, track)
+    weights, report = starting_weights(config, data.train.names)
     watcher.noted(report)
     machine = _assemble(config, weights.graph, data)
     folder = new_folder(Path(folder))
     network = {"graph": weights.graph.to_json(), "names": weights.names, "images": len(data.train)}
     _write(folder / NETWORK, json.dumps(network))
-    _write(folder / CONFIG, yaml_text(config_dict(_with_whole_paths(config))))
+    _write(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
     return _run(config, weights, data, machine, folder, watcher, track)
 
 
@@ -105,61 +102,16 @@ def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[A
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
     config = read_config(folder / CONFIG)
-    data = _open(config, watcher, track)
+    data = open_data(config, watcher, track)
     checkpoints = folder / CHECKPOINTS
     if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
         weights = _stored_network(folder / NETWORK, data.train)
     else:  # it was interrupted before its first checkpoint
-        weights, _ = _start(config, data.train.names)
+        weights, _ = starting_weights(config, data.train.names)
     return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, track)
 
 
-class _Data(NamedTuple):
-    train: Source
-    val: Source | None
-
-
-def _open(config: Config, watcher: Watcher, track: Track[Any]) -> _Data:
-    """The training and validation images, looked over; tells of everything that is wrong."""
-    settings = config.data
-    if not settings.path:
-        raise InputError(
-            "data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE"
-        )
-    train = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
-    if not config.train.val_every:
-        return _Data(train, None)
-    path, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
-    val = _look_over(path, settings.val_split, images, config, watcher, track)
-    if val.names != train.names:
-        raise InputError(
-            f"{path}: its classes ({', '.join(val.names[:8])} …) are not those of the training images "
-            f"({', '.join(train.names[:8])} …); make them agree"
-        )
-    return _Data(train, val)
-
-
-def _look_over(path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]) -> Source:
-    source = open_source(path, split, image_folder=Path(images) if images else None, faults="skip")
-    found = audit(source, track=track)
-    for line in found.lines():
-        watcher.noted(f"{split}: {line}")
-    if config.data.faults == "stop":
-        found.stop_at_faults()
-    return readable(source, found)
-
-
-def _start(config: Config, names: tuple[str, ...]) -> tuple[Weights, str]:
-    """The network with what it knows at the beginning, and how it came to it."""
-    key = jax.random.key(config.train.seed)
-    if config.model.weights:
-        weights, report = transfer(load(config.model.weights), names, key)
-        return weights, f"{config.model.weights}: {report}"
-    graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
-    return Weights(graph, jax.tree.map(np.asarray, init(graph, key)), names), f"{config.model.name}: fresh weights"
-
-
-def _with_whole_paths(config: Config) -> Config:
+def with_whole_paths(config: Config) -> Config:
     """The configuration with whole paths of files and folders, so that a run can be gone on with from anywhere."""
 
     def whole(section: Any, *keys: str) -> Any:
@@ -193,16 +145,16 @@ class _Machine(NamedTuple):
     mesh: Mesh
     loader: Loader
     plan: Plan
-    step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
+    step: MeasuredStep
 
 
-def _assemble(config: Config, graph: Graph, data: _Data) -> _Machine:
+def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
     """Puts loader and step together; whatever settings cannot be used is said here."""
     graph.check_side(config.train.size)
     if config.train.tensorboard:
         check_tensorboard()
     mesh = data_mesh()
-    pipeline = _pipeline(config, graph, data.train)
+    pipeline = training_pipeline(config, graph, data.train)
     loader = Loader(
         pipeline,
         workers=config.data.workers,
@@ -215,13 +167,42 @@ def _assemble(config: Config, graph: Graph, data: _Data) -> _Machine:
         config.train.checkpoint_every,
         config.train.max_nonfinite,
     )
-    return _Machine(mesh, loader, plan, make_step(graph, config, steps_per_epoch=pipeline.steps, mesh=mesh))
+    return _Machine(mesh, loader, plan, _step(graph, _of_step(config), pipeline.steps, mesh))
+
+
+@lru_cache(maxsize=1)
+def _step(graph: Graph, config: Config, steps_per_epoch: int, mesh: Mesh) -> MeasuredStep:
+    """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
+    return MeasuredStep(make_step(graph, config, steps_per_epoch=steps_per_epoch, mesh=mesh))
+
+
+def _of_step(config: Config) -> Config:
+    """The settings that a step is made of, the others at their defaults."""
+    data = DataConfig(max_boxes=config.data.max_boxes)
+    return Config(data=data, loss=config.loss, optim=config.optim, train=replace(config.train, seed=0))
+
+
+def _telling_memory(machine: _Machine, watcher: Watcher) -> TrainStep:
+    """The step on batches in host memory; tells of its memory before it runs for the first time."""
+    told = False
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        nonlocal told
+        batch = shard_batch(batch, machine.mesh)
+        if not told:
+            told = True
+            memory = machine.step.prepare(state, batch)
+            if memory is not None:
+                watcher.noted(str(memory))
+        return machine.step(state, batch)
+
+    return run
 
 
 def _run(
     config: Config,
     weights: Weights,
-    data: _Data,
+    data: Data,
     machine: _Machine,
     folder: Path,
     watcher: Watcher,
@@ -235,7 +216,7 @@ def _run(
         log.rewind(progress.step, evaluated=progress.evaluated)
         parts = Parts(
             plan=machine.plan,
-            train_step=lambda state, batch: machine.step(state, shard_batch(batch, machine.mesh)),
+            train_step=_telling_memory(machine, watcher),
             batches=partial(shown_batches, machine.loader, folder, weights.names, watcher),
             evaluate=evaluator(config, weights, data.val, folder, stop, track),
             publish=Publisher(config, weights, folder).write,
@@ -252,23 +233,6 @@ def _run(
             draw_curves(folder)
     finished = progress.step == machine.plan.steps
     return TrainingRun(folder, progress.step, progress.best_score, progress.best_step, finished, stop.received)
-
-
-def _pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
-    return Pipeline(
-        source=source,
-        augment=config.augment,
-        size=config.train.size,
-        anchors=graph.anchors,
-        strides=graph.strides,
-        anchor_t=config.loss.anchor_t,
-        max_boxes=config.data.max_boxes,
-        window=config.data.window,
-        seed=config.train.seed,
-        batch_size=config.train.batch_size,
-        coarse=graph.has_aux,
-        on_fault=config.data.faults,
-    )
 
 
 def _write(file: Path, text: str) -> None:

@@ -67,7 +67,7 @@ def draw_boxes(
         for box, class_id, text in zip(corners, class_ids, texts, strict=True)
     ][::-1]
     for box, color, _ in marks:
-        _draw_box(canvas, box, color, line)
+        draw_frame(canvas, box, color, line)
     for box, color, text in marks:
         _draw_label(canvas, box, color, text, line)
     return canvas
@@ -95,7 +95,7 @@ def relative_luminance(color: Color) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _draw_box(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, line: int) -> None:
+def draw_frame(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, line: int) -> None:
     """The frame of a box, wholly inside it."""
     left, top, right, bottom = box
     frame = canvas[top : max(bottom, top + 1), left : max(right, left + 1)]

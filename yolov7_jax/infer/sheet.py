@@ -48,7 +48,7 @@ def draw_batch(
         _labelled(image, cxcywh_to_xyxy(boxes[there]), classes[there], names)
         for image, boxes, classes, there in zip(images, boxes_cxcywh_px, class_ids, valid, strict=True)
     ]
-    return _arrange(cells[:MOST_PICTURES], columns)
+    return arrange(cells[:MOST_PICTURES], columns)
 
 
 def draw_comparison(
@@ -63,7 +63,7 @@ def draw_comparison(
         columns: pairs in a row.
     """
     pairs = zip(samples[:MOST_PICTURES], detections[:MOST_PICTURES], strict=True)
-    return _arrange([_pair(sample, found, names) for sample, found in pairs], columns)
+    return arrange([_pair(sample, found, names) for sample, found in pairs], columns)
 
 
 def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
@@ -72,7 +72,7 @@ def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
     moved = Detections(found.boxes_xyxy_px * np.float32(scale), found.scores, found.class_ids, found.names)
     guess = draw_detections(image, moved)
     gap = np.full((len(truth) + HEADING, GAP // 4, 3), PAPER, np.uint8)
-    return np.concatenate([_headed(truth, "labels"), gap, _headed(guess, "predictions")], axis=1)
+    return np.concatenate([headed(truth, "labels"), gap, headed(guess, "predictions")], axis=1)
 
 
 def _labelled(
@@ -95,14 +95,15 @@ def _scaled(image: Image) -> tuple[Image, float]:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), scale
 
 
-def _headed(image: Image, text: str) -> Image:
+def headed(image: Image, text: str) -> Image:
+    """The picture under a line of text."""
     heading = np.full((HEADING, image.shape[1], 3), PAPER, np.uint8)
     cv2.putText(heading, text, (2, HEADING - 9), FONT, 0.6, BLACK, 1, cv2.LINE_AA)
     return np.concatenate([heading, image])
 
 
-def _arrange(cells: Sequence[Image], columns: int) -> Image:
-    """Cells in rows on grey paper with gaps between and around them; each at the upper left of its place."""
+def arrange(cells: Sequence[Image], columns: int) -> Image:
+    """Pictures in rows on grey paper with gaps between and around them; each at the upper left of its place."""
     columns = min(columns, len(cells)) or 1
     rows = -(-len(cells) // columns)
     height, width = (max((cell.shape[axis] for cell in cells), default=0) + GAP for axis in (0, 1))

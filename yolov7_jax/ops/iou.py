@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 from jax import lax
 
 from yolov7_jax.types import Array
 
+Kind = Literal["ciou", "diou", "giou", "iou"]
+"""Measures of how well boxes agree, for training."""
+
 EPSILON = 1e-7
-"""added to what is divided by in `ciou`"""
+"""added to what is divided by in `overlap`"""
 
 
 def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
@@ -27,12 +31,13 @@ def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
     return intersection / xp.where(union > 0, union, 1)
 
 
-def ciou(boxes_cxcywh: Array, others_cxcywh: Array) -> Array:
-    """Complete IoU [...] of boxes [..., 4] with as many others, in one unit, for training (arXiv:1911.08287).
+def overlap(boxes_cxcywh: Array, others_cxcywh: Array, *, kind: Kind = "ciou") -> Array:
+    """How well boxes [..., 4] agree with as many others, in one unit: [...], 1 where they are the same.
 
-    IoU less the squared distance of the centres over the squared diagonal of the enclosing box, less α · v, where v is
-    the difference of the shapes; α carries no gradient. Value and gradient are finite for all boxes whose sizes are not
-    negative (and may be 0) and whose numbers are not over 1e18.
+    iou: intersection over union. giou: less the share of the enclosing box that neither covers (arXiv:1902.09630).
+    diou: IoU less the squared distance of the centres over the squared diagonal of the enclosing box. ciou: that less
+    α · v, where v is the difference of the shapes; α carries no gradient (both arXiv:1911.08287). Value and gradient
+    are finite for all boxes whose sizes are not negative (and may be 0) and whose numbers are not over 1e18.
     """
     size, other = boxes_cxcywh[..., 2:], others_cxcywh[..., 2:]
     offset = boxes_cxcywh[..., :2] - others_cxcywh[..., :2]
@@ -41,8 +46,15 @@ def ciou(boxes_cxcywh: Array, others_cxcywh: Array) -> Array:
     shared = jnp.maximum(jnp.minimum(jnp.minimum(size, other), (size + other) / 2 - apart), 0)
     enclosing = jnp.maximum(jnp.maximum(size, other), (size + other) / 2 + apart)
     intersection = shared.prod(-1)
-    iou = intersection / (size.prod(-1) + other.prod(-1) - intersection + EPSILON)
+    union = size.prod(-1) + other.prod(-1) - intersection + EPSILON
+    iou = intersection / union
+    if kind == "iou":
+        return iou
+    if kind == "giou":
+        return iou - (1 - union / (enclosing.prod(-1) + EPSILON))
     distance = jnp.square(apart).sum(-1) / (jnp.square(enclosing).sum(-1) + EPSILON)
+    if kind == "diou":
+        return iou - distance
     v = jnp.square(_angle(size) - _angle(other)) * (4 / math.pi**2)
     alpha = lax.stop_gradient(v / (jnp.maximum(1 - iou, 0) + v + EPSILON))
     return iou - distance - alpha * v

@@ -1,38 +1,47 @@
 """The loss of a detector: boxes, objectness and classes of the predictions that answer for boxes, and all that do not.
 
-One function for all forms: the assigner is a setting, and an auxiliary head is the same loss a second time.
+One function for all forms: assigner, overlap and what guides an auxiliary head are settings, and an auxiliary head is
+the same loss a second time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 from yolov7_jax.assign import ota, simple
 from yolov7_jax.config import LossConfig
-from yolov7_jax.ops.iou import ciou
+from yolov7_jax.errors import InputError
+from yolov7_jax.ops.decode import BOUNDED, UNBOUNDED, centre_in_cell
+from yolov7_jax.ops.iou import overlap
 from yolov7_jax.ops.losses import binary_cross_entropy
 from yolov7_jax.types import Array, Assignment, Batch, Candidates, Grid, Outputs
 
-AUX_WEIGHT = 0.25
-"""of each item of an auxiliary head (YOLOv7, arXiv:2207.02696)"""
 BALANCE = {1: (4.0,), 2: (4.0, 1.0), 3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}
 """weights of the levels' objectness, finest first, by the number of levels (YOLOv5)"""
+BALANCE_DECAY = 0.9999
+"""of those weights in a step, where they follow the losses (YOLOv5)"""
+BALANCED_STRIDE = 16
+"""the level whose weight stays 1 then"""
 
-USUAL_SHARE = 4
-"""of this many slots of an assignment one holds a positive at most, but for crowded images"""
+CLASS_BLOCK = 256
+"""positives of an image whose classes are computed at a time"""
 
 
 class LossItems(NamedTuple):
     """What a step's loss is made of: means over the batch, with their gains, auxiliary heads included.
 
-    box, obj, cls: float []. total: float [], their sum; the loss is this times the batch size. positives: int32 [],
-    predictions of the lead head that answer for a box.
+    box, obj, cls: float []. total: float [], their sum; the loss is this times the batch size. positives: int32 [L],
+    predictions of each level of the lead head that answer for a box. objectness: float [L], the loss of each level of
+    the lead head, without gain and weight.
     """
 
     box: Array
@@ -40,6 +49,7 @@ class LossItems(NamedTuple):
     cls: Array
     total: Array
     positives: Array
+    objectness: Array
 
 
 def scaled_gains(config: LossConfig, *, levels: int, num_classes: int, size: float) -> LossConfig:
@@ -57,136 +67,237 @@ def scaled_gains(config: LossConfig, *, levels: int, num_classes: int, size: flo
 
 
 def detection_loss(
-    outputs: Outputs,
-    batch: Batch,
-    grid: Grid,
-    config: LossConfig,
-    *,
-    independent: bool = False,
+    outputs: Outputs, batch: Batch, grid: Grid, config: LossConfig, *, balance: Array | None = None
 ) -> tuple[Array, LossItems]:
     """The loss of a batch, to be differentiated with respect to the raw outputs, and its items.
 
-    An auxiliary head is guided by the lead head, whose predictions choose the positives of both; on the coarse
-    candidates where the batch has them ("coarse-to-fine lead guided"), else on the same as the lead head's ("lead
-    guided"). Computed in float32, or float64 if the outputs are.
+    What answers for a box is up to `assignments`. Computed in float32, or float64 if the outputs are.
 
     Args:
         outputs: of the network, for the images of the batch.
         batch: boxes, and what candidates they have; its images are not looked at.
         grid: where the predictions of images of this size live.
         config: with gains that `scaled_gains` made.
-        independent: the auxiliary head's own predictions choose its positives.
+        balance: float [L], weights of the levels' objectness; by default those of `first_balance`.
 
     Returns:
         The sum of the items times the batch size, float [], and the items.
+
+    Raises:
+        InputError: an auxiliary head is to have coarse candidates, and the batch has none.
     """
     exact = jnp.float64 if outputs.lead.dtype == jnp.float64 else jnp.float32
     outputs = jax.tree.map(lambda raw: raw.astype(exact), outputs)
-    coarse = None if outputs.aux is None else batch.coarse
-    top = ota.TOP if coarse is None else ota.COARSE_TO_FINE_TOP
-    positives = partial(_positives, batch=batch, grid=grid, config=config, top=top)
-    lead = positives(outputs.lead, batch.fine)
-    box, obj, cls = _head_loss(outputs.lead, lead, batch, grid, config)
-    if outputs.aux is not None:
-        guide = outputs.aux if independent else outputs.lead
-        same = coarse is None and not independent
-        chosen = lead if same else positives(guide, batch.fine if coarse is None else coarse)
-        aux = _head_loss(outputs.aux, chosen, batch, grid, config)
-        box, obj, cls = (item + AUX_WEIGHT * more for item, more in zip((box, obj, cls), aux, strict=True))
+    balance = jnp.asarray(first_balance(len(grid.levels)) if balance is None else balance, exact)
+    lead, chosen = assignments(outputs, batch, grid, config)
+    box, objectness, cls = _head_loss(outputs.lead, lead, batch, grid, config)
+    obj = (objectness * balance).sum()
+    if outputs.aux is not None and chosen is not None:
+        parts = _head_loss(outputs.aux, chosen, batch, grid, config, reach=_aux_reach(config))
+        aux_box, aux_objectness, aux_cls = parts
+        box += config.aux_weight * aux_box
+        obj += config.aux_weight * (aux_objectness * balance).sum()
+        cls += config.aux_weight * aux_cls
     box, obj, cls = box * config.box, obj * config.obj, cls * config.cls
     total = box + obj + cls
-    return total * len(batch.valid), LossItems(box, obj, cls, total, lead.positive.sum(dtype=jnp.int32))
+    return total * len(batch.valid), LossItems(box, obj, cls, total, _level_counts(lead, grid), objectness)
+
+
+def first_balance(levels: int) -> NDArray[np.float32]:
+    """Weights [L] of the levels' objectness, as they stay or as they begin."""
+    return np.array(BALANCE[levels], np.float32)
+
+
+def next_balance(balance: Array, objectness: Array, strides: Sequence[int]) -> Array:
+    """Weights [L] of the levels' objectness after a step with losses [L] (YOLOv5, "autobalance").
+
+    A level's weight moves towards the inverse of its loss; all are divided by that of stride 16 (of the first level,
+    where there is no such).
+    """
+    inverse = 1 / jnp.maximum(objectness, jnp.finfo(objectness.dtype).tiny)
+    moved = BALANCE_DECAY * balance + (1 - BALANCE_DECAY) * inverse
+    return moved / moved[strides.index(BALANCED_STRIDE) if BALANCED_STRIDE in strides else 0]
+
+
+def assignments(outputs: Outputs, batch: Batch, grid: Grid, config: LossConfig) -> tuple[Assignment, Assignment | None]:
+    """The positives of the lead head, and of the auxiliary head if there is one.
+
+    The lead head's predictions choose its positives among the fine candidates. Those of an auxiliary head are chosen
+    (YOLOv7, arXiv:2207.02696, section 4.2), by config.aux, by the lead head's predictions among the coarse candidates,
+    where either head takes up to aux_top of a box; or are the lead head's; or are chosen by its own predictions.
+
+    Raises:
+        InputError: an auxiliary head is to have coarse candidates, and the batch has none.
+    """
+    top = config.aux_top if outputs.aux is not None and config.aux == "coarse_to_fine" else config.top
+    positives = partial(_positives, batch=batch, grid=grid, config=config, top=top)
+    lead = positives(outputs.lead, batch.fine)
+    if outputs.aux is None:
+        return lead, None
+    if config.aux == "independent":
+        return lead, positives(outputs.aux, batch.fine, reach=_aux_reach(config))
+    return lead, positives(outputs.lead, _coarse(batch)) if config.aux == "coarse_to_fine" else lead
+
+
+def _aux_reach(config: LossConfig) -> float:
+    """That of an auxiliary head's centres, see `ops.decode.centre_in_cell`."""
+    return BOUNDED if config.aux_bound else UNBOUNDED
+
+
+def _coarse(batch: Batch) -> Candidates:
+    if batch.coarse is None:
+        raise InputError(
+            "loss.aux is coarse_to_fine and the batch has no coarse candidates; make it with them, or set loss.aux"
+        )
+    return batch.coarse
 
 
 def _positives(
-    raw: Array, candidates: Candidates, *, batch: Batch, grid: Grid, config: LossConfig, top: int
+    raw: Array,
+    candidates: Candidates,
+    *,
+    batch: Batch,
+    grid: Grid,
+    config: LossConfig,
+    top: int,
+    reach: float = BOUNDED,
 ) -> Assignment:
     """The assignment of every image of a batch by the predictions [B, N, 5 + C] of one head."""
     if config.assigner == "simple":
         return jax.vmap(simple.assign)(candidates)
-    assign = partial(ota.assign, grid=grid, top=top, blocks=ota.blocks_needed(candidates))
+    blocks = ota.blocks_needed(candidates)
+    assign = partial(ota.assign, grid=grid, top=top, iou_cost=config.iou_cost, reach=reach, blocks=blocks)
     return jax.vmap(assign)(raw, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, candidates)
 
 
 def _head_loss(
-    raw: Array, assignment: Assignment, batch: Batch, grid: Grid, config: LossConfig
+    raw: Array, assignment: Assignment, batch: Batch, grid: Grid, config: LossConfig, *, reach: float = BOUNDED
 ) -> tuple[Array, Array, Array]:
-    """Box, objectness and class loss of one head [B, N, 5 + C], without gains."""
+    """Box [], objectness [L] and class loss [] of one head [B, N, 5 + C], without gains and weights."""
     weight = _level_means(assignment, grid, raw.dtype)
-    overlap = _overlaps(raw[..., :4], assignment, batch, grid)
-    box = ((1 - overlap) * weight).sum()
-    target = (1 - config.gr) + config.gr * jnp.maximum(lax.stop_gradient(overlap), 0)
-    obj = _objectness_loss(raw[..., 4], target, assignment, grid, config)
+    overlaps = _overlaps(raw[..., :4], assignment, batch, grid, config, reach)
+    box = ((1 - overlaps) * weight).sum()
+    target = (1 - config.gr) + config.gr * jnp.maximum(lax.stop_gradient(overlaps), 0)
+    objectness = _objectness_loss(raw[..., 4], target, assignment, grid, config)
     cls = _class_loss(raw, assignment, batch, weight, config)
-    return box, obj, cls
+    return box, objectness, cls
+
+
+def _level_counts(assignment: Assignment, grid: Grid) -> Array:
+    """How many positives each level has, int32 [L]."""
+    return jnp.stack([_here(assignment, level).sum(dtype=jnp.int32) for level in grid.levels])
+
+
+def _here(assignment: Assignment, level: slice) -> Array:
+    """Which slots [B, P] hold positives of a level."""
+    return assignment.positive & (assignment.index >= level.start) & (assignment.index < level.stop)
 
 
 def _level_means(assignment: Assignment, grid: Grid, dtype: jnp.dtype) -> Array:
     """Weights [B, P] whose sum with anything is the sum over levels of the mean over each level's positives."""
     weight = jnp.zeros(assignment.index.shape, dtype)
     for level in grid.levels:
-        here = assignment.positive & (assignment.index >= level.start) & (assignment.index < level.stop)
+        here = _here(assignment, level)
         weight += jnp.where(here, 1 / jnp.maximum(here.sum(dtype=dtype), 1), 0)
     return weight
 
 
-def _overlaps(raw_boxes: Array, assignment: Assignment, batch: Batch, grid: Grid) -> Array:
-    """CIoU [B, P] of predicted, raw [B, N, 4], with true boxes, in cells, from the cell."""
+def _overlaps(
+    raw_boxes: Array, assignment: Assignment, batch: Batch, grid: Grid, config: LossConfig, reach: float
+) -> Array:
+    """Overlap [B, P] of predicted, raw [B, N, 4], with true boxes, in cells, from the cell."""
     rows = _rows(raw_boxes, assignment.index)
     cell, stride, anchor_px = (jnp.asarray(part, rows.dtype)[assignment.index] for part in grid[:3])
     truth = jnp.take_along_axis(batch.boxes_cxcywh_px, assignment.truth[..., None], axis=1).astype(rows.dtype)
     stride = stride[..., None]
     sigma = jax.nn.sigmoid(rows[..., :4])
-    predicted = jnp.concat([2 * sigma[..., :2] - 0.5, jnp.square(2 * sigma[..., 2:]) * anchor_px / stride], axis=-1)
-    return ciou(predicted, jnp.concat([truth[..., :2] / stride - cell, truth[..., 2:] / stride], axis=-1))
+    centre, size = centre_in_cell(sigma[..., :2], reach=reach), jnp.square(2 * sigma[..., 2:]) * anchor_px / stride
+    expected = jnp.concat([truth[..., :2] / stride - cell, truth[..., 2:] / stride], axis=-1)
+    return overlap(jnp.concat([centre, size], axis=-1), expected, kind=config.overlap)
 
 
 def _objectness_loss(logits: Array, target: Array, assignment: Assignment, grid: Grid, config: LossConfig) -> Array:
-    """Mean cross-entropy of every level's logits [B, N], balanced; where positives share one, the largest target."""
+    """Mean cross-entropy [L] of every level's logits [B, N]; where positives share one, the largest target."""
     target = jnp.where(assignment.positive, target, 0)
     targets = jax.vmap(lambda zeros, index, value: zeros.at[index].max(value))(
         jnp.zeros_like(logits), assignment.index, target
     )
     loss = binary_cross_entropy(logits, targets, pos_weight=config.obj_pw, focal_gamma=config.fl_gamma).mean(0)
-    balance = BALANCE[len(grid.levels)]
-    return sum(loss[level].mean() * share for level, share in zip(grid.levels, balance, strict=True))
+    return jnp.stack([loss[level].mean() for level in grid.levels])
 
 
 def _class_loss(raw: Array, assignment: Assignment, batch: Batch, weight: Array, config: LossConfig) -> Array:
     """Cross-entropy of the positives' classes, mean over classes, times `weight` [B, P]; 0 with one class only.
 
-    Most slots hold no positive, and a slot costs C cross-entropies: so only a share of them is computed where it has
-    room for the positives of every image, and all of them only where it has not.
+    A slot costs C cross-entropies and most hold no positive: so positives are moved together, and computed in blocks,
+    as many as the image with the most positives needs.
     """
     if raw.shape[-1] == 6:
         return jnp.zeros((), raw.dtype)
     class_ids = jnp.take_along_axis(batch.class_ids, assignment.truth, axis=1)
-    few = -(-assignment.index.shape[1] // USUAL_SHARE)
-    slot = jax.vmap(partial(_first_positives, few))(assignment.positive)
-    usual = [jnp.take_along_axis(part, slot, axis=1, mode="clip") for part in (assignment.index, class_ids)]
-    usual_weight = jnp.take_along_axis(weight, slot, axis=1, mode="fill", fill_value=0)
-    # What the backward pass needs is computed again, or both branches would have to keep it.
-    loss = jax.checkpoint(partial(_class_cross_entropy, config=config))
-    return lax.cond(
-        (assignment.positive.sum(1) <= few).all(),
-        lambda: loss(raw, *usual, usual_weight),
-        lambda: loss(raw, assignment.index, class_ids, weight),
-    )
+    slot = jax.vmap(_positives_first)(assignment.positive)
+    index, class_ids = (jnp.take_along_axis(part, slot, axis=1, mode="clip") for part in (assignment.index, class_ids))
+    weight = jnp.take_along_axis(weight, slot, axis=1, mode="fill", fill_value=0)
+    most = assignment.positive.sum(1, dtype=jnp.int32).max()
+    block_loss = partial(_class_cross_entropy, config=config)
+    return _sum_of_blocks(block_loss, raw, (index, class_ids, weight), -(-most // CLASS_BLOCK))
 
 
-def _first_positives(count: int, positive: Array) -> Array:
-    """The slots int32 [count] of the first positives among [P]; P where there are no more."""
+def _positives_first(positive: Array) -> Array:
+    """The slots int32 of the positives among [P], and then P, to whole blocks."""
     place = jnp.cumsum(positive, dtype=jnp.int32)
-    return jnp.searchsorted(place, jnp.arange(count, dtype=jnp.int32), side="right").astype(jnp.int32)
+    number = jnp.arange(-(-len(positive) // CLASS_BLOCK) * CLASS_BLOCK, dtype=jnp.int32)
+    return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _class_cross_entropy(raw: Array, index: Array, class_ids: Array, weight: Array, *, config: LossConfig) -> Array:
-    logits = _rows(raw, index)[..., 5:]
+def _class_cross_entropy(rows: Array, class_ids: Array, weight: Array, *, config: LossConfig) -> Array:
+    """Sum over the raw outputs [B, Q, 5 + C] of positives."""
+    logits = rows[..., 5:]
     low = config.label_smoothing / 2
     hot = jax.nn.one_hot(class_ids, logits.shape[-1], dtype=bool)
     targets = jnp.where(hot, 1 - low, low).astype(logits.dtype)
     loss = binary_cross_entropy(logits, targets, pos_weight=config.cls_pw, focal_gamma=config.fl_gamma)
     return (loss.mean(-1) * weight).sum()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_of_blocks(block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array) -> Array:
+    """Sum of a loss of (rows [B, Q, ...] of raw [B, N, ...], their other numbers [B, Q]) over blocks of Q slots.
+
+    With a gradient of its own for raw: that of a loop of any length would keep what each turn computes.
+
+    slots: index [B, P] into N, other numbers. blocks: int32 [], how many there are something in.
+    """
+
+    def add(i: Array, total: Array) -> Array:
+        index, *numbers = _block(slots, i)
+        return total + block_loss(_rows(raw, index), *numbers)
+
+    return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros((), raw.dtype))
+
+
+def _sum_of_blocks_forward(
+    block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array
+) -> tuple[Array, Any]:
+    return _sum_of_blocks(block_loss, raw, slots, blocks), (raw, slots, blocks)
+
+
+def _sum_of_blocks_backward(block_loss: Callable[..., Array], kept: Any, slope: Array) -> tuple[Array, None, None]:
+    raw, slots, blocks = kept
+
+    def add(i: Array, total: Array) -> Array:
+        index, *numbers = _block(slots, i)
+        slopes = slope * jax.grad(block_loss)(_rows(raw, index), *numbers)
+        return jax.vmap(lambda image, at, values: image.at[at].add(values))(total, index, slopes)
+
+    return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros_like(raw)), None, None
+
+
+_sum_of_blocks.defvjp(_sum_of_blocks_forward, _sum_of_blocks_backward)
+
+
+def _block(slots: tuple[Array, ...], i: Array) -> list[Array]:
+    return [lax.dynamic_slice_in_dim(part, i * CLASS_BLOCK, CLASS_BLOCK, axis=1) for part in slots]
 
 
 def _rows(values: Array, index: Array) -> Array:

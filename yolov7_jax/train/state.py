@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from yolov7_jax.config import Config
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
+from yolov7_jax.train.loss import first_balance
 from yolov7_jax.train.mesh import replicated
 from yolov7_jax.train.optim import Rates, check_freeze, full_accumulation, group_labels, optimizer
 from yolov7_jax.types import Array
@@ -24,7 +25,8 @@ class TrainState(NamedTuple):
     step: int32, batches seen. params, batch_stats: the network's. ema: {"params", "batch_stats"}, their moving
     averages: what is evaluated and published. opt_state: of the optimizer. gradients: summed since the last update,
     like params; None where every batch is an update. updates: int32, of the weights. nonfinite: int32, batches whose
-    loss or gradient was not finite; they changed nothing. nonfinite_in_row: int32, how many of them came last.
+    loss or gradient was not finite; they changed nothing. nonfinite_in_row: int32, how many of them came last. balance:
+    float32 [L], weights of the levels' objectness; None where they stay as they begin.
     """
 
     step: Array
@@ -36,6 +38,7 @@ class TrainState(NamedTuple):
     updates: Array
     nonfinite: Array
     nonfinite_in_row: Array
+    balance: Array | None = None
 
 
 def init_state(graph: Graph, config: Config, mesh: Mesh, *, variables: Mapping[str, Any] | None = None) -> TrainState:
@@ -66,6 +69,7 @@ def init_state(graph: Graph, config: Config, mesh: Mesh, *, variables: Mapping[s
             updates=jnp.zeros((), jnp.int32),
             nonfinite=jnp.zeros((), jnp.int32),
             nonfinite_in_row=jnp.zeros((), jnp.int32),
+            balance=jnp.asarray(first_balance(len(graph.strides))) if config.loss.autobalance else None,
         )
 
     # Under jit and from host memory: arrays put from one device onto a mesh over several hosts would be broken.

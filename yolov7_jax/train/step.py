@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from yolov7_jax.config import Config
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.train.loss import LossItems, detection_loss, scaled_gains
+from yolov7_jax.train.loss import LossItems, detection_loss, next_balance, scaled_gains
 from yolov7_jax.train.mesh import check_batch_size, replicated, split
 from yolov7_jax.train.optim import (
     FROZEN,
@@ -33,8 +33,8 @@ from yolov7_jax.types import Batch
 Metrics = dict[str, jax.Array]
 """Scalars of one step, by name."""
 
-LossFunction = Callable[[Any, Any, Batch], tuple[jax.Array, tuple[LossItems, Any]]]
-"""(params, batch_stats, batch) → loss, (its items, new batch_stats)."""
+LossFunction = Callable[[Any, Any, Batch, Any], tuple[jax.Array, tuple[LossItems, Any]]]
+"""(params, batch_stats, batch, balance) → loss, (its items, new batch_stats)."""
 
 
 def make_step(
@@ -43,8 +43,10 @@ def make_step(
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
 
     The batch is split over the mesh, the state is whole on every device, batch statistics are those of the whole
-    batch. A batch whose loss or gradient is not finite changes nothing but the counters. Metrics: the items of the
-    loss, `overflow_boxes` and `overflow_candidates` left out of the batch, `rate_other`, `rate_weight`, `rate_bias`,
+    batch. A batch whose loss or gradient is not finite changes nothing but the counters. Metrics: `box`, `obj`, `cls`
+    and `total` of the loss; of the lead head `positives`, `positives_per_box` and, for each level, `positives_stride_8`
+    … and `objectness_stride_8` … (its loss, without gain and weight); `balance_stride_8` … where loss.autobalance is
+    on; `overflow_boxes` and `overflow_candidates` left out of the batch, `rate_other`, `rate_weight`, `rate_bias`,
     `momentum`, `gradient_norm`, `finite`, and the counters `updates`, `nonfinite`, `nonfinite_in_row`.
 
     Raises:
@@ -62,13 +64,18 @@ def make_step(
         every = accumulation(
             state.step, config.optim, steps_per_epoch=steps_per_epoch, batch_size=config.train.batch_size
         )
-        value, gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.batch_stats, batch)
+        value, gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, state.batch_stats, batch, state.balance
+        )
         loss, (items, batch_stats) = value
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         transform = optimizer(config.optim, now, labels, batch_size=config.train.batch_size)
         state = _advanced(state, gradients, batch_stats, transform, config, finite=finite, due=state.step % every == 0)
-        return state, _metrics(state, items, batch, now, norm, finite)
+        if state.balance is not None:
+            moved = next_balance(state.balance, items.objectness, graph.strides)
+            state = state._replace(balance=jnp.where(finite, moved, state.balance))
+        return state, _metrics(state, items, graph.strides, batch, now, norm, finite)
 
     whole = replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(whole, split(mesh)), out_shardings=(whole, whole))
@@ -78,7 +85,7 @@ def _loss_function(graph: Graph, config: Config, labels: Any) -> LossFunction:
     network = Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze)
     gains = scaled_gains(config.loss, levels=len(graph.strides), num_classes=graph.num_classes, size=config.train.size)
 
-    def loss_of(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[LossItems, Any]]:
+    def loss_of(params: Any, batch_stats: Any, batch: Batch, balance: Any) -> tuple[jax.Array, tuple[LossItems, Any]]:
         size = (batch.image.shape[1], batch.image.shape[2])
         grid = make_grid(graph.anchors, graph.strides, size)
         # Without a gradient to compute, XLA leaves out the backward pass of what is frozen.
@@ -90,7 +97,7 @@ def _loss_function(graph: Graph, config: Config, labels: Any) -> LossFunction:
             train=True,
             mutable=["batch_stats"],
         )
-        loss, items = detection_loss(outputs, batch, grid, gains)
+        loss, items = detection_loss(outputs, batch, grid, gains, balance=balance)
         return loss, (items, changed["batch_stats"])
 
     return loss_of
@@ -136,11 +143,30 @@ def _advanced(
 
 
 def _metrics(
-    state: TrainState, items: LossItems, batch: Batch, now: Rates, norm: jax.Array, finite: jax.Array
+    state: TrainState,
+    items: LossItems,
+    strides: Sequence[int],
+    batch: Batch,
+    now: Rates,
+    norm: jax.Array,
+    finite: jax.Array,
 ) -> Metrics:
     boxes, candidates = batch.overflow.sum(0)
+    positives, present = items.positives.sum(), batch.valid.sum(dtype=jnp.int32)
+    levels = {"positives": items.positives, "objectness": items.objectness, "balance": state.balance}
     return {
-        **items._asdict(),
+        "box": items.box,
+        "obj": items.obj,
+        "cls": items.cls,
+        "total": items.total,
+        "positives": positives,
+        "positives_per_box": positives / jnp.maximum(present, 1),
+        **{
+            f"{name}_stride_{stride}": values[level]
+            for name, values in levels.items()
+            if values is not None
+            for level, stride in enumerate(strides)
+        },
         "overflow_boxes": boxes,
         "overflow_candidates": candidates,
         "rate_other": now.other,
