@@ -23,9 +23,11 @@ from .errors import (
 from .errors import (
     WeightsError as WeightsError,
 )
+from .experiment import ablate as ablate
 from .experiment import demo as demo
 from .experiment import detect as detect
 from .experiment import resume as resume
+from .experiment import show_samples as show_samples
 from .experiment import train as train
 from .experiment import validate as validate
 from .graph.parse import parse as parse

@@ -112,6 +112,7 @@ def test_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["summary", "yolov7", "--size", "100"], "multiple of 32"),
         (["summary", "--all", "--size", "416"], "the image size must be a multiple of 64, got 416"),
         (["summary", "yolov7", "--classes", "0"], "number of classes must be at least 1"),
+        (["ablate", "2"], "there is no ablation table '2'; expected one of 3, 4, 5, 6, 7, 8, 10"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_status_2(

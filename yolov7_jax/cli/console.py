@@ -40,6 +40,9 @@ class TrainingConsole:
 
     def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Moves the bar."""
+        if self._task is not None and step < self._progress.tasks[0].completed:  # another run begins
+            self._progress.remove_task(self._task)
+            self._task = None
         if self._task is None:
             self._task = self._progress.add_task("", total=steps, completed=step - 1, losses="", rate="")
         self._progress.start()  # it rests while something else shows a bar of its own

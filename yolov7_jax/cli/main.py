@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",
     "reparam": "fold weights into their inference form",
+    "data": "look at labelled images as a training sees them",
+    "ablate": "run an ablation of the YOLOv7 paper, small or in full, and write its table",
 }
 
 
