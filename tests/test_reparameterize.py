@@ -13,7 +13,7 @@ from yolov7_jax.errors import GraphError, WeightsError
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.kinds import DETECT_KINDS, KINDS
 from yolov7_jax.graph.layers import infer_shapes
-from yolov7_jax.graph.spec import IMAGE, Graph, Value
+from yolov7_jax.graph.spec import AUXILIARY_DETECT, IMAGE, Graph, Value
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.reparameterize import TOLERANCE, difference, fold, reparam
@@ -135,7 +135,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     ends = [b.add("Conv", tip, 8, 3) for tip in tips[-2:]]
     head = draw(st.sampled_from(DETECT_KINDS))
     same = len({infer_shapes(b.nodes, 3)[end].stride for end in ends}) == 1
-    b.add(head, ends if head != "IAuxDetect" or (same and len(ends) == 2) else [ends[0], ends[0]])
+    b.add(head, ends if head not in AUXILIARY_DETECT or (same and len(ends) == 2) else [ends[0], ends[0]])
     return b.build(anchors=1, num_classes=draw(st.integers(1, 3)))
 
 

@@ -96,8 +96,7 @@ class LossConfig:
     iou_cost: float = 3.0
     """weight of the overlap beside the classes in the cost of a match, of ota"""
     aux: Literal["coarse_to_fine", "lead_guided", "independent"] = "coarse_to_fine"
-    """what chooses the positives of auxiliary heads: the lead head's predictions, among candidates of their own
-    (coarse_to_fine) or the same (lead_guided), or their own predictions"""
+    """what chooses positives of auxiliary heads: the lead head, from more candidates or its own; or they themselves"""
     aux_reach: float = 1.0
     """as reach, for the candidates of auxiliary heads that are coarse_to_fine"""
     aux_top: int = 20
