@@ -109,6 +109,7 @@ def _fold(params: Tree, stats: Tree) -> dict[str, Any]:
     return {
         key: _fold(value, stats.get(key, {})) if isinstance(value, Mapping) else np.asarray(value)
         for key, value in params.items()
+        if key != "m2"  # an auxiliary head
     }
 
 
