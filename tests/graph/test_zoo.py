@@ -177,6 +177,13 @@ def test_single_class_score_follows_the_family() -> None:
     assert product == {name for name in zoo_names() if name.startswith("yolov5")}
 
 
+def test_graphs_stored_without_their_largest_stride_are_read() -> None:
+    graph = zoo("yolov7-w6")
+    stored = json.loads(graph.to_json())
+    del stored["max_stride"]
+    assert Graph.from_json(json.dumps(stored)) == graph
+
+
 def test_graphs_are_hashable() -> None:
     assert len({zoo("yolov7"), zoo("yolov7"), zoo("yolov7", num_classes=3)}) == 2
 

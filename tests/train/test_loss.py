@@ -16,7 +16,7 @@ from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
 from yolov7_jax.config import LossConfig
 from yolov7_jax.errors import InputError
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.train import loss as loss_module
+from yolov7_jax.train import class_loss as class_loss_module
 from yolov7_jax.train.loss import detection_loss, first_balance, next_balance, scaled_gains
 from yolov7_jax.types import Batch, Candidates, Outputs
 
@@ -379,7 +379,7 @@ def test_no_array_of_boxes_candidates_and_classes(aux, assigner, classes):
         N * (5 + classes),  # the outputs
         4 * crowd * max(coarse, config.aux_top),  # a box for each slot
         crowd * (ota.BLOCK + config.aux_top),  # boxes and a block of candidates
-        loss_module.CLASS_BLOCK * (5 + classes),  # a block of positives
+        class_loss_module.CLASS_BLOCK * (5 + classes),  # a block of positives
     )
     assert largest_array(program(Outputs(raw, raw), batch).jaxpr) <= bound
 
@@ -409,7 +409,7 @@ def test_classes_are_computed_in_blocks(block):
     raw, batch = make_raw(4), make_batch([5, 4])
     config = dataclasses.replace(CONFIG, assigner="simple")
     expected = value_and_slope(raw, batch, config=config)
-    with patch.object(loss_module, "CLASS_BLOCK", block):
+    with patch.object(class_loss_module, "CLASS_BLOCK", block):
         found = compiled(jax.value_and_grad(functools.partial(loss_of, config=config), has_aux=True))(raw, batch)
     for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)  # sums of float32 in another order

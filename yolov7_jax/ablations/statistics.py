@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,15 +35,12 @@ class Difference(NamedTuple):
 
 def mean(values: Sequence[float]) -> float:
     """The mean; NaN of nothing."""
-    return math.fsum(values) / len(values) if values else math.nan
+    return statistics.fmean(values) if values else math.nan
 
 
 def spread(values: Sequence[float]) -> float:
     """The standard deviation of a sample (n - 1); NaN of fewer than two."""
-    if len(values) < 2:
-        return math.nan
-    middle = mean(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def student_t(freedom: int) -> float:

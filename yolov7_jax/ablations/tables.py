@@ -90,7 +90,7 @@ class Table:
         return frozenset(text.partition("=")[0] for row in self.rows for text in row.overrides)
 
 
-_X_LIGHT = Size(47.0, 125.5)
+_LIGHT = "base (v7-X light)"
 _X = Size(71.3, 189.9)
 _E6 = Size(97.2, 515.2)
 _E6E = Size(151.7, 843.2)
@@ -108,24 +108,15 @@ SCALING = Table(
     "section 5.4.1",
     THREE,
     (
-        Row("base (v7-X light)", "yolov7x-coco", _network("yolov7x-light"), (51.7, 70.1, 56.0), _X_LIGHT),
-        Row(
-            "width only",
-            "yolov7x-coco",
-            _network("yolov7x-wide"),
-            (52.4, 70.9, 57.1),
-            Size(73.4, 195.5),
-            "base (v7-X light)",
+        Row(_LIGHT, "yolov7x-coco", _network("yolov7x-light"), (51.7, 70.1, 56.0), Size(47.0, 125.5)),
+        *(
+            Row(name, "yolov7x-coco", _network(network), precision, size, _LIGHT)
+            for name, network, precision, size in (
+                ("width only", "yolov7x-wide", (52.4, 70.9, 57.1), Size(73.4, 195.5)),
+                ("depth only", "yolov7x-deep", (52.7, 70.8, 57.3), Size(69.3, 187.6)),
+                ("compound (v7-X)", "yolov7x", (52.9, 71.1, 57.5), _X),
+            )
         ),
-        Row(
-            "depth only",
-            "yolov7x-coco",
-            _network("yolov7x-deep"),
-            (52.7, 70.8, 57.3),
-            Size(69.3, 187.6),
-            "base (v7-X light)",
-        ),
-        Row("compound (v7-X)", "yolov7x-coco", _network("yolov7x"), (52.9, 71.1, 57.5), _X, "base (v7-X light)"),
     ),
     small="ablation-small-wide",
 )

@@ -189,9 +189,8 @@ def head_in_state(graph: Graph, state: Mapping[str, NDArray[Any]]) -> Graph:
         return graph
     pixels = cells.astype(np.float64) * np.asarray(graph.strides, np.float64).reshape(-1, 1, 1)
     graph = with_anchors(graph, tuple(tuple((float(w), float(h)) for w, h in level) for level in pixels))
-    return (
-        graph if f"{head}anchor_grid" in state else replace(graph, single_class_score="product")
-    )  # only YOLOv5 has none
+    has_grid = f"{head}anchor_grid" in state  # which only YOLOv5 from v6.0 on has not
+    return graph if has_grid else replace(graph, single_class_score="product")
 
 
 def classes_in_state(graph: Graph, state: Mapping[str, NDArray[Any]]) -> int | None:

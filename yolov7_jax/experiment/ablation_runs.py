@@ -17,8 +17,9 @@ from yolov7_jax.data.sources import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.eval.report import write_json
 from yolov7_jax.experiment.inference import Track, validate
+from yolov7_jax.experiment.traces import evaluation_options
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
-from yolov7_jax.infer.detector import Detector, Options
+from yolov7_jax.infer.detector import Detector
 from yolov7_jax.train.log import FILE, VAL, read_log
 from yolov7_jax.train.loop import Watcher
 
@@ -104,15 +105,7 @@ def _evaluate(job: Job, track: Track[Any]) -> None:
     config, data = job.config, job.config.data
     images = data.val_images or data.images
     source = open_source(data.val_path or data.path, data.val_split, image_folder=Path(images) if images else None)
-    options = Options(
-        confidence=config.val.confidence,
-        iou=config.val.iou,
-        multi_label=True,
-        rect=False,
-        batch_size=config.val.batch_size,
-        workers=max(data.workers, 1),
-    )
     detector = Detector.load(config.model.weights, size=config.train.size, dtype=jnp.dtype(config.train.dtype))
-    found = validate(detector, source, options=options, track=track).result.numbers()
+    found = validate(detector, source, options=evaluation_options(config), track=track).result.numbers()
     numbers = {name: None if math.isnan(value) else value for name, value in found.items()}
     write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})

@@ -34,11 +34,9 @@ BATCHES_SHOWN = 3
 IMAGES_SHOWN = 8
 
 
-def evaluator(
-    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, track: Track[Any]
-) -> Callable[[Any], Row]:
-    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
-    options = Options(
+def evaluation_options(config: Config) -> Options:
+    """How a configuration's network is evaluated."""
+    return Options(
         confidence=config.val.confidence,
         iou=config.val.iou,
         multi_label=True,
@@ -46,6 +44,13 @@ def evaluator(
         batch_size=config.val.batch_size,
         workers=max(config.data.workers, 1),
     )
+
+
+def evaluator(
+    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, track: Track[Any]
+) -> Callable[[Any], Row]:
+    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
+    options = evaluation_options(config)
     detector: Detector | None = None
 
     def stoppable(items: Iterable[Any], total: int) -> Iterable[Any]:

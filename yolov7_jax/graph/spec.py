@@ -112,6 +112,7 @@ class Graph:
         try:
             fields = json.loads(text)
             nodes = tuple(Node(**{key: _frozen(value) for key, value in node.items()}) for node in fields.pop("nodes"))
+            fields.setdefault("max_stride", max(fields["strides"]))  # not in files of earlier versions
             return cls(nodes=nodes, **{key: _frozen(value) for key, value in fields.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise GraphError(f"the stored graph cannot be read ({error}); expected JSON by Graph.to_json") from error

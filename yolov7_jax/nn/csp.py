@@ -80,6 +80,39 @@ class Residual(nn.Module):
         return Conv(channels, kernel, groups=groups, activation=self.activation, form=self.form, name=name)
 
 
+def blocks(
+    channels: int,
+    *,
+    repeats: int,
+    shortcut: bool,
+    groups: int,
+    activation: str,
+    form: Form,
+    name: str,
+    kernels: tuple[int, ...] = DARK,
+    expansion: float = 1.0,
+    rep: bool = False,
+    identity: bool = True,
+) -> Chain:
+    """Residual blocks in sequence, the `inner` of cross-stage partial layers."""
+
+    def make(place: str) -> Residual:
+        return Residual(
+            channels,
+            shortcut=shortcut,
+            groups=groups,
+            expansion=expansion,
+            kernels=kernels,
+            rep=rep,
+            identity=identity,
+            activation=activation,
+            form=form,
+            name=place,
+        )
+
+    return repeated(make, repeats, name=name)
+
+
 class CSP(nn.Module):
     """Part of the channels goes through blocks, part past them; a 1×1 convolution brings both together.
 
@@ -95,7 +128,7 @@ class CSP(nn.Module):
     groups: int = 1
     expansion: float = 0.5
     layout: str = "A"
-    inner: Callable[..., nn.Module] = Residual
+    inner: Callable[..., nn.Module] = blocks
     activation: str = "SiLU"
     form: Form = Form()
 
@@ -107,20 +140,9 @@ class CSP(nn.Module):
         def conv(x: jax.Array, name: str, channels: int = hidden) -> jax.Array:
             return Conv(channels, activation=self.activation, form=self.form, name=name)(x, train=train)
 
-        def blocks(x: jax.Array) -> jax.Array:
-            make = self.inner(
-                hidden,
-                repeats=self.repeats,
-                shortcut=self.shortcut,
-                groups=self.groups,
-                activation=self.activation,
-                form=self.form,
-                name="m",
-            )
-            return make(x, train=train)
-
         reduced = conv(x, "cv1")
-        main, past = blocks(reduced), conv(reduced if self.layout == "B" else x, "cv2")
+        main = _inner(self, self.inner, hidden)(reduced, train=train)
+        past = conv(reduced if self.layout == "B" else x, "cv2")
         if self.layout == "C":
             main = conv(main, "cv3")
         last = "cv4" if self.layout == "C" else "cv3"
@@ -154,49 +176,21 @@ class BottleneckCSP(nn.Module):
         def plain(x: jax.Array, name: str) -> jax.Array:
             return Conv2d(hidden, use_bias=self.form.folded, form=self.form, name=name)(x)
 
-        main = blocks(
-            hidden,
-            repeats=self.repeats,
-            shortcut=self.shortcut,
-            groups=self.groups,
-            activation=self.activation,
-            form=self.form,
-            name="m",
-        )(conv(x, hidden, "cv1"), train=train)
+        main = _inner(self, blocks, hidden)(conv(x, hidden, "cv1"), train=train)
         joined = jnp.concatenate([plain(main, "cv3"), plain(x, "cv2")], axis=-1)
         if not self.form.folded:
             joined = BatchNorm(self.form, name="bn")(joined, train=train)
         return conv(activate(joined, self.csp_activation or self.activation), self.channels, "cv4")
 
 
-def blocks(
-    channels: int,
-    *,
-    repeats: int,
-    shortcut: bool,
-    groups: int,
-    activation: str,
-    form: Form,
-    name: str,
-    kernels: tuple[int, ...] = DARK,
-    expansion: float = 1.0,
-    rep: bool = False,
-    identity: bool = True,
-) -> Chain:
-    """Residual blocks in sequence, the `inner` of cross-stage partial layers."""
-
-    def make(place: str) -> Residual:
-        return Residual(
-            channels,
-            shortcut=shortcut,
-            groups=groups,
-            expansion=expansion,
-            kernels=kernels,
-            rep=rep,
-            identity=identity,
-            activation=activation,
-            form=form,
-            name=place,
-        )
-
-    return repeated(make, repeats, name=name)
+def _inner(layer: CSP | BottleneckCSP, make: Callable[..., nn.Module], channels: int) -> nn.Module:
+    """The blocks of a layer, with its options."""
+    return make(
+        channels,
+        repeats=layer.repeats,
+        shortcut=layer.shortcut,
+        groups=layer.groups,
+        activation=layer.activation,
+        form=layer.form,
+        name="m",
+    )

@@ -19,7 +19,7 @@ from yolov7_jax.nn.transition import DownC, Focus, Stem
 Module = Callable[..., nn.Module]
 
 
-def _bottleneck(*, reversed: bool, rep: bool = False, **options: Any) -> Residual:
+def _bottleneck(*, reversed: bool = False, rep: bool = False, **options: Any) -> Residual:
     return Residual(kernels=REVERSED_DARK if reversed else DARK, rep=rep, **options)
 
 
@@ -51,7 +51,7 @@ MODULES: Mapping[str, Module] = {
     **dict.fromkeys(("RepRes", "RepResX"), partial(Residual, kernels=RES, rep=True)),
     "GhostBottleneck": GhostBottleneck,
     "BottleneckCSP": BottleneckCSP,
-    "C3": partial(CSP, inner=blocks),
+    "C3": CSP,
     "C3TR": partial(CSP, inner=transformer),
     "C3Ghost": partial(CSP, inner=ghost_blocks),
     **_csp_variants("Bottleneck"),

@@ -7,9 +7,9 @@ the same loss a second time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.ops.decode import BOUNDED, UNBOUNDED, centre_in_cell
 from yolov7_jax.ops.iou import overlap
 from yolov7_jax.ops.losses import binary_cross_entropy
+from yolov7_jax.train.class_loss import class_loss, rows_at
 from yolov7_jax.types import Array, Assignment, Batch, Candidates, Grid, Outputs
 
 BALANCE = {1: (4.0,), 2: (4.0, 1.0), 3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}
@@ -31,9 +32,6 @@ BALANCE_DECAY = 0.9999
 """of those weights in a step, where they follow the losses (YOLOv5)"""
 BALANCED_STRIDE = 16
 """the level whose weight stays 1 then"""
-
-CLASS_BLOCK = 256
-"""positives of an image whose classes are computed at a time"""
 
 
 class LossItems(NamedTuple):
@@ -179,7 +177,7 @@ def _head_loss(
     box = ((1 - overlaps) * weight).sum()
     target = (1 - config.gr) + config.gr * jnp.maximum(lax.stop_gradient(overlaps), 0)
     objectness = _objectness_loss(raw[..., 4], target, assignment, grid, config)
-    cls = _class_loss(raw, assignment, batch, weight, config)
+    cls = class_loss(raw, assignment, batch, weight, config)
     return box, objectness, cls
 
 
@@ -206,7 +204,7 @@ def _overlaps(
     raw_boxes: Array, assignment: Assignment, batch: Batch, grid: Grid, config: LossConfig, reach: float
 ) -> Array:
     """Overlap [B, P] of predicted, raw [B, N, 4], with true boxes, in cells, from the cell."""
-    rows = _rows(raw_boxes, assignment.index)
+    rows = rows_at(raw_boxes, assignment.index)
     cell, stride, anchor_px = (jnp.asarray(part, rows.dtype)[assignment.index] for part in grid[:3])
     truth = jnp.take_along_axis(batch.boxes_cxcywh_px, assignment.truth[..., None], axis=1).astype(rows.dtype)
     stride = stride[..., None]
@@ -224,82 +222,3 @@ def _objectness_loss(logits: Array, target: Array, assignment: Assignment, grid:
     )
     loss = binary_cross_entropy(logits, targets, pos_weight=config.obj_pw, focal_gamma=config.fl_gamma).mean(0)
     return jnp.stack([loss[level].mean() for level in grid.levels])
-
-
-def _class_loss(raw: Array, assignment: Assignment, batch: Batch, weight: Array, config: LossConfig) -> Array:
-    """Cross-entropy of the positives' classes, mean over classes, times `weight` [B, P]; 0 with one class only.
-
-    A slot costs C cross-entropies and most hold no positive: so positives are moved together, and computed in blocks,
-    as many as the image with the most positives needs.
-    """
-    if raw.shape[-1] == 6:
-        return jnp.zeros((), raw.dtype)
-    class_ids = jnp.take_along_axis(batch.class_ids, assignment.truth, axis=1)
-    slot = jax.vmap(_positives_first)(assignment.positive)
-    index, class_ids = (jnp.take_along_axis(part, slot, axis=1, mode="clip") for part in (assignment.index, class_ids))
-    weight = jnp.take_along_axis(weight, slot, axis=1, mode="fill", fill_value=0)
-    most = assignment.positive.sum(1, dtype=jnp.int32).max()
-    block_loss = partial(_class_cross_entropy, config=config)
-    return _sum_of_blocks(block_loss, raw, (index, class_ids, weight), -(-most // CLASS_BLOCK))
-
-
-def _positives_first(positive: Array) -> Array:
-    """The slots int32 of the positives among [P], and then P, to whole blocks."""
-    place = jnp.cumsum(positive, dtype=jnp.int32)
-    number = jnp.arange(-(-len(positive) // CLASS_BLOCK) * CLASS_BLOCK, dtype=jnp.int32)
-    return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
-
-
-def _class_cross_entropy(rows: Array, class_ids: Array, weight: Array, *, config: LossConfig) -> Array:
-    """Sum over the raw outputs [B, Q, 5 + C] of positives."""
-    logits = rows[..., 5:]
-    low = config.label_smoothing / 2
-    hot = jax.nn.one_hot(class_ids, logits.shape[-1], dtype=bool)
-    targets = jnp.where(hot, 1 - low, low).astype(logits.dtype)
-    loss = binary_cross_entropy(logits, targets, pos_weight=config.cls_pw, focal_gamma=config.fl_gamma)
-    return (loss.mean(-1) * weight).sum()
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_of_blocks(block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array) -> Array:
-    """Sum of a loss of (rows [B, Q, ...] of raw [B, N, ...], their other numbers [B, Q]) over blocks of Q slots.
-
-    With a gradient of its own for raw: that of a loop of any length would keep what each turn computes.
-
-    slots: index [B, P] into N, other numbers. blocks: int32 [], how many there are something in.
-    """
-
-    def add(i: Array, total: Array) -> Array:
-        index, *numbers = _block(slots, i)
-        return total + block_loss(_rows(raw, index), *numbers)
-
-    return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros((), raw.dtype))
-
-
-def _sum_of_blocks_forward(
-    block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array
-) -> tuple[Array, Any]:
-    return _sum_of_blocks(block_loss, raw, slots, blocks), (raw, slots, blocks)
-
-
-def _sum_of_blocks_backward(block_loss: Callable[..., Array], kept: Any, slope: Array) -> tuple[Array, None, None]:
-    raw, slots, blocks = kept
-
-    def add(i: Array, total: Array) -> Array:
-        index, *numbers = _block(slots, i)
-        slopes = slope * jax.grad(block_loss)(_rows(raw, index), *numbers)
-        return jax.vmap(lambda image, at, values: image.at[at].add(values))(total, index, slopes)
-
-    return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros_like(raw)), None, None
-
-
-_sum_of_blocks.defvjp(_sum_of_blocks_forward, _sum_of_blocks_backward)
-
-
-def _block(slots: tuple[Array, ...], i: Array) -> list[Array]:
-    return [lax.dynamic_slice_in_dim(part, i * CLASS_BLOCK, CLASS_BLOCK, axis=1) for part in slots]
-
-
-def _rows(values: Array, index: Array) -> Array:
-    """Of every image its rows [B, N, ...] at an index [B, P]."""
-    return jax.vmap(lambda image, at: image[at])(values, index)

@@ -57,14 +57,14 @@ class MeasuredStep:
 
     def prepare(self, state: TrainState, batch: Batch) -> StepMemory | None:
         """Compiles it if that is not done; tells its memory, None where the compiler does not tell."""
-        if self._compiled is None:
-            self._compiled = self._step.lower(state, batch).compile()
-        return step_memory(self._compiled, state, batch)
+        return step_memory(self._program(state, batch), state, batch)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
         """The step."""
-        if self._compiled is None:
-            self.prepare(state, batch)
-        assert self._compiled is not None
-        done: tuple[TrainState, Mapping[str, jax.Array]] = self._compiled(state, batch)
+        done: tuple[TrainState, Mapping[str, jax.Array]] = self._program(state, batch)(state, batch)
         return done
+
+    def _program(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+        if self._compiled is None:
+            self._compiled = self._step.lower(state, batch).compile()
+        return self._compiled
