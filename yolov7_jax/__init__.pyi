@@ -10,7 +10,11 @@ from .convert.torch_names import from_torch_state as from_torch_state
 from .convert.torch_names import to_torch_state as to_torch_state
 from .convert.weights_file import Weights as Weights
 from .convert.weights_file import save as save
+from .data.check import check_data as check_data
+from .data.conversion import convert_data as convert_data
+from .data.fixing import fix_data as fix_data
 from .data.sources import open_source as open_source
+from .data.splitting import split_data as split_data
 from .errors import (
     DataError as DataError,
 )
@@ -26,7 +30,10 @@ from .errors import (
 from .experiment import ablate as ablate
 from .experiment import demo as demo
 from .experiment import detect as detect
+from .experiment import fit_anchors as fit_anchors
+from .experiment import label_statistics as label_statistics
 from .experiment import resume as resume
+from .experiment import show_labels as show_labels
 from .experiment import show_samples as show_samples
 from .experiment import train as train
 from .experiment import validate as validate

@@ -21,6 +21,8 @@ class ModelConfig:
     """multiple of all channel counts"""
     implicit: bool = True
     """implicit vectors in the detect layer of networks that have them"""
+    anchors: tuple[tuple[float, ...], ...] = ()
+    """of each level width, height, width, height, … in pixels, in place of the network's own"""
     weights: str = ""
     """what to start from: .pt, .safetensors or a run folder; nothing: fresh weights. Its network is taken, not name"""
 
@@ -49,6 +51,14 @@ class DataConfig:
     """boxes of a sample that are kept; more are left out, counted and shown"""
     window: int = 256
     """images back in the epoch's order from which the partners of a mosaic are drawn"""
+    cache: Literal["times", "hashes", "off"] = "times"
+    """keep what was found of labels, until sizes or times of files change, or their content (slower); or do not"""
+    sampling: Literal["uniform", "balanced", "repeat_factor"] = "uniform"
+    """images of an epoch: each once; drawn by the weights of their classes; those of rare classes more often (LVIS)"""
+    class_weights: tuple[float, ...] = ()
+    """of classes in balanced sampling; none: one over the number of their objects"""
+    repeat_threshold: float = 0.001
+    """of repeat_factor: classes in a smaller fraction of the images are rare"""
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,19 @@ class AugmentConfig:
     """Random changes of training images."""
 
     mosaic: float = 1.0
-    """probability of a mosaic of four"""
+    """probability of a mosaic"""
+    mosaic_nine: float = 0.0
+    """share of mosaics that are of nine images; the others are of four"""
+    close_mosaic: int = 0
+    """last epochs without mosaic and what goes with it, mixup and copy_paste"""
     mixup: float = 0.0
     """probability of a second mosaic blended into a mosaic"""
     mixup_beta: float = 8.0
     """both parameters of the beta distribution of the blend"""
+    copy_paste: float = 0.0
+    """share of the objects of a mosaic that are put into it again, mirrored; for labels that have polygons"""
+    paste_in: float = 0.0
+    """probability of objects cut out of other images being put into a sample; for labels that have polygons"""
     degrees: float = 0.0
     """rotation, up to ± this"""
     translate: float = 0.1
@@ -162,6 +180,10 @@ class TrainConfig:
     """images of a step over all devices and hosts"""
     size: int = 640
     """side of training and evaluation images in pixels"""
+    multi_scale: tuple[float, ...] = ()
+    """multiples of size of which each batch has one, by chance: each is compiled once; none: size alone"""
+    rect: bool = False
+    """batches of images of like shapes, in rectangles of a few shapes with size as long side; without mosaic"""
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     val_every: int = 1

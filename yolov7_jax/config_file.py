@@ -21,7 +21,14 @@ _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "c
 _BASE = "base"
 _SUFFIXES = (".yaml", ".yml")
 
-_KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_KINDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple[float, ...]: "a list of numbers such as [0.5, 1]",
+    tuple[tuple[float, ...], ...]: "a list of lists of numbers such as [[1, 2], [3, 4]]",
+}
 
 _AT_LEAST_ONE = (1, math.inf)
 _FRACTION = (0, 1)
@@ -31,6 +38,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked w
     "data.workers": _NOT_NEGATIVE,
     "data.max_boxes": _AT_LEAST_ONE,
     "data.window": _AT_LEAST_ONE,
+    "data.class_weights": _NOT_NEGATIVE,
+    "data.repeat_threshold": _FRACTION,
     "loss.reach": _FRACTION,
     "loss.top": _AT_LEAST_ONE,
     "loss.iou_cost": _NOT_NEGATIVE,
@@ -60,6 +69,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked w
     "train.epochs": _AT_LEAST_ONE,
     "train.batch_size": _AT_LEAST_ONE,
     "train.size": (32, 8192),
+    "train.multi_scale": (0.1, 10),
     "train.seed": (0, 2**31 - 1),
     "train.val_every": _NOT_NEGATIVE,
     "train.checkpoint_every": _NOT_NEGATIVE,
@@ -224,14 +234,18 @@ def _expected(section: str, key: str) -> str:
 
 
 def check_config(config: Config, *, where: str) -> None:
-    """Refuses numbers that mean nothing.
+    """Refuses numbers that mean nothing, and settings that cannot be together.
 
     Raises:
-        InputError: a number is out of its range; names it.
+        InputError: a number is out of its range; names it. Or train.rect and train.multi_scale are both on.
     """
     for path, (low, high) in _RANGES.items():
         section, key = path.split(".")
-        value = getattr(getattr(config, section), key)
-        if not (low <= value <= high and math.isfinite(value)):
-            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise InputError(f"{where}: {path} is {value}; expected a number {bounds}")
+        setting = getattr(getattr(config, section), key)
+        for value in setting if isinstance(setting, tuple) else (setting,):
+            if not (low <= value <= high and math.isfinite(value)):
+                bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                each = f"numbers, each {bounds}" if isinstance(setting, tuple) else f"a number {bounds}"
+                raise InputError(f"{where}: {path} is {setting}; expected {each}")
+    if config.train.rect and config.train.multi_scale:
+        raise InputError(f"{where}: train.rect and train.multi_scale are both on; batches can have one or the other")

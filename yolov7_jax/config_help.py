@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,9 @@ def _rows(config: Config) -> Iterator[tuple[str, str, Any, str]]:
         meanings = _meanings(type(settings))
         for field in dataclasses.fields(settings):
             meaning = meanings.get(field.name, "")
-            yield section.name, field.name, getattr(settings, field.name), f"# {meaning}" if meaning else ""
+            value = getattr(settings, field.name)
+            shown = json.dumps(value) if isinstance(value, tuple) else value  # as a list
+            yield section.name, field.name, shown, f"# {meaning}" if meaning else ""
 
 
 def _meanings(section: type) -> dict[str, str]:

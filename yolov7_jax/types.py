@@ -108,14 +108,31 @@ class Detections:
         return len(self.scores)
 
 
+class Polygons(NamedTuple):
+    """The outlines of the objects of an image, all in a row; an object has several polygons, one or none.
+
+    points_xy_px: float32 [p, 2], their corners. corners: int32 [k], how many each polygon has. owner: int32 [k], the
+    object that each is of, ascending.
+    """
+
+    points_xy_px: NDArray[np.float32]
+    corners: NDArray[np.int32]
+    owner: NDArray[np.int32]
+
+
+NO_POLYGONS = Polygons(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
 class Sample(NamedTuple):
     """One labelled image of a data source.
 
     image: uint8 [h, w, 3] RGB. boxes_xyxy_px: float32 [n, 4] in its pixels. class_ids: int32 [n].
-    id: what the data set calls it (the image id of COCO JSON, else the position).
+    id: what the data set calls it (the image id of COCO JSON, else the position). polygons: of those objects that have
+    an outline, whose box is the box around it.
     """
 
     image: NDArray[np.uint8]
     boxes_xyxy_px: NDArray[np.float32]
     class_ids: NDArray[np.int32]
     id: int
+    polygons: Polygons = NO_POLYGONS

@@ -1,13 +1,16 @@
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from yolov7_jax.data.audit import Audit, audit, readable
-from yolov7_jax.data.sources import open_source
+from yolov7_jax.data.audit import Audit, Findings, audit, readable
+from yolov7_jax.data.sources import Fault, open_source
+from yolov7_jax.data.sources.table import LabelTable
 from yolov7_jax.errors import DataError
 
 WIDTH, HEIGHT = 40, 20
@@ -95,7 +98,7 @@ def test_everything_is_counted_and_named(
     assert (found.without_file, found.without_objects) == (without_file, 2 - without_file)
     assert (found.duplicates, found.empty) == (1, 1)
     for fault, start in zip(found.faults, faults, strict=True):
-        assert start in fault
+        assert start in fault.sentence
     expected = {
         1: "empty.jpg: is empty",
         4: "short.jpg: the end of the picture",
@@ -103,7 +106,7 @@ def test_everything_is_counted_and_named(
     }
     assert found.unusable.keys() == expected.keys()
     for index, part in expected.items():
-        assert part in found.unusable[index]
+        assert part in found.unusable[index].sentence
 
 
 @pytest.mark.parametrize("make", [as_yolo, as_coco, as_voc])
@@ -115,13 +118,15 @@ def test_readable_images_are_those_that_can_be_decoded(tmp_path: Path, make: Cal
     assert len(kept.ground_truth()["images"]) == 4
     again = audit(kept)
     assert (again.unusable, again.objects) == ({}, (1, 2, 0))
-    assert readable(kept, again) is kept
+    twice = readable(kept, again)
+    assert [twice.path(index) for index in range(4)] == [kept.path(index) for index in range(4)]
+    assert [len(twice[index].class_ids) for index in range(4)] == [0, 2, 1, 0]
 
 
 def test_a_source_that_stops_has_its_images_counted_as_unusable(tmp_path: Path):
     found = audit(open_source(as_yolo(tmp_path)))
     assert sorted(found.unusable) == [1, 3, 4, 5]
-    assert "fine2.txt, line 1: class 7" in found.unusable[3]
+    assert "fine2.txt, line 1: class 7" in found.unusable[3].sentence
 
 
 def test_missing_images_and_annotations_that_cannot_be_read(tmp_path: Path):
@@ -129,8 +134,8 @@ def test_missing_images_and_annotations_that_cannot_be_read(tmp_path: Path):
     (data / "JPEGImages" / "fine1.jpg").unlink()
     write(data / "Annotations" / "fine2.xml", "<annotation>")
     found = audit(open_source(data, faults="skip"))
-    assert "fine1.jpg: cannot be read (No such file" in found.unusable[2]
-    assert "fine2.xml, line 1: not XML" in found.unusable[3]
+    assert "fine1.jpg: cannot be read (No such file" in found.unusable[2].sentence
+    assert "fine2.xml, line 1: not XML" in found.unusable[3].sentence
 
 
 def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
@@ -139,7 +144,7 @@ def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
     content["images"][0] |= {"width": WIDTH, "height": HEIGHT + 1}
     content["images"][2] |= {"width": WIDTH, "height": HEIGHT}
     found = audit(open_source(write(data, json.dumps(content)), faults="skip"))
-    assert "blank.jpg: the image is 40 x 20 pixels, but" in found.unusable[0]
+    assert "blank.jpg: the image is 40 x 20 pixels, but" in found.unusable[0].sentence
     assert 2 not in found.unusable
 
 
@@ -149,7 +154,7 @@ def test_faults_stop_where_they_should(tmp_path: Path):
     sentence = r"3 of 7 images cannot be used and 2 objects are faulty; .*The first: .*empty\.jpg.* \| and 3 more$"
     with pytest.raises(DataError, match=sentence):
         found.stop_at_faults(most=2)
-    source = readable(open_source(data, faults="skip"), found).subset([0, 1])
+    source = open_source(data, faults="skip").subset([0, 2])
     audit(source).stop_at_faults()  # repeated boxes and those without area are no faults
     write(tmp_path / "labels" / "fine1.txt", "3 0 0 0 0")
     with pytest.raises(DataError, match=r"0 of 2 images .* 1 objects .*fine1\.txt, line 1: class 3"):
@@ -175,8 +180,10 @@ def test_the_summary_tells_people(tmp_path: Path):
         without_objects=2,
         duplicates=4,
         empty=5,
-        faults=("x.txt, line 1: wrong", "x.txt, line 2: wrong"),
-        unusable={3: "y.jpg: is empty"},
+        unlisted=0,
+        faults=(Fault("wrong", "x.txt, line 1: wrong"), Fault("wrong", "x.txt, line 2: wrong")),
+        outlined=0,
+        findings=Findings(LabelTable.of([]), {3: Fault("empty image", "y.jpg: is empty")}),
     )
     head = [
         "9 images: 1 without a label file, 2 without objects, 1 cannot be used",
@@ -187,6 +194,7 @@ def test_the_summary_tells_people(tmp_path: Path):
     assert found.lines(most=None) == [*head, "  y.jpg: is empty", "  x.txt, line 1: wrong", "  x.txt, line 2: wrong"]
     assert found.lines(most=1) == [*head, "  y.jpg: is empty", "  and 2 more"]
     assert str(found) == "\n".join(found.lines())
+    assert replace(found, unlisted=7).lines()[3] == f"{head[3]}, 7 of classes that are not asked for"
 
 
 def test_progress_is_shown_of_every_image(tmp_path: Path):
@@ -209,3 +217,24 @@ def test_coco128_in_both_formats(shared: Path):
     assert (by_labels.without_file, by_labels.without_objects) == (2, 0)
     assert (by_json.without_file, by_json.without_objects) == (0, 2)
     assert by_labels.sentences == by_json.sentences == ()
+    assert by_labels.outlined == by_json.outlined == 0
+
+
+def test_what_a_look_found_is_not_looked_for_again(tmp_path: Path):
+    data = as_yolo(tmp_path)
+    source = open_source(data, faults="skip")
+    found = audit(source)
+    for folder in ("images", "labels"):
+        shutil.rmtree(tmp_path / folder)
+    again = audit(source, found.findings)
+    assert (again.objects, again.sentences) == (found.objects, found.sentences)
+    assert again.unusable == found.unusable
+
+
+def test_outlined_objects_are_counted(tmp_path: Path):
+    data = as_yolo(tmp_path)
+    triangle = "0 0.1 0.1 0.9 0.1 0.5 0.9"
+    write(tmp_path / "labels" / "fine1.txt", f"{triangle}\n0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.9 0.2 0.3")
+    write(tmp_path / "labels" / "blank.txt", triangle)
+    write(tmp_path / "labels" / "empty.txt", triangle)  # of an image that cannot be used
+    assert audit(open_source(data, faults="skip")).outlined == 3

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data import augment
 from yolov7_jax.data.augment import LIMITS, augmented
-from yolov7_jax.data.letterbox import GREY
+from yolov7_jax.data.letterbox import GREY, letterbox
+from yolov7_jax.data.polygons import as_polygons
 from yolov7_jax.errors import InputError
 from yolov7_jax.types import Sample
 
@@ -25,16 +26,33 @@ def locked(image, boxes=(), class_ids=(), name=0):
     return Sample(*arrays, name)
 
 
-def noise(position, size=SIZE, sliver=False, boxes=5):
+def noise(position, size=SIZE, sliver=False, boxes=5, outlined=False):
     rng = np.random.default_rng(position)
     short = 1 if sliver else int(rng.integers(1, size + 1))
     height, width = (short, size) if rng.random() < 0.5 else (size, short)
     corners = np.sort(rng.uniform(0, 1, (boxes, 2, 2)), axis=1).reshape(boxes, 4) * (width, height, width, height)
-    return locked(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), corners, range(boxes), 100 + position)
+    one = locked(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), corners, range(boxes), 100 + position)
+    if not outlined:
+        return one
+    polygons = as_polygons(
+        [[np.array([[x0, y0], [x1, y0], [x0, y1]])] if x0 % 1 < 0.7 else [] for x0, y0, x1, y1 in corners]
+    )
+    for array in polygons:
+        array.flags.writeable = False
+    return one._replace(polygons=polygons)
 
 
 def made(seed, fetch=noise, position=0, *, count=10, window=5, size=SIZE, config=COLOURLESS):
-    return augmented(np.random.default_rng(seed), fetch, position, count=count, window=window, size=size, config=config)
+    return augmented(
+        np.random.default_rng(seed),
+        fetch,
+        position,
+        count=count,
+        window=window,
+        side=size,
+        size=(size, size),
+        config=config,
+    )
 
 
 def equal(first, second):
@@ -52,22 +70,25 @@ CONFIGS = st.builds(
     st.integers(0, 2**32 - 1),
     CONFIGS,
     st.sampled_from([32, 64, 96]),
+    st.sampled_from([(1, 1), (0.5, 0.5), (1.5, 1.5), (0.6, 1)]),
     st.integers(1, 6),
     st.integers(0, 9),
     st.booleans(),
     st.sampled_from([0, 1, 30]),
 )
 @settings(max_examples=150)
-def test_any_sample_is_what_training_takes(seed, config, size, count, window, sliver, boxes):
+def test_any_sample_is_what_training_takes(seed, config, side, multiple, count, window, sliver, boxes):
+    height, width = shape = tuple(round(side * times) for times in multiple)
     fetched = {}
 
     def fetch(position):
         assert 0 <= position < count
-        return fetched.setdefault(position, noise(position, size, sliver, boxes))
+        return fetched.setdefault(position, noise(position, side, sliver, boxes, outlined=seed % 2 == 0))
 
     position = seed % count
-    sample = made(seed, fetch, position, count=count, window=window, size=size, config=config)
-    assert sample.image.shape == (size, size, 3)
+    options = {"count": count, "window": window, "side": side, "size": shape, "config": config}
+    sample = augmented(np.random.default_rng(seed), fetch, position, **options)
+    assert sample.image.shape == (height, width, 3)
     assert sample.image.dtype == np.uint8
     assert sample.image.flags.c_contiguous
     assert sample.boxes_xyxy_px.dtype == np.float32
@@ -76,11 +97,11 @@ def test_any_sample_is_what_training_takes(seed, config, size, count, window, sl
     assert sample.id == 100 + position
     low, high = sample.boxes_xyxy_px[:, :2], sample.boxes_xyxy_px[:, 2:]
     assert (low >= 0).all()
-    assert (high <= size).all()
+    assert (high <= (width, height)).all()
     sides = high - low
-    assert (sides > 2 - 1e-4).all()  # single precision of 96
+    assert (sides > 2 - 1e-4).all()  # single precision of 144
     assert (sides.max(axis=1, initial=0) < 20 * sides.min(axis=1, initial=np.inf) + 1e-2).all()
-    again = made(seed, fetch, position, count=count, window=window, size=size, config=config)
+    again = augmented(np.random.default_rng(seed), fetch, position, **options)
     assert equal(sample, again)
     for one in fetched.values():
         assert not np.shares_memory(one.image, sample.image)
@@ -155,14 +176,26 @@ def test_partners_are_those_of_the_window_and_equally_likely(position, count, wi
 
 
 @pytest.mark.parametrize(
-    ("mosaic", "mixup", "numbers"), [(0, 1, {1}), (1, 0, {4}), (1, 1, {8}), (0.5, 0, {1, 4}), (0.5, 0.5, {1, 4, 8})]
+    ("options", "numbers"),
+    [
+        ({"mosaic": 0, "mixup": 1}, {1}),
+        ({"mosaic": 1}, {4}),
+        ({"mixup": 1}, {8}),
+        ({"mosaic": 0.5}, {1, 4}),
+        ({"mosaic": 0.5, "mixup": 0.5}, {1, 4, 8}),
+        ({"mosaic_nine": 1}, {9}),
+        ({"mosaic_nine": 0.5}, {4, 9}),
+        ({"mosaic_nine": 0.5, "mixup": 1}, {8, 13, 18}),
+        ({"mosaic": 0, "paste_in": 1}, {4}),
+        ({"paste_in": 0.5}, {4, 7}),
+    ],
 )
-def test_images_of_a_sample(mosaic, mixup, numbers):
-    config = replace(COLOURLESS, mosaic=mosaic, mixup=mixup)
+def test_images_of_a_sample(options, numbers):
+    config = replace(COLOURLESS, **options)
     found = [len(fetched_positions(seed, 3, count=9, window=4, config=config)) for seed in range(100)]
     assert set(found) == numbers
-    if 0 < mosaic < 1:
-        assert 30 <= found.count(1) <= 70  # four standard deviations of 100 coins: 20
+    if len(numbers) == 2:
+        assert 30 <= found.count(min(numbers)) <= 70  # four standard deviations of 100 coins: 20
 
 
 def test_mixup_joins_the_labels_of_two_mosaics():
@@ -170,7 +203,7 @@ def test_mixup_joins_the_labels_of_two_mosaics():
         level = 0 if position == 1 else 255
         return locked(np.full((SIZE, SIZE, 3), level, np.uint8), [[0, 0, SIZE, SIZE]], [level])
 
-    calm = replace(COLOURLESS, scale=0, translate=0)
+    calm = replace(COLOURLESS, scale=0, translate=0, fliplr=0)
     alone = made(0, fetch, 1, count=2, window=1, config=calm)
     mixed = made(0, fetch, 1, count=2, window=1, config=replace(calm, mixup=1))
     assert np.array_equal(mixed.boxes_xyxy_px[: len(alone.class_ids)], alone.boxes_xyxy_px)
@@ -183,34 +216,37 @@ def test_mixup_joins_the_labels_of_two_mosaics():
     assert levels[0] == levels[-1] or levels[0] == pytest.approx(levels[-1] * GREY / 255, abs=1)
 
 
-def test_mosaic_centres_fill_the_middle_of_the_canvas(monkeypatch):
-    centres = []
+@pytest.mark.parametrize(
+    ("name", "nine", "least", "most"),
+    [("mosaic", 0, SIZE // 2, 3 * SIZE // 2), ("mosaic_of_nine", 1, 0, SIZE)],
+)
+def test_centres_of_four_and_windows_of_nine_fill_their_range(monkeypatch, name, nine, least, most):
+    places = []
 
-    def spy(samples, centre, *, canvas):
+    def spy(samples, place, *, canvas):
         assert canvas == 2 * SIZE
-        centres.append(centre)
-        return original(samples, centre, canvas=canvas)
+        assert len(samples) == (9 if nine else 4)
+        places.append(place)
+        return original(samples, place, canvas=canvas)
 
-    original = augment.mosaic
-    monkeypatch.setattr(augment, "mosaic", spy)
-    rng = np.random.default_rng(0)
+    original = getattr(augment, name)
+    monkeypatch.setattr(augment, name, spy)
     one = noise(0, boxes=0)
-    for _ in range(1000):
-        augmented(rng, lambda _: one, 0, count=1, window=1, size=SIZE, config=COLOURLESS)
-    low, high = np.min(centres, axis=0), np.max(centres, axis=0)
-    assert low.tolist() == [SIZE // 2, SIZE // 2]
-    assert high.tolist() == [3 * SIZE // 2, 3 * SIZE // 2]
+    for seed in range(1000):
+        made(seed, lambda _: one, count=1, config=replace(COLOURLESS, mosaic_nine=nine))
+    assert np.min(places, axis=0).tolist() == [least, least]
+    assert np.max(places, axis=0).tolist() == [most, most]
     # four standard deviations of the mean of 1000 uniform numbers
-    assert np.allclose(np.mean(centres, axis=0), SIZE, rtol=0, atol=4 * SIZE / np.sqrt(12 * 1000))
+    assert np.allclose(np.mean(places, axis=0), (least + most) / 2, rtol=0, atol=4 * SIZE / np.sqrt(12 * 1000))
 
 
 @pytest.mark.parametrize("mosaic", [1, 0])
 def test_the_range_of_scales(monkeypatch, mosaic):
     scales = []
 
-    def spy(tiles, warp, scale, *, size):
+    def spy(tiles, warp, scale, **options):
         scales.append(scale)
-        return original(tiles, warp, scale, size=size)
+        return original(tiles, warp, scale, **options)
 
     original = augment.render
     one = noise(0, boxes=0)
@@ -286,7 +322,7 @@ def test_what_a_box_marked_stays_in_its_box(options, mosaic):
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), 200.0])
 def test_settings_out_of_range_are_refused(name, wrong):
-    if name == "mixup_beta" and wrong == 200:
+    if LIMITS[name][1] >= wrong:
         return
     with pytest.raises(InputError, match=rf"^augment\.{name}: {wrong} is out of range; expected a number from"):
         made(0, config=replace(AugmentConfig(), **{name: wrong}))
@@ -295,3 +331,122 @@ def test_settings_out_of_range_are_refused(name, wrong):
 def test_every_setting_has_a_range():
     assert list(LIMITS) == list(AugmentConfig.__dataclass_fields__)
     assert made(0, config=AugmentConfig(**{name: low for name, (low, _) in LIMITS.items()})).id == 100
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 32), (96, 96), (40, 64), (64, 40)])
+def test_one_image_alone_is_seen_in_its_letterbox(size):
+    one = noise(4, boxes=0)._replace(
+        boxes_xyxy_px=np.array([[0, 0, 9, 5]], np.float32), class_ids=np.array([4], np.int32)
+    )
+    sample = augmented(
+        np.random.default_rng(0), lambda _: one, 0, count=1, window=0, side=64, size=size, config=AS_IT_IS
+    )
+    expected, box = letterbox(one.image, size, auto=False)
+    assert np.array_equal(sample.image, expected)
+    scale, (top, left) = box.scale, box.offset
+    # content is rounded to whole pixels, so its scale is off by half a pixel over the image at most
+    assert sample.boxes_xyxy_px == pytest.approx(
+        np.array([[left, top, left + 9 * scale, top + 5 * scale]]), abs=0.5 * 9 / 20
+    )
+
+
+@pytest.mark.parametrize("mosaic", [0, 1])
+@pytest.mark.parametrize("multiple", [0.5, 1.5])
+def test_size_changes_resolution_alone(mosaic, multiple):
+    # the same draws: boxes are as many and as large a part of the picture, but for those near a limit
+    config = replace(COLOURLESS, mosaic=mosaic, mosaic_nine=0.5, mixup=0.3, degrees=10, translate=0.2, flipud=0.5)
+    side = 128
+    for seed in range(10):
+        options = {"count": 10, "window": 5, "side": side, "config": config}
+
+        def fetch(position):
+            return noise(position, side)
+
+        plain = augmented(np.random.default_rng(seed), fetch, 3, size=(side, side), **options)
+        other = round(side * multiple)
+        scaled = augmented(np.random.default_rng(seed), fetch, 3, size=(other, other), **options)
+        larger = [
+            {
+                int(n)
+                for n, box in zip(each.class_ids, each.boxes_xyxy_px / len(each.image), strict=True)
+                if (box[2:] - box[:2]).min() > 0.1
+            }
+            for each in (plain, scaled)
+        ]
+        assert larger[0] == larger[1]
+        if len(plain.class_ids) == len(scaled.class_ids):
+            # letterboxes are rounded to whole pixels, which a size of 1.5 or 0.5 times the side moves by one
+            assert np.allclose(plain.boxes_xyxy_px / side, scaled.boxes_xyxy_px / other, rtol=0, atol=2 / other)
+
+
+def test_a_box_is_judged_by_the_size_it_is_seen_in():
+    one = locked(np.zeros((SIZE, SIZE, 3), np.uint8), [[10, 10, 50, 50]], [3])
+    # a quarter as wide and high, which is a sixteenth of its area, yet all of it
+    small = augmented(
+        np.random.default_rng(0), lambda _: one, 0, count=1, window=0, side=64, size=(16, 16), config=AS_IT_IS
+    )
+    assert small.boxes_xyxy_px.tolist() == [[2.5, 2.5, 12.5, 12.5]]
+
+
+def test_objects_put_in_are_seen_in_the_same_size():
+    corners = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], np.float32)
+    one = noise(0, boxes=0)._replace(polygons=as_polygons([[corners]]))
+    one = one._replace(
+        image=np.zeros((SIZE, SIZE, 3), np.uint8),
+        boxes_xyxy_px=np.array([[0, 0, 3, 3]], np.float32),
+        class_ids=np.array([4], np.int32),
+    )
+    found = [
+        augmented(
+            np.random.default_rng(3),
+            lambda _: one,
+            0,
+            count=1,
+            window=0,
+            side=SIZE,
+            size=(side, side),
+            config=replace(AS_IT_IS, paste_in=1),
+        ).boxes_xyxy_px
+        / side
+        for side in (64, 32, 160)
+    ]
+    assert all(len(boxes) > 1 for boxes in found)
+    for boxes in found[1:]:
+        assert np.allclose(boxes[-1], found[0][-1], rtol=0, atol=1e-6)
+
+
+def test_objects_are_put_in_after_colours_and_before_mirrors():
+    def fetch(position):
+        image = np.full((SIZE, SIZE, 3), 200 if position else 100, np.uint8)
+        corners = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], np.float32)
+        one = locked(image, [[10, 10, 50, 50]] if position else [], [7] if position else [])
+        return one._replace(polygons=as_polygons([[corners]])) if position else one
+
+    # brightness alone changes, and a picture to the left of which all is put is mirrored
+    config = replace(AS_IT_IS, hsv_v=0.4, paste_in=1, fliplr=1)
+    for seed in range(20):
+        sample = augmented(
+            np.random.default_rng(seed), fetch, 0, count=2, window=1, side=SIZE, size=(SIZE, SIZE), config=config
+        )
+        assert set(sample.class_ids.tolist()) == {7}
+        levels = np.unique(sample.image)
+        assert 200 in levels  # as it was
+        assert len(levels) == 2
+        assert 60 <= levels[levels != 200][0] <= 140  # 100 · 0.6 … 1.4
+        pasted = np.argwhere(sample.image[..., 0] == 200)[:, ::-1]
+        first, last = sample.boxes_xyxy_px[:, :2].min(axis=0), sample.boxes_xyxy_px[:, 2:].max(axis=0)
+        assert (np.abs(pasted.min(axis=0) - first) <= 0.5).all()
+        assert (np.abs(pasted.max(axis=0) + 1 - last) <= 0.5).all()
+
+
+def test_copies_of_objects_are_in_mosaics_alone():
+    both = replace(COLOURLESS, copy_paste=1)
+    more = 0
+    for mosaic in (0, 1):
+        for seed in range(10):
+            counts = [
+                len(made(seed, lambda at: noise(at, outlined=True), config=replace(config, mosaic=mosaic)).class_ids)
+                for config in (COLOURLESS, both)
+            ]
+            more += counts[1] > counts[0]
+        assert (more > 0) == bool(mosaic)

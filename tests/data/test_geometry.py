@@ -44,16 +44,25 @@ def place(matrix, x, y):
 )
 def test_warps_by_hand(options, at_high, point, expected):
     config = AugmentConfig(**{"scale": 0, "translate": 0} | options)
-    matrix, scale = random_warp(Extreme(at_high=at_high), config, canvas=200, size=100)
+    matrix, scale = random_warp(Extreme(at_high=at_high), config, canvas=(200, 200), size=(100, 100))
     assert scale == pytest.approx(
         {(0, True): 1, (0, False): 1, (0.5, True): 1.6, (0.5, False): 0.5}[config.scale, at_high]
     )
     assert place(matrix, *point) == pytest.approx(expected, abs=1e-9)
 
 
+def test_rectangles_and_zoom():
+    config = AugmentConfig(scale=0.5, translate=0.2)
+    matrix, scale = random_warp(Extreme(at_high=True), config, canvas=(200, 100), size=(30, 60), zoom=0.5)
+    assert scale == pytest.approx(0.8)  # half of 1.6
+    # the centre (50, 100) goes to (30, 15), 0.2 · 60 to the right and 0.2 · 30 down; 10 more to the right are 8
+    assert place(matrix, 50, 100) == pytest.approx((42, 21), abs=1e-9)
+    assert place(matrix, 60, 100) == pytest.approx((50, 21), abs=1e-9)
+
+
 def test_rotation_comes_before_shear_and_perspective_before_both():
     config = AugmentConfig(scale=0, translate=0, degrees=90, shear=45, perspective=0.01)
-    matrix, _ = random_warp(Extreme(at_high=True), config, canvas=0, size=0)
+    matrix, _ = random_warp(Extreme(at_high=True), config, canvas=(0, 0), size=(0, 0))
     # (10, 0): w = 1.1; turned to (0, 10); sheared to (10, 10)
     assert place(matrix, 10, 0) == pytest.approx((10 / 1.1, 10 / 1.1), abs=1e-9)
 
@@ -61,7 +70,7 @@ def test_rotation_comes_before_shear_and_perspective_before_both():
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.9), st.floats(0, 0.5), st.floats(0, 180))
 def test_scale_and_centre_stay_within_their_ranges(seed, scale, translate, degrees):
     config = AugmentConfig(scale=scale, translate=translate, degrees=degrees)
-    matrix, drawn = random_warp(np.random.default_rng(seed), config, canvas=128, size=64)
+    matrix, drawn = random_warp(np.random.default_rng(seed), config, canvas=(128, 128), size=(64, 64))
     assert 1 - scale <= drawn <= 1.1 + scale
     assert np.linalg.det(matrix) == pytest.approx(drawn**2)
     assert np.allclose(place(matrix, 64, 64), 32, rtol=0, atol=64 * translate + 1e-9)
@@ -70,7 +79,7 @@ def test_scale_and_centre_stay_within_their_ranges(seed, scale, translate, degre
 def test_draws_fill_their_ranges():
     rng = np.random.default_rng(0)
     config = AugmentConfig(scale=0.5, translate=0.1, degrees=30)
-    drawn = [random_warp(rng, config, canvas=2, size=1) for _ in range(2000)]
+    drawn = [random_warp(rng, config, canvas=(2, 2), size=(1, 1)) for _ in range(2000)]
     scales = np.array([scale for _, scale in drawn])
     centres = np.array([place(matrix, 1, 1) for matrix, _ in drawn])
     angles = np.degrees([math.atan2(matrix[1, 0], matrix[0, 0]) for matrix, _ in drawn])
@@ -83,10 +92,10 @@ def test_draws_fill_their_ranges():
 
 
 def test_upright():
-    upright, _ = random_warp(np.random.default_rng(0), AugmentConfig(), canvas=2, size=1)
+    upright, _ = random_warp(np.random.default_rng(0), AugmentConfig(), canvas=(2, 2), size=(1, 1))
     assert is_upright(upright)
     for option in ("degrees", "shear", "perspective"):
-        bent, _ = random_warp(np.random.default_rng(0), AugmentConfig(**{option: 0.1}), canvas=2, size=1)
+        bent, _ = random_warp(np.random.default_rng(0), AugmentConfig(**{option: 0.1}), canvas=(2, 2), size=(1, 1))
         assert not is_upright(bent)
     for entry in ((0, 1), (1, 0), (2, 0), (2, 1)):
         bent = np.eye(3)
@@ -153,6 +162,12 @@ def test_warped_boxes_hold_every_point_of_the_box(numbers, box):
     assert (places <= warped[2:] + slack).all()
     if (points[..., 2] > 1e-3).all():  # and no more: corners are among the points
         assert np.allclose(np.concatenate([places.min(axis=0), places.max(axis=0)]), warped, rtol=1e-9, atol=1e-9)
+
+
+def test_scale_and_least_share_of_each_box():
+    before, after = np.array([[0.0, 0, 100, 100]] * 3), np.array([[0.0, 0, 30, 30]] * 3)
+    kept = still_labels(before, after, np.array([1.0, 1.0, 2.0]), least=np.array([0.08, 0.1, 0.01]))
+    assert kept.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

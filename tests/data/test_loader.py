@@ -19,7 +19,9 @@ import yolov7_jax
 from tests.data.training_source import DrawnSource
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.data.pipeline import Pipeline, Row, epoch_order
+from yolov7_jax.data.pipeline import Pipeline, Row
+from yolov7_jax.data.sampling import balanced_repeats, repeat_factors
+from yolov7_jax.data.shapes import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Batch, Candidates
 
@@ -30,7 +32,7 @@ def pipeline(source: Any, **options: Any) -> Pipeline:
     defaults: dict[str, Any] = {
         "source": source,
         "augment": AugmentConfig(mixup=0.5),
-        "size": 64,
+        "shapes": ((64, 64),),
         "anchors": (((10, 13), (16, 30)), ((30, 61), (62, 45))),
         "strides": (8, 16),
         "anchor_t": 4.0,
@@ -71,36 +73,87 @@ def test_batches_are_the_rows_in_order(expected: list[Batch]):
             np.testing.assert_array_equal(leaf, np.stack(leaves))
         assert isinstance(batch, Batch)
         assert isinstance(batch.fine, Candidates)
-    assert sorted(np.concatenate([batch.index for batch in expected[:3]])[:10]) == list(range(10))
-    assert expected[0].index.tolist() != expected[3].index.tolist()
-    assert expected[0].index.tolist() == expected[2].index.tolist()[2:] + epoch_order(0, 0, 10)[2:4].tolist()
+    indices = np.concatenate([batch.index for batch in expected])
+    assert indices.tolist() == [
+        made.index(step // 3, step % 3 * 4 + number) for step in range(7) for number in range(4)
+    ]
+    assert sorted(indices[:10]) == list(range(10))
+
+
+EVERYTHING = AugmentConfig(
+    mosaic=0.8,
+    mosaic_nine=0.4,
+    close_mosaic=1,
+    mixup=0.5,
+    copy_paste=0.5,
+    paste_in=0.5,
+    degrees=10,
+    shear=3,
+    perspective=0.0005,
+    flipud=0.5,
+)
+SQUARES = ((48, 48), (64, 64), (80, 80))
+SIZES = [DrawnSource()[index].image.shape[:2] for index in range(10)]
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "augment": EVERYTHING,
+        "epochs": 3,
+        "shapes": SQUARES,
+        "repeats": repeat_factors([np.array([n % 3]) for n in range(10)], 3, threshold=0.9),
+    },
+    "balanced": {"repeats": balanced_repeats([np.array([n > 7] * n, int) for n in range(10)], 2)},
+    "rectangles": {
+        "augment": EVERYTHING,
+        **dict(zip(("shapes", "buckets"), rectangles(SIZES, 64, stride=16), strict=True)),
+    },
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[Batch]]:
+    """Options of a pipeline, and the batches of its first steps by the thread that asks for them."""
+    options = {"source": DrawnSource(outlined=True), **KINDS[request.param]}
+    return options, batches(Loader(pipeline(**options), workers=0), STEPS)
+
+
+def test_kinds_are_of_more_than_one_shape(kind: Any):
+    options, expected = kind
+    assert {batch.image.shape[1:3] for batch in expected} <= set(options.get("shapes", ((64, 64),)))
+    assert ("shapes" not in options) == (len({batch.image.shape for batch in expected}) == 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_threads_make_the_same_bytes(expected: list[Batch], workers: int):
-    made = batches(Loader(pipeline(DrawnSource()), workers=workers), STEPS)
+def test_threads_make_the_same_bytes(kind: Any, workers: int):
+    options, expected = kind
+    made = batches(Loader(pipeline(**options), workers=workers), STEPS)
     assert list(map(content, made)) == list(map(content, expected))
 
 
-def test_processes_make_the_same_bytes_without_jax(expected: list[Batch]):
-    source = DrawnSource(no_jax=True)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_processes_make_the_same_bytes_without_jax(kind: Any, workers: int):
+    options, expected = kind
+    source = DrawnSource(no_jax=True, outlined=True)
     before = set(threading.enumerate())
-    made = batches(Loader(pipeline(source, on_fault="stop"), workers=2, processes=True), STEPS - 2, start=2)
-    assert list(map(content, made)) == list(map(content, expected[2:]))
+    made = pipeline(**options | {"source": source, "on_fault": "stop"})
+    found = batches(Loader(made, workers=workers, processes=True), STEPS - 2, start=2)
+    assert list(map(content, found)) == list(map(content, expected[2:]))
     assert multiprocessing.active_children() == []
     assert set(threading.enumerate()) == before
 
 
 @pytest.mark.parametrize("start", range(1, STEPS))
-def test_any_step_can_be_the_first(expected: list[Batch], start: int):
-    made = batches(Loader(pipeline(DrawnSource()), workers=2), STEPS - start, start)
+def test_any_step_can_be_the_first(kind: Any, start: int):
+    options, expected = kind
+    made = batches(Loader(pipeline(**options), workers=2), STEPS - start, start)
     assert list(map(content, made)) == list(map(content, expected[start:]))
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_the_rows(expected: list[Batch], hosts: int):
+def test_hosts_share_the_rows(kind: Any, hosts: int):
+    options, expected = kind
     parts = [
-        batches(Loader(pipeline(DrawnSource()), workers=workers, host=(host, hosts)), STEPS)
+        batches(Loader(pipeline(**options), workers=workers, host=(host, hosts)), STEPS)
         for host, workers in zip(range(hosts), (0, 1, 2, 3), strict=False)
     ]
     for step, batch in enumerate(expected):
@@ -116,16 +169,28 @@ def test_a_batch_without_coarse_candidates(expected: list[Batch]):
 
 @dataclass
 class Counting:
-    """A pipeline whose rows are numbers, which counts them."""
+    """A pipeline whose rows are numbers, which counts them; done: there are enough."""
 
     batch_size: int = 4
     steps: int = 5
+    enough: int = 0
     made: list[int] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
 
     def row(self, epoch: int, position: int) -> Row:
-        self.made.append(epoch * self.steps * self.batch_size + position)
-        number = np.array([self.made[-1]])
+        which = epoch * self.steps * self.batch_size + position
+        self.made.append(which)
+        if len(self.made) == self.enough:
+            self.done.set()
+        number = np.array([which])
         return Row(Batch(number, number, number, number, Candidates(number, number), None, number, number), ())
+
+
+def test_batches_are_made_while_the_one_who_asks_is_busy():
+    counting: Any = Counting(enough=1 * 4 + 2 * 4 - 1)
+    with closing(Loader(counting, workers=2, ahead=2).batches()) as made:
+        next(made)
+        assert counting.done.wait(30)  # nobody asks for more in the meantime
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -158,9 +223,9 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
     loader = Loader(pipeline(source), workers=workers)
     batches(loader, 6)
     assert sorted(loader.faults) == [f"{number}.png: is empty; expected a picture" for number in (2, 4)]
-    order = epoch_order(0, 0, 6).tolist()
-    first = min((2, 4), key=order.index)
-    stopping = Loader(pipeline(source, augment=SINGLE, on_fault="stop"), workers=workers)
+    stop_pipeline = pipeline(source, augment=SINGLE, on_fault="stop")
+    first = min((2, 4), key=[stop_pipeline.index(0, position) for position in range(6)].index)
+    stopping = Loader(stop_pipeline, workers=workers)
     with pytest.raises(DataError, match=rf"^{first}\.png: is empty"):
         batches(stopping, 6)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
@@ -174,10 +239,9 @@ def test_errors_of_a_process_arrive_as_they_are():
 
 def test_a_process_that_dies_has_its_image_named():
     source = DrawnSource(5, deadly=3)
-    order = epoch_order(0, 0, 5).tolist()
     loader = Loader(pipeline(source, augment=SINGLE, batch_size=5), workers=1, processes=True)
     with pytest.raises(DataError, match=r"^3\.png: a worker process died .*data\.workers.*data\.processes=false"):
-        batches(loader, 1, start=order.index(3) // 5)
+        batches(loader, 1)
     assert multiprocessing.active_children() == []
 
 

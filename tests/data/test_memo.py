@@ -29,6 +29,19 @@ def test_it_is_the_function_and_forgets_what_was_not_asked_for_longest(keys, cap
     assert made == expected
 
 
+def test_results_weigh_what_they_are_said_to():
+    made = []
+
+    def function(key):
+        made.append(key)
+        return "x" * key
+
+    memo = Memo(function, 10, len)
+    for key in (3, 4, 3, 5, 4, 3, 11, 3):  # 5 pushes out 4; 4 pushes out 3; 11 is too heavy, and all go with it
+        assert memo(key) == "x" * key
+    assert made == [3, 4, 5, 4, 3, 11, 3]
+
+
 def test_threads_that_ask_for_the_same_wait_for_one():
     made, began, go_on = [], threading.Event(), threading.Event()
 

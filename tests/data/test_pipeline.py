@@ -13,7 +13,8 @@ from tests.data.training_source import DrawnSource
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.letterbox import GREY
-from yolov7_jax.data.pipeline import Pipeline, epoch_order, load_resized
+from yolov7_jax.data.pipeline import Pipeline, load_resized
+from yolov7_jax.data.shapes import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
@@ -27,7 +28,7 @@ def pipeline(source: DrawnSource = DRAWN, **options: Any) -> Pipeline:
     defaults: dict[str, Any] = {
         "source": source,
         "augment": AugmentConfig(mixup=0.5),
-        "size": 64,
+        "shapes": ((64, 64),),
         "anchors": ANCHORS,
         "strides": STRIDES,
         "anchor_t": 4.0,
@@ -46,10 +47,13 @@ def assert_same(one: Any, other: Any) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def order_of(made: Pipeline, epoch: int = 0) -> list[int]:
+    return [made.index(epoch, position) for position in range(made.steps * made.batch_size)]
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3), st.integers(0, 2**40))
 def test_an_epoch_has_every_image_once_and_its_last_batch_begins_anew(count, batch_size, epoch, seed):
-    made = pipeline(DrawnSource(count), batch_size=batch_size, seed=seed)
-    order = [made.index(epoch, position) for position in range(made.steps * batch_size)]
+    order = order_of(pipeline(DrawnSource(count), batch_size=batch_size, seed=seed), epoch)
     assert len(order) - batch_size < count <= len(order)
     assert sorted(order[:count]) == list(range(count))
     assert order[count:] == [order[position % count] for position in range(count, len(order))]
@@ -57,8 +61,16 @@ def test_an_epoch_has_every_image_once_and_its_last_batch_begins_anew(count, bat
 
 
 def test_epochs_and_seeds_differ():
-    orders = {tuple(epoch_order(seed, epoch, 30).tolist()) for seed in range(3) for epoch in range(3)}
+    orders = {tuple(order_of(pipeline(DrawnSource(30), seed=seed), epoch)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
+
+
+def test_images_are_repeated_as_asked():
+    made = pipeline(DrawnSource(3), repeats=np.array([1.0, 0.5, 3.5]))
+    assert made.steps == 2  # five images in batches of four
+    order = order_of(made)
+    assert order[5:] == order[:3]
+    assert (order[:5].count(0), order[:5].count(1) + order[:5].count(2)) == (1, 4)
 
 
 def test_a_row_is_a_function_of_epoch_and_position_alone():
@@ -68,7 +80,7 @@ def test_a_row_is_a_function_of_epoch_and_position_alone():
     for slot in reversed(slots):
         assert_same(backwards.row(*slot), rows[slot])
     images = {rows[slot].sample.image.tobytes() for slot in slots}
-    assert len(images) == len(slots)  # also where an epoch's end begins anew: position 10 is the image of 0
+    assert len(images) == len(slots)  # also where an epoch's end begins anew: at 10 is the image of 0
 
 
 def test_a_copy_makes_the_same():
@@ -87,9 +99,10 @@ def cornered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def augmented(rng: Any, fetch: Any, position: int, **options: Any) -> Sample:
         calls.append({"draw": rng.random(), "position": position} | options)
         sample = fetch(position)
+        h, w = options["size"]
         height, width = sample.image.shape[:2]
-        image = np.full((64, 64, 3), GREY, np.uint8)
-        image[:height, :width] = sample.image
+        image = np.full((h, w, 3), GREY, np.uint8)
+        image[:height, :width] = sample.image[:h, :w]
         return sample._replace(image=image)
 
     monkeypatch.setattr("yolov7_jax.data.pipeline.augmented", augmented)
@@ -99,7 +112,7 @@ def cornered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_fields_by_hand(cornered: list[dict[str, Any]]):
     source = DrawnSource(1)
     row = pipeline(source, seed=7, max_boxes=5, coarse=True).row(3, 2)
-    image, boxes, class_ids, _ = source[0]
+    image, boxes, class_ids, *_ = source[0]
     assert row.faults == ()
     height, width = image.shape[:2]
     content_h, content_w = 64, round(64 * width / height)
@@ -134,11 +147,77 @@ def test_what_augmentation_is_given(cornered: list[dict[str, Any]]):
     made = pipeline(DrawnSource(3), seed=7, window=2)
     made.row(5, 1)
     made.row(5, 3)  # the batch of four is completed with the first image again, but not with its random numbers
-    expected = {"count": 3, "window": 2, "size": 64, "config": made.augment}
+    expected = {"count": 4, "window": 2, "side": 64, "size": (64, 64), "config": made.augment}
     assert cornered == [
-        {"draw": np.random.default_rng([7, 5, 1 + slot]).random(), "position": position} | expected
-        for slot, position in ((1, 1), (3, 0))
+        {"draw": np.random.default_rng([7, 5, 1 + position]).random(), "position": position} | expected
+        for position in (1, 3)
     ]
+
+
+NO_MOSAIC = AugmentConfig(mosaic=0, mixup=0, copy_paste=0, mosaic_nine=0.2, close_mosaic=2, paste_in=0.3)
+MOSAIC = replace(NO_MOSAIC, mosaic=0.7, mixup=0.6, copy_paste=0.5)
+
+
+@pytest.mark.parametrize(("epochs", "last_with"), [(5, 2), (2, -1), (1, -1), (None, 9)])
+def test_mosaics_end_before_the_last_epochs(cornered: list[dict[str, Any]], epochs: int | None, last_with: int):
+    made = pipeline(augment=MOSAIC, epochs=epochs)
+    for epoch in range(epochs or 9):
+        made.row(epoch, 0)
+    used = [call["config"] for call in cornered]
+    assert used == [MOSAIC if epoch <= last_with else NO_MOSAIC for epoch in range(len(used))]
+
+
+def test_without_a_number_of_last_epochs_all_have_mosaics(cornered: list[dict[str, Any]]):
+    augment = replace(MOSAIC, close_mosaic=0)
+    pipeline(augment=augment, epochs=3).row(2, 0)
+    assert cornered[0]["config"] == augment
+
+
+def test_each_batch_has_one_of_the_sides_and_its_own_candidates(cornered: list[dict[str, Any]]):
+    made = pipeline(DrawnSource(40), shapes=((32, 32), (64, 64), (96, 96)))
+    sides = []
+    for step in range(made.steps):
+        rows = [made.row(0, step * 4 + number).sample for number in range(4)]
+        (side,) = {row.image.shape[:2] for row in rows}
+        sides.append(side[0])
+        assert {(call["side"], call["size"]) for call in cornered[-4:]} == {(96, side)}
+        for row in rows:
+            direct, _ = candidates(
+                row.boxes_cxcywh_px,
+                row.valid,
+                anchors=ANCHORS,
+                strides=STRIDES,
+                image_size=side,
+                anchor_t=4.0,
+                reach=0.5,
+            )
+            assert_same(row.fine, direct)
+    assert set(sides) == {32, 64, 96}
+    assert made.largest_shape == (96, 96)
+
+
+def test_batches_of_like_shapes_have_no_mosaic(cornered: list[dict[str, Any]]):
+    source = DrawnSource(12)
+    sizes = [source[index].image.shape[:2] for index in range(12)]
+    shapes, buckets = rectangles(sizes, 64, stride=16)
+    made = pipeline(source, augment=MOSAIC, shapes=shapes, buckets=buckets, batch_size=3)
+    for position in range(12):
+        sample = made.row(1, position).sample
+        height, width = load_resized(source, int(sample.index), side=64, on_fault="stop").sample.image.shape[:2]
+        h, w, _ = sample.image.shape
+        assert (h, w) in shapes
+        assert height <= h
+        assert width <= w
+    assert len({call["size"] for call in cornered}) > 1
+    assert {call["side"] for call in cornered} == {64}
+    assert all(call["config"] == NO_MOSAIC for call in cornered)
+
+
+def test_the_largest_shape_is_one_that_there_can_be():
+    shapes = ((32, 64), (64, 64), (64, 32))
+    for wanted, largest in (([0, 0, 0], (32, 64)), ([0, 2, 2], (64, 64)), ([2, 2, 2], (64, 32))):
+        made = pipeline(DrawnSource(3), shapes=shapes, buckets=np.array(wanted))
+        assert made.largest_shape == largest
 
 
 def test_types():
@@ -165,16 +244,19 @@ def test_what_is_left_out_is_counted(cornered: list[dict[str, Any]]):
 
 @pytest.mark.parametrize("index", range(8))
 def test_resizing_makes_the_long_side_the_size_and_moves_boxes_along(index):
-    image, boxes, _, image_id = DrawnSource()[index]
-    sample, fault = load_resized(DrawnSource(), index, size=64, on_fault="stop")
+    source = DrawnSource(outlined=True)
+    image, boxes, _, image_id, polygons = source[index]
+    sample, fault = load_resized(source, index, side=64, on_fault="stop")
     height, width = image.shape[:2]
     assert max(sample.image.shape[:2]) == 64
     assert (sample.id, fault) == (image_id, "")
     ratio = np.array([sample.image.shape[1] / width, sample.image.shape[0] / height] * 2)
     assert np.abs(ratio - 64 / max(height, width)).max() <= 0.5 / min(height, width)
     np.testing.assert_allclose(sample.boxes_xyxy_px, boxes * ratio, rtol=1e-6)  # float32
-    assert not sample.image.flags.writeable
-    assert not sample.boxes_xyxy_px.flags.writeable
+    np.testing.assert_allclose(sample.polygons.points_xy_px, polygons.points_xy_px * ratio[:2], rtol=1e-6)
+    for array, before in zip(sample.polygons[1:], polygons[1:], strict=True):
+        np.testing.assert_array_equal(array, before)
+    assert not any(array.flags.writeable for array in (*sample[:3], *sample.polygons))
 
 
 def test_every_image_of_an_epoch_is_decoded_about_once():
@@ -194,7 +276,7 @@ def test_every_image_of_an_epoch_is_decoded_about_once():
 def test_an_image_that_cannot_be_read_is_grey_or_stops():
     source = DrawnSource(6, bad=(2,))
     skipping, stopping = (pipeline(source, augment=PLAIN, on_fault=mode) for mode in ("skip", "stop"))
-    where = epoch_order(0, 0, 6).tolist().index(2)
+    where = order_of(skipping).index(2)
     for _ in range(2):
         row = skipping.row(0, where)
         assert row.faults == ("2.png: is empty; expected a picture",)
@@ -213,7 +295,7 @@ def test_mosaics_name_each_image_that_is_grey_once():
 
 def test_a_failure_of_code_names_the_image():
     made = pipeline(DrawnSource(3, wrong=1), augment=PLAIN)
-    where = epoch_order(0, 0, 3).tolist().index(1)
+    where = order_of(made).index(1)
     with pytest.raises(DataError, match=r"^1\.png: no training sample could be made .*a bug"):
         made.row(0, where)
 
@@ -221,7 +303,7 @@ def test_a_failure_of_code_names_the_image():
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(DataError, match="there are no images to train on"):
         pipeline(DrawnSource(0))
-    for name, value in (("seed", -1), ("batch_size", 0), ("size", 0), ("max_boxes", 0), ("window", -1)):
+    for name, value in (("seed", -1), ("batch_size", 0), ("max_boxes", 0), ("window", -1)):
         with pytest.raises(InputError, match=f"{name} is {value}; expected"):
             pipeline(**{name: value})
     with pytest.raises(InputError, match=r"augment\.mosaic"):

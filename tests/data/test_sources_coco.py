@@ -59,7 +59,7 @@ def test_classes_follow_category_ids_and_images_the_file(file: Path):
 
 def test_samples_leave_out_crowds_and_boxes_without_area(file: Path):
     source = open_source(file)
-    image, boxes, class_ids, image_id = source[0]
+    image, boxes, class_ids, image_id, _ = source[0]
     assert (image.shape, image.dtype, image_id) == ((HEIGHT, WIDTH, 3), np.uint8, 42)
     assert (boxes.dtype, class_ids.dtype) == (np.float32, np.int32)
     assert (boxes.tolist(), class_ids.tolist()) == ([[0, 0, 40, 20], [2, 2, 4, 4]], [1, 2])
@@ -74,15 +74,94 @@ def test_ground_truth_is_the_file_itself_without_outlines(file: Path):
     assert open_source(write(file, content)).ground_truth() == CONTENT
 
 
+OUTLINES = [[[1, 2, 4.5, 2, 4.5, 4, 1, 4]], [[10, 10, 20, 10, 15, 20], [12, 12, 13, 12, 13, 13, 12, 13]]]
+
+
+def outlined() -> dict[str, Any]:
+    """Objects of image 9 with one and with two polygons, one of image 42 with none, its crowd with a mask."""
+    content = copy.deepcopy(CONTENT)
+    rows = {row["id"]: row for row in content["annotations"]}
+    rows[5]["segmentation"], rows[9]["segmentation"] = copy.deepcopy(OUTLINES)
+    rows[6]["segmentation"] = []
+    rows[7]["segmentation"] = {"counts": [0, 800], "size": [20, 40]}
+    return content
+
+
+def test_objects_have_their_polygons(file: Path):
+    source = open_source(write(file, outlined()))
+    for found in (source.labels(2).polygons, source[2].polygons, pickle.loads(pickle.dumps(source))[2].polygons):
+        assert (found.corners.tolist(), found.owner.tolist()) == ([4, 3, 4], [0, 1, 1])
+        assert found.points_xy_px.ravel().tolist() == [number for part in OUTLINES for it in part for number in it]
+    # The box is the one that the file gives, though its outline is smaller.
+    assert source[2].boxes_xyxy_px.tolist() == [[1, 2, 4.5, 6], [10, 10, 20, 20]]
+    assert len(source[0].polygons.owner) == len(source[1].polygons.owner) == 0
+    assert source.ground_truth() == CONTENT
+
+
+def test_polygons_stay_with_their_objects_when_others_are_left_out(file: Path):
+    content = outlined()
+    content["annotations"].insert(0, {"id": 1, "image_id": 9, "category_id": 1, "bbox": [1, 1, 0, 5]})
+    content["annotations"][0]["segmentation"] = [[1, 1, 1, 3, 1, 6]]
+    content["annotations"].append(content["annotations"][1] | {"id": 99})
+    labels = open_source(write(file, content)).labels(2)
+    assert (labels.class_ids.tolist(), labels.empty, labels.duplicates) == ([2, 0], 1, 1)
+    assert (labels.polygons.corners.tolist(), labels.polygons.owner.tolist()) == ([4, 3, 4], [0, 1, 1])
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_crowds_and_objects_to_be_ignored(file: Path, key: str):
+    source = open_source(write(file, changed("annotations", 1, key, to=1)))
+    assert source[0].class_ids.tolist() == [2]
+    labels = source.labels(0)
+    assert labels.ignored_class_ids.tolist() == [1, 1]
+    assert labels.ignored_boxes_xyxy_px.tolist() == [[0, 0, 40, 20], [5, 5, 14, 14]]
+    crowds = [row["id"] for row in source.ground_truth()["annotations"] if row.get("iscrowd")]
+    assert crowds == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("outline", "message", "kind"),
+    [
+        ([[1, 2, 3, 4]], "polygon 1 has 2 points; expected three or more", "polygon under 3 points"),
+        ([[0, 0, 1, 0, 1, 1], []], "polygon 2 has 0 points", "polygon under 3 points"),
+        ([[0, 0, 1, 0, 1, float("nan")]], "polygon 1 has a number that is not finite", "not finite"),
+        ([[0, 0, 1, 0, 1, 1e300]], "polygon 1 has a number that is not finite", "not finite"),
+        ([[0, 0, 1, 0, 1, 10**400]], "no list of lists", "no polygon"),
+        ([[0, 0, 1, 0, 1]], "no list of lists x1, y1", "no polygon"),
+        ([0, 0, 1, 0, 1, 1], "no list of lists", "no polygon"),
+        ([["a", 0, 1, 0, 1, 1]], "no list of lists", "no polygon"),
+        ("outline", "no list of lists", "no polygon"),
+    ],
+)
+def test_objects_with_a_wrong_outline_are_kept_without_it(file: Path, outline: Any, message: str, kind: str):
+    content = outlined()
+    content["annotations"][4]["segmentation"] = outline
+    write(file, content)
+    with pytest.raises(DataError, match=rf"^[^:]*: annotation 9 has a segmentation .*{message}") as error:
+        open_source(file)
+    assert error.value.kind == kind
+    source = open_source(file, faults="skip")
+    labels = source.labels(2)
+    assert labels.class_ids.tolist() == [2, 0]
+    assert labels.polygons.owner.tolist() == [0]
+    assert labels.faults == ((kind, str(error.value)),)
+    assert source.ground_truth() == CONTENT
+
+
 def test_a_file_without_objects_is_fine(file: Path):
     source = open_source(write(file, {**CONTENT, "annotations": []}))
     assert [source[index].boxes_xyxy_px.shape for index in range(3)] == [(0, 4)] * 3
 
 
 def test_changing_a_sample_does_not_change_the_source(file: Path):
-    source = open_source(file)
-    source[0].boxes_xyxy_px[:] = 0
-    assert source[0].boxes_xyxy_px.max() == 40
+    source = open_source(write(file, changed("annotations", 1, "segmentation", to=[[0, 0, 40, 0, 20, 20]])))
+    sample = source[0]
+    for array in (sample.boxes_xyxy_px, sample.class_ids, *sample.polygons):
+        array[:] = 0
+    again = source[0]
+    assert (again.boxes_xyxy_px.max(), again.class_ids.tolist()) == (40, [1, 2])
+    assert again.polygons.points_xy_px.max() == 40
+    assert again.polygons.corners.tolist() == [3]
 
 
 def test_sources_travel_to_worker_processes(file: Path):
@@ -186,6 +265,7 @@ def changed(*path: Any, to: Any = None) -> dict[str, Any]:
         (changed("annotations", 1, "bbox", to=[1, 2, 3, "4"]), "annotation 6 has bbox"),
         (changed("annotations", 1, "bbox", to=[1, 2, -3, 4]), "annotation 6 has bbox .*no negative width"),
         (changed("annotations", 1, "bbox", to=[1, float("nan"), 3, 4]), "annotation 6 has bbox .*finite"),
+        (changed("annotations", 1, "bbox", to=[1, 2, 10**400, 4]), "annotation 6 has bbox .*finite"),
     ],
 )
 def test_faults_are_named_with_file_and_id(file: Path, content: Any, message: str):

@@ -47,8 +47,8 @@ def test_wrong_lines_are_left_out_and_named(yolo: Path, tmp_path: Path):
     assert source[0].class_ids.tolist() == [0, 2]
     faults = source.labels(0).faults
     file = tmp_path / "labels" / "a.txt"
-    assert [fault.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
-    assert faults[0] == sentence_of(open_source(yolo), 0)  # the first is what stops
+    assert [fault.sentence.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
+    assert faults[0].sentence == sentence_of(open_source(yolo), 0)  # the first is what stops
     assert source.labels(1).faults == source.faults == ()
     assert [row["category_id"] for row in source.ground_truth()["annotations"]] == [1, 3, 1]
 
@@ -127,13 +127,13 @@ def test_wrong_entries_are_left_out_and_named(coco: Path):
     faults = source.labels(1).faults
     expected = [message for _, message, image in WRONG_ANNOTATIONS if image is not None]
     for fault, message, number in zip(faults, expected, range(2, 9), strict=True):
-        assert fault.startswith(f"{coco}: annotation {number} ")
-        assert message in fault
+        assert fault.sentence.startswith(f"{coco}: annotation {number} ")
+        assert message in fault.sentence
     whole = ["two entries have the image id 1", "image number 4 has no integer id", "image 4 has width 0"]
     whole += [message for _, message, image in WRONG_ANNOTATIONS if image is None]
     for fault, message in zip(source.faults, whole, strict=True):
-        assert fault.startswith(f"{coco}: ")
-        assert message in fault
+        assert fault.sentence.startswith(f"{coco}: ")
+        assert message in fault.sentence
     truth = source.ground_truth()
     assert [row["id"] for row in truth["images"]] == [2, 1]
     assert [row["id"] for row in truth["annotations"]] == [1, 20, 21, 22, 23]
@@ -165,8 +165,9 @@ def test_a_subset_is_these_images(coco: Path, yolo: Path):
             assert swapped.path(index) == source.path(origin)
             assert swapped.size(index) == source.size(origin)
             assert swapped.labels(index).faults == source.labels(origin).faults
-            for one, other in zip(swapped[index], source[origin], strict=True):
-                np.testing.assert_array_equal(one, other)
+            (*one, polygons), (*other, other_polygons) = swapped[index], source[origin]
+            for value, expected in zip([*one, *polygons], [*other, *other_polygons], strict=True):
+                np.testing.assert_array_equal(value, expected)
         alone = source.subset([0])
         kept = [row for row in source.ground_truth()["annotations"] if row["image_id"] == source.image_ids[0]]
         assert alone.ground_truth()["annotations"] == kept

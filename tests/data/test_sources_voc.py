@@ -54,9 +54,10 @@ def root(tmp_path: Path) -> Path:
 def test_samples_in_edges(root: Path):
     source = open_source(root, "train")
     assert (len(source), source.names, source.image_ids) == (2, ("ant", "bird", "cat", "dog"), (1, 2))
-    image, boxes, class_ids, image_id = source[1]
+    image, boxes, class_ids, image_id, polygons = source[1]
     assert (image.shape, boxes.dtype, class_ids.dtype, image_id) == ((HEIGHT, WIDTH, 3), np.float32, np.int32, 2)
     assert (boxes.tolist(), class_ids.tolist()) == ([[0, 0, 40, 20], [10, 5, 20, 10]], [3, 2])
+    assert len(polygons.owner) == 0
     assert source.path(0) == root / "JPEGImages" / "b.png"
     assert source.size(0) == (HEIGHT, WIDTH)
     assert pickle.loads(pickle.dumps(source))[1].class_ids.tolist() == [3, 2]
@@ -65,6 +66,8 @@ def test_samples_in_edges(root: Path):
 def test_difficult_objects_are_not_trained_on_and_ignored_in_evaluation(root: Path):
     source = open_source(root, "train")
     assert (source[0].class_ids.tolist(), source[0].boxes_xyxy_px.tolist()) == ([1], [[1.5, 2.5, 4.5, 6.5]])
+    labels = source.labels(0)
+    assert (labels.ignored_class_ids.tolist(), labels.ignored_boxes_xyxy_px.tolist()) == ([3], [[4, 4, 9, 9]])
     rows = source.ground_truth()["annotations"]
     assert [(row["id"], row["image_id"], row["category_id"], row["bbox"], row["iscrowd"]) for row in rows] == [
         (1, 1, 2, [1.5, 2.5, 3, 4], 0),
@@ -122,26 +125,26 @@ def test_without_a_size_the_image_says_it(root: Path, size: str):
 def test_an_image_of_another_size_is_refused(root: Path):
     Image.new("RGB", (HEIGHT, WIDTH)).save(root / "JPEGImages" / "c.jpg")
     source = open_source(root)
-    for use in (lambda: source[0], lambda: source.check_image(0)):
+    for use in (lambda: source[0], lambda: source.labels(0, source.check_image(0))):
         with pytest.raises(DataError, match=r"c\.jpg: the image is 20 x 40 pixels, but .*c\.xml says 40 x 20"):
             use()
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    ("part", "message", "kind"),
     [
-        (item("", 1, 1, 9, 9), "the object has no name"),
-        (item("dog", 1, 1, 9, "x"), "bndbox has xmin 1, ymin 1, xmax 9, ymax x; expected four numbers"),
-        ("<object><name>dog</name></object>", "bndbox has xmin missing, .*expected four numbers"),
-        (item("dog", 1, 1, 9, "nan"), "expected finite numbers"),
-        (item("dog", 9, 1, 1, 9), "xmax and ymax not below"),
-        (item("dog", 41, 1, 50, 9), "xmin 41, .*outside of the image of 40 x 20 pixels"),
-        (item("dog", 1, -9, 50, 0), "outside"),
-        (item("dog", 1, 21, 50, 25), "outside"),
-        (item("dog", -3, 1, 0, 9), "outside"),
+        (item("", 1, 1, 9, 9), "the object has no name", "object without a name"),
+        (item("dog", 1, 1, 9, "x"), "bndbox has xmin 1, ymin 1, xmax 9, ymax x; expected four numbers", "not a number"),
+        ("<object><name>dog</name></object>", "bndbox has xmin missing, .*expected four numbers", "not a number"),
+        (item("dog", 1, 1, 9, "nan"), "expected finite numbers", "not finite"),
+        (item("dog", 9, 1, 1, 9), "xmax and ymax not below", "negative size"),
+        (item("dog", 41, 1, 50, 9), "xmin 41, .*outside of the image of 40 x 20 pixels", "outside of the image"),
+        (item("dog", 1, -9, 50, 0), "outside", "outside of the image"),
+        (item("dog", 1, 21, 50, 25), "outside", "outside of the image"),
+        (item("dog", -3, 1, 0, 9), "outside", "outside of the image"),
     ],
 )
-def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str):
+def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str, kind: str):
     file = write(root / "Annotations" / "c.xml", annotation(item("cat", 1, 1, 9, 9), "", "", part, ""))
     sentence = rf"c\.xml, line 6 \(object 2\): .*{message}"
     for use in (lambda: open_source(root)[0], lambda: open_source(root).ground_truth()):
@@ -151,8 +154,9 @@ def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str,
     assert skipping[0].boxes_xyxy_px.tolist() == [[0, 0, 9, 9]]
     (fault,) = skipping.labels(0).faults
     with pytest.raises(DataError) as error:
-        read_annotation(file, root / "JPEGImages" / "c.jpg", names=skipping.names)
-    assert fault == str(error.value)
+        read_annotation(file, root / "JPEGImages" / "c.jpg", None, names=skipping.names)
+    assert fault == (kind, str(error.value))
+    assert error.value.kind == kind
     assert len(skipping.ground_truth()["annotations"]) == 1
 
 
@@ -206,10 +210,10 @@ xs, ys = st.integers(1, WIDTH), st.integers(1, HEIGHT)
 @given(x=st.tuples(xs, xs).map(sorted), y=st.tuples(ys, ys).map(sorted))
 def test_a_box_covers_the_pixels_it_names(tmp_path_factory: pytest.TempPathFactory, x: list, y: list):
     file = write(tmp_path_factory.getbasetemp() / "box.xml", annotation(item("dog", x[0], y[0], x[1], y[1])))
-    ((left, top, width, height),) = read_annotation(file, file, names=("dog",)).boxes_xywh_px
+    ((left, top, right, bottom),) = read_annotation(file, file, None, names=("dog",)).boxes_xyxy_px
     # pixel n of 1, 2, 3 … reaches from edge n - 1 to edge n
-    assert [n for n in range(1, WIDTH + 1) if left < n - 0.5 < left + width] == list(range(x[0], x[1] + 1))
-    assert [n for n in range(1, HEIGHT + 1) if top < n - 0.5 < top + height] == list(range(y[0], y[1] + 1))
+    assert [n for n in range(1, WIDTH + 1) if left < n - 0.5 < right] == list(range(x[0], x[1] + 1))
+    assert [n for n in range(1, HEIGHT + 1) if top < n - 0.5 < bottom] == list(range(y[0], y[1] + 1))
 
 
 @pytest.mark.shared

@@ -50,7 +50,7 @@ def test_samples_in_pixels(root: Path):
     write_image(root / "images" / "val" / "a.png", value=200)
     source = open_source(root / "data.yaml")
     assert (len(source), source.names) == (3, ("cat", "dog", "bird"))
-    image, boxes, class_ids, image_id = source[0]
+    image, boxes, class_ids, image_id, _ = source[0]
     assert (image.shape, image.dtype, image[0, 0].tolist()) == ((HEIGHT, WIDTH, 3), np.uint8, [200, 0, 255])
     assert (boxes.dtype, class_ids.dtype, class_ids.tolist()) == (np.float32, np.int32, [1, 0])
     np.testing.assert_allclose(boxes, [[15, 5, 25, 15], [2, 2, 6, 6]], rtol=1e-6)  # float32
@@ -189,6 +189,7 @@ def test_an_image_folder_is_for_json_files(root: Path):
     ("line", "message"),
     [
         ("3 0.5 0.5 0.1 0.1", "class 3 is not one of the 3 classes 0 to 2"),
+        ("0 0.5 0.5 -0.1 0.1", "-0.1 is a negative width or height"),
         ("-1 0.5 0.5 0.1 0.1", "class -1"),
         ("0.5 0.5 0.5 0.1 0.1", "class 0.5"),
         ("0 0.5 0.5 0.1", "4 numbers; expected 5"),
@@ -215,18 +216,81 @@ def test_faults_of_a_label_are_named_with_file_and_line(root: Path, line: str, m
 def test_a_label_file_that_is_not_text_is_named(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"a\.txt: the labels cannot be read"):
-        read_labels(tmp_path / "a.txt", num_classes=1)
+        read_labels(tmp_path / "a.txt", (HEIGHT, WIDTH), num_classes=1)
 
 
 def test_rows_that_repeat_and_boxes_without_area_are_left_out_and_counted(tmp_path: Path):
     text = "2 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n2.0 0.50 0.5 0.2 0.4\n1 0.5 0.5 0 0.4\n1 0.2 0.2 0.2 0.7 0.2 0.9\n"
-    labels = read_labels(write(tmp_path / "a.txt", text), num_classes=3)
+    labels = read_labels(write(tmp_path / "a.txt", text), (HEIGHT, WIDTH), num_classes=3)
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([2, 0], 1, 2)
 
 
 def test_a_byte_order_mark_and_edges_of_the_image_are_fine(tmp_path: Path):
-    labels = read_labels(write(tmp_path / "a.txt", "\ufeff0 0.5 0.5 1 1\r\n0 0 0 1 0.5"), num_classes=1)
-    assert labels.boxes_cxcywh_norm.tolist() == [[0.5, 0.5, 1, 1], [0, 0, 1, 0.5]]
+    file = write(tmp_path / "a.txt", "\ufeff0 0.5 0.5 1 1\r\n0 0 0 1 0.5")
+    labels = read_labels(file, (HEIGHT, WIDTH), num_classes=1)
+    assert labels.boxes_xyxy_px.tolist() == [[0, 0, WIDTH, HEIGHT], [-WIDTH / 2, -HEIGHT / 4, WIDTH / 2, HEIGHT / 4]]
+
+
+def test_boxes_and_polygons_in_one_file(root: Path):
+    lines = [
+        "0 0.1 0.2 0.5 0.2 0.5 0.8",
+        "1 0.5 0.5 0.5 0.5",
+        "0 0.1 0.2 0.5 0.2 0.5 0.8",  # again
+        "2 0.5 0.5 0.5 0.7 0.5 0.9",  # without area
+        "2 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75",
+        "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75",  # the box of the second line, but outlined
+    ]
+    write(root / "labels" / "val" / "a.txt", "\n".join(lines))
+    source = open_source(root / "data.yaml")
+    labels = source.labels(0)
+    assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([0, 1, 2, 1], 1, 1)
+    np.testing.assert_allclose(labels.boxes_xyxy_px, [[4, 4, 20, 16], *[[10, 5, 30, 15]] * 3], rtol=1e-15)  # float64
+    for found in (labels.polygons, source[0].polygons, pickle.loads(pickle.dumps(source))[0].polygons):
+        assert (found.corners.tolist(), found.owner.tolist()) == ([3, 4, 4], [0, 2, 3])
+        square = [[10, 5], [30, 5], [30, 15], [10, 15]]
+        assert found.points_xy_px.tolist() == [[4, 4], [20, 4], [20, 16], *square, *square]
+    assert len(source.ground_truth()["annotations"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("3 0.5 0.5 0.1 0.1", "class out of range"),
+        ("0.5 0.5 0.5 0.1 0.1", "class not an integer"),
+        ("0 0.5 0.5 0.1", "wrong number of columns"),
+        ("cat 0.5 0.5 0.1 0.1", "not a number"),
+        ("0 320 240 64 48", "not normalised"),
+        ("0 1.01 0.5 0.1 0.1", "outside of the image"),
+        ("0 0.5 0.5 0.1 -0.1", "negative size"),
+        ("0 0.5 0.5 nan 0.1", "not finite"),
+    ],
+)
+def test_kinds_of_faults(root: Path, line: str, kind: str):
+    write(root / "labels" / "val" / "b.txt", line)
+    (fault,) = open_source(root / "data.yaml", faults="skip").labels(1).faults
+    assert fault.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (None, "missing image"),
+        (b"", "empty image"),
+        (b"text", "unreadable image"),
+        (b"\xff\xd8\xff", "truncated image"),
+    ],
+)
+def test_kinds_of_images_that_cannot_be_used(root: Path, content: bytes | None, kind: str):
+    source, file = open_source(root / "data.yaml"), root / "images" / "val" / "b.png"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        source.check_image(1)
+    assert error.value.kind == kind
+
+
+def test_a_list_of_images_does_not_name_classes(root: Path):
+    with pytest.raises(DataError, match=r"list\.txt: .*write a data YAML with train: list\.txt and names"):
+        open_source(write(root / "list.txt", "images/val/a.png"), "train")
 
 
 fractions = st.floats(0, 1, width=16)
@@ -235,15 +299,16 @@ fractions = st.floats(0, 1, width=16)
 @given(points=st.lists(st.tuples(fractions, fractions), min_size=3, max_size=9))
 def test_the_box_of_a_polygon_holds_all_its_points(tmp_path_factory: pytest.TempPathFactory, points: list):
     text = "0 " + " ".join(f"{x} {y}" for x, y in points)
-    labels = read_labels(write(tmp_path_factory.getbasetemp() / "polygon.txt", text), num_classes=1)
-    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    file = write(tmp_path_factory.getbasetemp() / "polygon.txt", text)
+    labels = read_labels(file, (HEIGHT, WIDTH), num_classes=1)
+    points_px = np.array(points) * [WIDTH, HEIGHT]
+    low, high = points_px.min(axis=0), points_px.max(axis=0)
     if (low == high).any():
         assert labels.empty == 1
         return
-    centre, size = np.split(labels.boxes_cxcywh_norm[0], 2)
-    # Sums and differences of 16 bit fractions are exact in float64.
-    assert (centre - size / 2).tolist() == low.tolist()
-    assert (centre + size / 2).tolist() == high.tolist()
+    assert labels.boxes_xyxy_px.tolist() == [[*low, *high]]
+    # Products of 16 bit fractions and these sides are exact in float32.
+    assert labels.polygons.points_xy_px.tolist() == points_px.tolist()
 
 
 @pytest.mark.parametrize(
@@ -331,7 +396,7 @@ def test_samples_of_coco128_agree_with_its_ground_truth(shared: Path):
     for row in source.ground_truth()["annotations"]:
         rows.setdefault(row["image_id"], []).append(row)
     for index in range(0, len(source), 16):
-        image, boxes, class_ids, image_id = source[index]
+        image, boxes, class_ids, image_id, _ = source[index]
         assert image.shape[:2] == source.size(index)
         found = rows.get(image_id, [])
         assert [row["category_id"] for row in found] == [source.category_ids[k] for k in class_ids]

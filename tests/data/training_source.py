@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from yolov7_jax.data.polygons import as_polygons
 from yolov7_jax.errors import DataError
-from yolov7_jax.types import Sample
+from yolov7_jax.types import NO_POLYGONS, Sample
 
 NAMES = ("cat", "dog")
 
@@ -18,6 +20,7 @@ class DrawnSource:
     """Images of noise with a few boxes each, made from their index; some are refused, one may kill or break.
 
     bad: indices that raise DataError. deadly: index at which the process ends. wrong: index at which code fails.
+    outlined: all but the first object of an image have a polygon, the diamond in the box.
     """
 
     count: int = 10
@@ -25,6 +28,7 @@ class DrawnSource:
     deadly: int = -1
     wrong: int = -1
     no_jax: bool = False
+    outlined: bool = False
     names: tuple[str, ...] = NAMES
 
     @property
@@ -51,4 +55,10 @@ class DrawnSource:
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
         low = rng.uniform(0, 0.5, (3, 2))
         boxes = np.concatenate([low, low + rng.uniform(0.3, 0.5, (3, 2))], axis=1) * [width, height, width, height]
-        return Sample(image, boxes.astype(np.float32), rng.integers(0, 2, 3).astype(np.int32), 100 + index)
+        polygons = as_polygons([[], *([diamond(box)] for box in boxes[1:])]) if self.outlined else NO_POLYGONS
+        return Sample(image, boxes.astype(np.float32), rng.integers(0, 2, 3).astype(np.int32), 100 + index, polygons)
+
+
+def diamond(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    x0, y0, x1, y1 = box
+    return np.array([((x0 + x1) / 2, y0), (x1, (y0 + y1) / 2), ((x0 + x1) / 2, y1), (x0, (y0 + y1) / 2)])

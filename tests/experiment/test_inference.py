@@ -128,6 +128,29 @@ def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:
         validate(Detector(small_weights()), open_source(tmp_path / "data.yaml"))
 
 
+@pytest.mark.parametrize("names", [("dog", "ant", "bee"), ("dog",)])
+def test_classes_of_the_data_are_known_by_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """A network that finds dogs is as good on data that count their classes otherwise, and keeps their categories."""
+    weights = replace(small_weights(), names=("ant", "bee", "dog"))
+    found = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=1)
+    write_image(tmp_path / "a.png", noise(40, 64))
+    (at,) = Detector(weights)([tmp_path / "a.png"], **vars(found))
+    x, y, right, bottom = at.boxes_xyxy_px[at.class_ids == 2][0].tolist()
+    content = {
+        "images": [{"id": 5, "file_name": "a.png", "height": 40, "width": 64}],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 3, "bbox": [x, y, right - x, bottom - y], "area": 9}],
+        "categories": [{"id": 3 + place, "name": name} for place, name in enumerate(names)],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    run = validate(Detector(weights), open_source(tmp_path / "data.json"), options=found, folder=tmp_path / "val")
+    assert run.result.numbers()["AP"] > 0
+    rows = json.loads((tmp_path / "val/detections.json").read_text())
+    by_category = {
+        row["category_id"] for row in rows if row["bbox"] == pytest.approx([x, y, right - x, bottom - y], abs=2e-3)
+    }
+    assert 3 in by_category
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
     write_image(tmp_path / "images/a.png", noise(40, 64))
     (tmp_path / "labels").mkdir()

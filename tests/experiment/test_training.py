@@ -86,6 +86,7 @@ def test_its_weights_are_described_and_detect(run):
     assert weights.names == ("bright", "dark")
     assert weights.input_size == 64
     assert weights.meta["step"] == 12
+    assert weights.meta["category_ids"] == [1, 2]
     assert weights.meta["config"]["train"]["epochs"] == 4
     assert weights.graph == yolo.Graph.from_json(json.loads((run / "network.json").read_text())["graph"])
     found = yolo.Detector.load(run)([np.zeros((64, 64, 3), np.uint8)], confidence=0.0001)
@@ -166,6 +167,8 @@ def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
         ({"optim": {"freeze": "("}}, "optim.freeze"),
         ({"optim": {"freeze": "99/.*"}}, "optim.freeze"),
         ({"train": {"tensorboard": True}}, "tensorboardX"),
+        ({"model": {"anchors": [[1, 2]]}}, "model.anchors is .* needs 2 levels of 4 numbers"),
+        ({"data": {"sampling": "balanced", "class_weights": [1]}}, "data.class_weights has 1 numbers; expected one"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_a_folder_is_made(data, tmp_path, monkeypatch, sections, message):

@@ -59,6 +59,27 @@ def test_memory_is_known_before_and_is_the_same_for_one_box_and_for_2000() -> No
         assert float(metrics["positives_per_box"]) == pytest.approx(int(metrics["positives"]) / batch.valid.sum())
 
 
+def test_each_shape_of_batches_is_compiled_once_and_an_abstract_batch_will_do() -> None:
+    traced = []
+
+    @jax.jit
+    def step(state: Any, batch: Any) -> Any:
+        traced.append(batch.shape)
+        return state + batch.sum(), {}
+
+    run = MeasuredStep(step)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, small, large = (jax.device_put(np.ones(shape, np.float32), place) for shape in ((), (2, 3), (2, 400)))
+    memory = run.prepare(state, jax.ShapeDtypeStruct((2, 400), np.float32, sharding=place))
+    assert memory is not None
+    assert (memory.state, memory.batch) == (4, 3200)
+    total: Any = state
+    for batch in (small, large, small, large):
+        total, _ = run(total, batch)
+    assert float(total) == 1 + 2 * (6 + 800)
+    assert traced == [(2, 400), (2, 3)]
+
+
 def test_what_is_said() -> None:
     memory = StepMemory(300 * 2**20, 5 * 2**20, 1000 * 2**20)
     assert str(memory) == (

@@ -173,7 +173,11 @@ def figure(results: Results) -> Figure:
     drawn = [result for result in results.rows if result.values(AP)]
     picture = new_figure(7.5, 1.6 + 0.55 * len(drawn))
     axes = picture.add_subplot()
-    set_style(axes, title=results.heading.replace(" (", "\n("), xlabel="AP in per cent; a dot for each seed, a bar at their mean")
+    set_style(
+        axes,
+        title=results.heading.replace(" (", "\n("),
+        xlabel="AP in per cent; a dot for each seed, a bar at their mean",
+    )
     for place, result in enumerate(drawn):
         _draw_row(axes, place, [_PER_CENT * value for value in result.values(AP).values()], base=not result.row.base)
     axes.set_yticks(range(len(drawn)), [result.row.name for result in drawn], parse_math=False)

@@ -13,6 +13,29 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="zoo name or model YAML, for weights that do not describe their network")
 
 
+def add_labelled(parser: argparse.ArgumentParser) -> None:
+    """Labelled images, and the network whose anchors are to fit their boxes."""
+    parser.add_argument("data", help="data YAML of yolov5/yolov7, COCO JSON, or folder in Pascal VOC layout")
+    parser.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
+    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+    parser.add_argument(
+        "--model", default="yolov7-tiny", help="zoo name, model YAML, weights or run's folder (default yolov7-tiny)"
+    )
+    parser.add_argument(
+        "--size", type=int, help="longer side of images in pixels (default 640, or 1280 with stride 64)"
+    )
+    parser.add_argument(
+        "--anchor-t", type=float, default=4.0, help="how many times larger or smaller a box may be (default 4)"
+    )
+
+
+def add_data_sets(parser: argparse.ArgumentParser) -> None:
+    """A data set, all splits of it or some."""
+    parser.add_argument("data", metavar="DATA", help="data YAML of yolov5/yolov7, COCO JSON, COCO or Pascal VOC folder")
+    parser.add_argument("--split", action="append", help="one of its splits; may be given again (default: all)")
+    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+
+
 def add_detector(parser: argparse.ArgumentParser, *, confidence: float, iou: float, batch_size: int) -> None:
     """How the detector computes."""
     parser.add_argument("--size", type=int, help="longer side of the network's input in pixels (default: the weights')")
@@ -30,3 +53,9 @@ def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Options` that `add_detector` parsed."""
     keys = ("confidence", "iou", "max_detections", "batch_size", "workers")
     return {key: getattr(parsed, key) for key in keys}
+
+
+def labelled_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What `add_labelled` parsed, but the data, as the functions of `experiment` call it."""
+    keys = ("split", "model", "size", "anchor_t")
+    return {key: getattr(parsed, key) for key in keys} | {"image_folder": parsed.images}

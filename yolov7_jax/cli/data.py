@@ -1,36 +1,29 @@
-"""`yolov7-jax data show CONFIG [KEY=VALUE...]`."""
+"""`yolov7-jax data ACTION ...`: each action has a file of its own."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import importlib
+from collections.abc import Mapping
+
+ACTIONS: Mapping[str, str] = {
+    "check": "name all that is wrong or odd with images and labels, and leave it out of a new data set",
+    "convert": "write a data set in another format",
+    "split": "deal images out to training, validation and test, each with its share of every class",
+    "stats": "count and picture classes, sizes, shapes and places of objects, and the fit of anchors",
+    "show": "draw labels on their images, or training samples as they are augmented",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the subcommands and their arguments."""
+    """Adds the actions and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "draw training samples as they are augmented"
-    show = actions.add_parser("show", help=text, description=text.capitalize() + ".")
-    show.add_argument("config", help="name of a configuration, or a YAML file (yolov7-tiny-coco, mine.yaml)")
-    show.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings such as data.path=mine.yaml")
-    show.add_argument("--images", type=int, default=8, help="how many samples (default 8)")
-    show.add_argument(
-        "--assign", action="store_true", help="also draw which cells are candidates and positives for each box"
-    )
-    show.add_argument("--output", type=Path, default=Path("runs/show"), help="folder (default runs/show)")
+    for name, text in ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+        importlib.import_module(f"yolov7_jax.cli.data_{name}").configure(action)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Draws, and names the pictures."""
-    from yolov7_jax.cli.console import TrainingConsole
-    from yolov7_jax.config_file import read_config
-    from yolov7_jax.experiment import show_samples
-
-    config = read_config(parsed.config, parsed.overrides)
-    with TrainingConsole() as console:
-        files = show_samples(
-            config, parsed.output, images=parsed.images, assign=parsed.assign, watcher=console, track=console.track
-        )
-    for file in files:
-        print(file)
-    return 0
+    """Runs the action; returns its exit status."""
+    status: int = importlib.import_module(f"yolov7_jax.cli.data_{parsed.action}").run(parsed)
+    return status

@@ -5,19 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from yolov7_jax.data.prefetch import prefetch
-from yolov7_jax.data.sources import Labels, Source
+from yolov7_jax.data.sources import Fault, Labels, Source
+from yolov7_jax.data.sources.known import KnownSource
+from yolov7_jax.data.sources.objects import NO_LABELS
+from yolov7_jax.data.sources.table import LabelTable
 from yolov7_jax.errors import DataError
 
 _THREADS = 8  # they wait for the disk
 _AHEAD = 64
 _MOST_CLASSES = 10  # that the summary names
 
-AnySource = TypeVar("AnySource", bound=Source)
+
+class Findings(NamedTuple):
+    """What a look at every image of a source found: its labels, none where it is unusable; why, by index."""
+
+    table: LabelTable
+    unusable: dict[int, Fault]
+
+
+def look_over(
+    source: Source, *, track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
+) -> Findings:
+    """Looks at the labels and the image file of every image, at the ends of the file alone: nothing is decoded.
+
+    Args:
+        source: best one that was opened with faults="skip": one that stops tells of an image's first fault only, and
+            counts the image among those that cannot be used.
+        track: is given what is gone through and its length, and hands it on; for a display of progress.
+    """
+    indices = range(len(source))
+    looks = list(track(prefetch(partial(_look, source), indices, workers=_THREADS, ahead=_AHEAD), len(source)))
+    unusable = {index: found for index, found in enumerate(looks) if isinstance(found, Fault)}
+    return Findings(LabelTable.of([NO_LABELS if isinstance(found, Fault) else found for found in looks]), unusable)
 
 
 @dataclass(frozen=True)
@@ -26,9 +50,9 @@ class Audit:
 
     images: all, usable or not. objects: those of each class that training sees, in the order of `names`. without_file:
     images that have no file of labels. without_objects: images that have one, in which no object is left. duplicates
-    and empty: objects left out because an equal one came before, or because the box has no area. faults: what is wrong
-    with other objects, which are left out. unusable: images, by index, that cannot be read themselves or whose labels
-    cannot be read at all, and why.
+    and empty: objects left out because an equal one came before, or because the box has no area. unlisted: those left
+    out because their class is not asked for. faults: what is wrong
+    with other objects, which are left out. outlined: objects that have polygons. findings: what all this is counted of.
     """
 
     images: int
@@ -38,13 +62,20 @@ class Audit:
     without_objects: int
     duplicates: int
     empty: int
-    faults: tuple[str, ...]
-    unusable: dict[int, str]
+    unlisted: int
+    faults: tuple[Fault, ...]
+    outlined: int
+    findings: Findings
+
+    @property
+    def unusable(self) -> dict[int, Fault]:
+        """Images, by index, that cannot be read themselves or whose labels cannot be read at all, and why."""
+        return self.findings.unusable
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that is wrong, images that cannot be used first."""
-        return (*self.unusable.values(), *self.faults)
+        return tuple(fault.sentence for fault in (*self.unusable.values(), *self.faults))
 
     def lines(self, *, most: int | None = 5) -> list[str]:
         """A summary for people: counts, then the first `most` of what is wrong (None: all of it)."""
@@ -60,6 +91,7 @@ class Audit:
             lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
         lines.append(
             f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.faults)} faulty"
+            + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
         )
         shown = self.sentences[:most]
         lines += [f"  {sentence}" for sentence in shown]
@@ -84,24 +116,16 @@ class Audit:
             )
 
 
-class _Finding(NamedTuple):
-    """What was found of one image: its labels, or why it cannot be used."""
-
-    labels: Labels | None
-    problem: str = ""
-
-
-def audit(source: Source, *, track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items) -> Audit:
-    """Looks at the labels and the image file of every image, at the ends of the file alone: nothing is decoded.
-
-    Args:
-        source: best one that was opened with faults="skip": one that stops tells of an image's first fault only, and
-            counts the image among those that cannot be used.
-        track: is given what is gone through and its length, and hands it on; for a display of progress.
-    """
-    indices = range(len(source))
-    findings = list(track(prefetch(partial(_look, source), indices, workers=_THREADS, ahead=_AHEAD), len(source)))
-    labels = [finding.labels for finding in findings if finding.labels is not None]
+def audit(
+    source: Source,
+    findings: Findings | None = None,
+    *,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
+) -> Audit:
+    """Counts what a source holds and what is wrong with it: from its findings, else it is looked over first."""
+    findings = findings or look_over(source, track=track)
+    usable = [index for index in range(len(source)) if index not in findings.unusable]
+    labels = [findings.table.labels(index) for index in usable]
     class_ids = np.concatenate([found.class_ids for found in labels] or [np.zeros(0, np.int32)])
     return Audit(
         images=len(source),
@@ -111,30 +135,32 @@ def audit(source: Source, *, track: Callable[[Iterable[Any], int], Iterable[Any]
         without_objects=sum(not found.missing and len(found.class_ids) == 0 for found in labels),
         duplicates=sum(found.duplicates for found in labels),
         empty=sum(found.empty for found in labels),
-        faults=(*source.faults, *(sentence for found in labels for sentence in found.faults)),
-        unusable={index: finding.problem for index, finding in enumerate(findings) if finding.labels is None},
+        unlisted=sum(found.unlisted for found in labels),
+        faults=(*source.faults, *(fault for found in labels for fault in found.faults)),
+        outlined=sum(len(np.unique(found.polygons.owner)) for found in labels),
+        findings=findings,
     )
 
 
-def readable(source: AnySource, found: Audit) -> AnySource:
-    """The source without the images that its audit found unusable.
+def readable(source: Source, found: Audit) -> KnownSource:
+    """The images of a source that its audit found usable, with their labels as they were found.
 
     Raises:
         DataError: no image is left; names the first that cannot be used.
     """
     kept = [index for index in range(len(source)) if index not in found.unusable]
     if not kept:
-        first = next(iter(found.unusable.values()), "it has none")
+        first = next((fault.sentence for fault in found.unusable.values()), "it has none")
         raise DataError(f"none of the {len(source)} images can be used; the first: {first}")
-    return source.subset(kept) if len(kept) < len(source) else source
+    known = KnownSource(source.names, source.image_ids, source, found.findings.table, source.faults)
+    return known.subset(kept) if len(kept) < len(source) else known
 
 
-def _look(source: Source, index: int) -> _Finding:
+def _look(source: Source, index: int) -> Labels | Fault:
     try:
-        source.check_image(index)
-        return _Finding(source.labels(index))
+        return source.labels(index, source.check_image(index))
     except DataError as error:
-        return _Finding(None, str(error))
+        return Fault(error.kind, str(error))
 
 
 def _first(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:

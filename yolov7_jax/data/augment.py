@@ -9,10 +9,13 @@ import numpy as np
 
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.color import random_gains, scale_hsv
-from yolov7_jax.data.geometry import random_warp
+from yolov7_jax.data.geometry import random_warp, scale_and_shift
 from yolov7_jax.data.image import cv2
+from yolov7_jax.data.letterbox import fit
 from yolov7_jax.data.mix import mixup
-from yolov7_jax.data.mosaic import centred, mosaic, render
+from yolov7_jax.data.mosaic import FOUR, NINE, Tile, mosaic, mosaic_of_nine
+from yolov7_jax.data.paste import PASTE_IMAGES, mirrored, paste_in
+from yolov7_jax.data.render import render
 from yolov7_jax.errors import InputError
 from yolov7_jax.types import Sample
 
@@ -21,8 +24,12 @@ Fetch = Callable[[int], Sample]
 
 LIMITS: dict[str, tuple[float, float]] = {
     "mosaic": (0, 1),
+    "mosaic_nine": (0, 1),
+    "close_mosaic": (0, np.inf),
     "mixup": (0, 1),
     "mixup_beta": (1e-3, np.inf),
+    "copy_paste": (0, 1),
+    "paste_in": (0, 1),
     "degrees": (0, 180),
     "translate": (0, 1),
     "scale": (0, 0.99),
@@ -56,13 +63,15 @@ def augmented(
     *,
     count: int,
     window: int,
-    size: int,
+    side: int,
+    size: tuple[int, int],
     config: AugmentConfig,
 ) -> Sample:
-    """A training sample made around the image at `position`: uint8 [size, size, 3], boxes within it, the image's id.
+    """A training sample made around the image at `position`: uint8 [h, w, 3], boxes within it, the image's id.
 
-    Mosaic and mixup, or the image alone; then colours; then mirror images. Partners come from the `window` positions
-    before `position`, in a circle, so that an epoch's images need to be decoded about once each.
+    Mosaic, with copies of objects in it, and mixup, or the image alone in its letterbox; then colours; then objects of
+    other images; then mirror images. Partners come from the `window` positions before `position`, in a circle, so that
+    an epoch's images need to be decoded about once each. What is drawn does not depend on `size`.
 
     Args:
         rng: what every decision is drawn from.
@@ -70,7 +79,8 @@ def augmented(
         position: from 0 to count - 1.
         count: positions of the epoch.
         window: how far back partners lie at most; with one image, it is its own partner.
-        size: side of the result in pixels.
+        side: long side of the fetched images in pixels; the canvas of a mosaic is twice as wide.
+        size: height and width of the result; a mosaic is seen as large as its longer side is to `side`.
         config: probabilities and ranges.
 
     Raises:
@@ -84,24 +94,48 @@ def augmented(
         return [fetch(int(position - step) % count) for step in steps]
 
     if rng.random() < config.mosaic:
-        sample = _mosaic(rng, [fetch(position), *partners(3)], size, config)
+        sample = _mosaic(rng, partners, [fetch(position)], side, size, config)
         if rng.random() < config.mixup:
-            second = _mosaic(rng, partners(4), size, config)
+            second = _mosaic(rng, partners, [], side, size, config)
             sample = mixup(sample, second, rng.beta(config.mixup_beta, config.mixup_beta))
     else:
-        warp, scale = random_warp(rng, config, canvas=size, size=size)
-        sample = render(centred(fetch(position), canvas=size), warp, scale, size=size)
+        sample = _alone(rng, fetch(position), size, config)
+    scale_hsv(sample.image, random_gains(rng, config), out=sample.image)
+    if rng.random() < config.paste_in:
+        sample = paste_in(rng, sample, partners(PASTE_IMAGES), zoom=max(size) / side)
     image, boxes = sample.image, sample.boxes_xyxy_px  # of this sample alone: they may be written to
-    scale_hsv(image, random_gains(rng, config), out=image)
     for axis, chance in enumerate((config.fliplr, config.flipud)):
         if rng.random() < chance:
             cv2.flip(image, 1 - axis, dst=image)
-            boxes[:, [axis, axis + 2]] = size - boxes[:, [axis + 2, axis]]
+            boxes[:, [axis, axis + 2]] = size[1 - axis] - boxes[:, [axis + 2, axis]]
     return sample
 
 
-def _mosaic(rng: np.random.Generator, samples: list[Sample], size: int, config: AugmentConfig) -> Sample:
-    """Four samples around a random centre of a canvas of twice the size, in a random view of the canvas."""
-    x, y = rng.integers(size // 2, size + size // 2, 2, endpoint=True)
-    warp, scale = random_warp(rng, config, canvas=2 * size, size=size)
-    return render(mosaic(samples, (int(x), int(y)), canvas=2 * size), warp, scale, size=size)
+def _mosaic(
+    rng: np.random.Generator,
+    partners: Callable[[int], list[Sample]],
+    first: list[Sample],
+    side: int,
+    size: tuple[int, int],
+    config: AugmentConfig,
+) -> Sample:
+    """Four or nine samples, the first of them given, on a canvas of twice the side, in a random view of the canvas."""
+    nine = rng.random() < config.mosaic_nine
+    samples = first + partners((NINE if nine else FOUR) - len(first))
+    canvas = 2 * side
+    low, high = (0, side) if nine else (side // 2, side + side // 2)
+    x, y = (int(n) for n in rng.integers(low, high, 2, endpoint=True))
+    tiles = (mosaic_of_nine if nine else mosaic)(samples, (x, y), canvas=canvas)
+    copies = mirrored(rng, tiles, config.copy_paste, canvas=canvas) if config.copy_paste else []
+    warp, scale = random_warp(rng, config, canvas=(canvas, canvas), size=size, zoom=max(size) / side)
+    return render(tiles, warp, scale, size=size, copies=copies)
+
+
+def _alone(rng: np.random.Generator, sample: Sample, size: tuple[int, int], config: AugmentConfig) -> Sample:
+    """One sample in its letterbox, in a random view of that."""
+    height, width = sample.image.shape[:2]
+    box = fit((height, width), size, auto=False)
+    (content_h, content_w), (top, left) = box.content, box.offset
+    warp, scale = random_warp(rng, config, canvas=size, size=size)
+    into_box = scale_and_shift(content_w / width, content_h / height, left, top)
+    return render([Tile(sample, 0, 0, (0, 0, width, height))], warp @ into_box, scale * box.scale, size=size)

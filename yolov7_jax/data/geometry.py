@@ -14,8 +14,12 @@ Matrix = NDArray[np.float64]
 
 MIN_SIDE_PX = 2.0
 MIN_AREA = 0.1
+MIN_AREA_OUTLINED = 0.01
 MAX_ASPECT = 20.0
-"""What a box must keep to stay a label: both sides over this, over this share of its area, and an aspect under this."""
+"""What a box must keep to stay a label: both sides over this, over this share of its area, and an aspect under this.
+
+Less of its area is enough where an outline says what shows of the object.
+"""
 
 HORIZON = 1e-6
 """Points whose third coordinate is under this are at or behind the horizon of a perspective."""
@@ -35,8 +39,15 @@ LARGEST = 1.1
 """The greatest scale, before the config's range is added (YOLOv7's recipes)."""
 
 
-def random_warp(rng: np.random.Generator, config: AugmentConfig, *, canvas: int, size: int) -> tuple[Matrix, float]:
-    """A random view of a square canvas as seen in a square image: the matrix from canvas to image, and its scale.
+def random_warp(
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    *,
+    canvas: tuple[int, int],
+    size: tuple[int, int],
+    zoom: float = 1.0,
+) -> tuple[Matrix, float]:
+    """A random view of a canvas as seen in an image: the matrix from canvas to image, and its scale.
 
     About the centre of the canvas: perspective, rotation with scale, shear; then the centre goes to the centre of the
     image, give or take a translation.
@@ -44,20 +55,21 @@ def random_warp(rng: np.random.Generator, config: AugmentConfig, *, canvas: int,
     Args:
         rng: what all of it is drawn from.
         config: the ranges.
-        canvas: side of the canvas in pixels.
-        size: side of the image in pixels.
+        canvas: height and width of the canvas in pixels.
+        size: height and width of the image in pixels.
+        zoom: pixels of the image to one of the canvas, before the random scale; part of the scale that is returned.
     """
     draws = rng.uniform(-1, 1, 7)
-    scale = rng.uniform(1 - config.scale, LARGEST + config.scale) if config.scale else 1.0
+    scale = zoom * (rng.uniform(1 - config.scale, LARGEST + config.scale) if config.scale else 1.0)
     tilt_x, tilt_y = draws[:2] * config.perspective
     angle = math.radians(draws[2] * config.degrees)
     shear_x, shear_y = (math.tan(math.radians(draw * config.shear)) for draw in draws[3:5])
-    x, y = (0.5 + draws[5:] * config.translate) * size
+    x, y = (0.5 + draws[5:] * config.translate) * size[::-1]
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     view = np.array([[1.0, 0, 0], [0, 1, 0], [tilt_x, tilt_y, 1]])
     flat = np.eye(3)
     flat[:2, :2] = np.array([[1, shear_x], [shear_y, 1]]) @ turn
-    return shift(x, y) @ flat @ view @ shift(-canvas / 2, -canvas / 2), float(scale)
+    return shift(x, y) @ flat @ view @ shift(-canvas[1] / 2, -canvas[0] / 2), float(scale)
 
 
 def is_upright(matrix: Matrix) -> bool:
@@ -101,10 +113,21 @@ def _at_horizon(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def still_labels(
-    before_xyxy_px: NDArray[np.floating], after_xyxy_px: NDArray[np.floating], scale: float
+    before_xyxy_px: NDArray[np.floating],
+    after_xyxy_px: NDArray[np.floating],
+    scale: float | NDArray[np.float64],
+    *,
+    least: float | NDArray[np.float64] = MIN_AREA,
 ) -> NDArray[np.bool_]:
-    """Which boxes [n, 4] are enough of an object after a warp of this scale and clipping to be kept; bool [n]."""
+    """Which boxes [n, 4] are enough of an object after a warp and clipping to be kept; bool [n].
+
+    Args:
+        before_xyxy_px: before the warp.
+        after_xyxy_px: after it.
+        scale: of the warp, one for all or [n].
+        least: share of its area that a box must keep, one for all or [n].
+    """
     width, height = (after_xyxy_px[:, 2:] - after_xyxy_px[:, :2]).T
     former = np.prod(before_xyxy_px[:, 2:] - before_xyxy_px[:, :2], axis=1) * scale**2
-    is_large = (width > MIN_SIDE_PX) & (height > MIN_SIDE_PX) & (width * height > MIN_AREA * former)
+    is_large = (width > MIN_SIDE_PX) & (height > MIN_SIDE_PX) & (width * height > least * former)
     return is_large & (width < MAX_ASPECT * height) & (height < MAX_ASPECT * width)

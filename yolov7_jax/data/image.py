@@ -27,6 +27,7 @@ _set_log_level(0)
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SCAN = 0xDA
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+UNREADABLE = "unreadable image"
 _HEAD, _TAIL = 16_384, 1_024  # bytes that mostly hold all before the pixels, and the end of the picture
 
 
@@ -65,22 +66,34 @@ def check_picture(path: Path | str) -> None:
         raise _cut_short(path)
 
 
+def check_content(data: bytes, *, name: str) -> None:
+    """Raises what `decode_image` would of the content of a file that is empty or cut short.
+
+    Raises:
+        DataError: the content is empty or cut short; `name` is what it is called.
+    """
+    if not data:
+        raise _empty(name)
+    if _is_cut_short(data):
+        raise _cut_short(name)
+
+
 def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
     """The picture in the content of a file, as `read_image` gives it; `name` is what errors call it.
 
     Raises:
         DataError: the content is empty, cut short or no picture.
     """
-    if not data:
-        raise _empty(name)
-    if _is_cut_short(data):
-        raise _cut_short(name)
+    check_content(data, name=name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None  # too many pixels, for example
     if image is None:
-        raise DataError(f"{name}: OpenCV cannot read it as a picture; save it anew as JPEG or PNG, or leave it out")
+        raise DataError(
+            f"{name}: OpenCV cannot read it as a picture; save it anew as JPEG or PNG, or leave it out",
+            kind=UNREADABLE,
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -106,7 +119,7 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
 
 def _content(path: Path | str, *, ends_only: bool = False) -> bytes:
     if Path(path).is_dir():
-        raise DataError(f"{path}: is a folder; expected a picture")
+        raise DataError(f"{path}: is a folder; expected a picture", kind=UNREADABLE)
     try:
         with Path(path).open("rb") as file:
             if not ends_only or os.fstat(file.fileno()).st_size <= _HEAD + _TAIL:
@@ -115,15 +128,16 @@ def _content(path: Path | str, *, ends_only: bool = False) -> bytes:
             file.seek(-_TAIL, os.SEEK_END)
             return head + file.read()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture") from error
+        kind = "missing image" if isinstance(error, FileNotFoundError) else UNREADABLE
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture", kind=kind) from error
 
 
 def _empty(name: Path | str) -> DataError:
-    return DataError(f"{name}: is empty; expected a picture")
+    return DataError(f"{name}: is empty; expected a picture", kind="empty image")
 
 
 def _cut_short(name: Path | str) -> DataError:
-    return DataError(f"{name}: the end of the picture is missing; copy or download it again")
+    return DataError(f"{name}: the end of the picture is missing; copy or download it again", kind="truncated image")
 
 
 def _is_cut_short(data: bytes) -> bool:

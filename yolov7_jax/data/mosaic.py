@@ -1,24 +1,14 @@
-"""Images laid out on a canvas that is never made: each is warped straight into its part of the result."""
+"""Where images lie on a canvas that is never made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from yolov7_jax.data.geometry import Matrix, is_upright, scale_and_shift, shift, still_labels, warp_boxes
-from yolov7_jax.data.image import cv2
-from yolov7_jax.data.letterbox import GREY
-from yolov7_jax.ops.boxes import clip_boxes
 from yolov7_jax.types import Sample
 
-STRIP = 64
-"""Rows that a warp makes at once."""
-
-NOWHERE = -1e9
-"""Left of any tile."""
+FOUR, NINE = 4, 9
+"""How many images a mosaic has."""
 
 
 class Tile(NamedTuple):
@@ -47,105 +37,29 @@ def mosaic(samples: Sequence[Sample], centre: tuple[int, int], *, canvas: int) -
     return tiles
 
 
-def centred(sample: Sample, *, canvas: int) -> list[Tile]:
-    """One sample amid a square canvas, as in a letterbox: an odd pixel of padding goes right or below."""
-    height, width = sample.image.shape[:2]
-    return [place(sample, (canvas - width) // 2, (canvas - height) // 2, canvas=canvas)]
+def mosaic_of_nine(samples: Sequence[Sample], corner: tuple[int, int], *, canvas: int) -> list[Tile]:
+    """Nine samples, the first in the middle and the others clockwise around it from its upper edge on.
 
-
-def render(tiles: Sequence[Tile], warp: Matrix, scale: float, *, size: int) -> Sample:
-    """What a warp of the canvas shows in a square image: uint8 [size, size, 3] and the boxes worth keeping.
-
-    Where no tile lies is grey. Each pixel belongs to the tile in which its centre falls, and its colour is bilinear
-    among the pixels of that tile which show, so tiles do not run into each other. Where the warp only scales and
-    shifts, it is adjusted for each tile by half a pixel of the tile or of the image at most, so that whole pixels come
-    to lie on whole pixels and the tile is a plain resizing, three times as fast; its boxes go exactly with it.
-
-    Args:
-        tiles: what lies on the canvas.
-        warp: from canvas to image.
-        scale: of the warp, for judging how much of a box is left.
-        size: side of the image.
+    They lie on a larger canvas, on which the first has its upper left corner half a canvas from the upper left; what is
+    kept is the window of which the upper left corner (x, y) is given. Samples wholly outside it are left out. Each
+    side of the first has a pair that begins at one of its corners, like the arms of a pinwheel, so none overlap.
     """
-    image = np.full((size, size, 3), GREY, np.uint8)
-    matrices = _resize_into(image, tiles, warp) if is_upright(warp) else _remap_into(image, tiles, warp)
-    counts = [len(tile.sample.class_ids) for tile in tiles]
-    boxes = np.concatenate([tile.sample.boxes_xyxy_px for tile in tiles]).astype(np.float64)
-    parts = np.repeat([tile.part for tile in tiles], counts, axis=0)
-    showing = np.clip(boxes, parts[:, [0, 1, 0, 1]], parts[:, [2, 3, 2, 3]])
-    warped = clip_boxes(warp_boxes(showing, np.repeat(matrices, counts, axis=0)), (size, size))
-    keep = still_labels(showing, warped, scale)
-    class_ids = np.concatenate([tile.sample.class_ids for tile in tiles])
-    return Sample(image, warped[keep].astype(np.float32), class_ids[keep].astype(np.int32), tiles[0].sample.id)
-
-
-def _resize_into(image: NDArray[np.uint8], tiles: Sequence[Tile], warp: Matrix) -> list[Matrix]:
-    """Paints tiles of a warp that only scales and shifts; returns what became of it for each, from source pixels."""
-    (zoom_x, _, origin_x), (_, zoom_y, origin_y), _ = warp.tolist()
-    matrices = []
-    for tile in tiles:
-        x0, y0, x1, y1 = tile.part
-        left, right, from_x, to_x = _whole_pixels(x0, x1, zoom_x, origin_x, tile.x, len(image))
-        top, bottom, from_y, to_y = _whole_pixels(y0, y1, zoom_y, origin_y, tile.y, len(image))
-        if left < right and top < bottom:
-            target = image[top:bottom, left:right]
-            source = tile.sample.image[from_y:to_y, from_x:to_x]
-            cv2.resize(source, (right - left, bottom - top), dst=target, interpolation=cv2.INTER_LINEAR)
-        across, down = (right - left) / (to_x - from_x), (bottom - top) / (to_y - from_y)
-        matrices.append(scale_and_shift(across, down, left - across * from_x, top - down * from_y))
-    return matrices
-
-
-def _whole_pixels(low: int, high: int, zoom: float, origin: float, offset: int, size: int) -> tuple[int, int, int, int]:
-    """The range of pixels that an axis of a tile fills in the image, and the range of source pixels that fills it.
-
-    Source pixel x lies at zoom · (x + offset) + origin: computed in this order, neighbours agree on their seam.
-    """
-    first, last = (min(max(round(zoom * (edge + offset) + origin), 0), size) for edge in (low, high))
-    start, stop = ((edge - origin) / zoom - offset for edge in (first, last))
-    begin = min(max(round(start), low), high - 1)
-    return first, last, begin, max(min(round(stop), high), begin + 1)
-
-
-def _remap_into(image: NDArray[np.uint8], tiles: Sequence[Tile], warp: Matrix) -> list[Matrix]:
-    """Paints tiles of any warp, each through the mask of its quadrilateral; returns the warp of each tile's pixels."""
-    back: Matrix = np.linalg.inv(warp).astype(np.float64)
-    for top in range(0, len(image), STRIP):  # what is made for a strip stays in the processor's cache
-        strip = image[top : top + STRIP]
-        x, y = _canvas_of_pixels(back, top, strip.shape[:2])
-        for tile in tiles:
-            _remap_tile(strip, tile, x, y)
-    return [warp @ shift(tile.x, tile.y) for tile in tiles]
-
-
-def _remap_tile(image: NDArray[np.uint8], tile: Tile, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
-    """Paints the pixels of an image whose places on the canvas, x and y [h, w], lie where a tile shows."""
-    x0, y0, x1, y1 = tile.part
-    left, top, right, bottom = (np.float32(n) for n in (tile.x + x0, tile.y + y0, tile.x + x1, tile.y + y1))
-    mask = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).view(np.uint8)
-    from_column, from_row, width, height = cv2.boundingRect(mask)
-    if not width:
-        return
-    area = np.s_[from_row : from_row + height, from_column : from_column + width]
-    # OpenCV counts from the middle of the first pixel
-    from_x, from_y = x[area] - (left + np.float32(0.5)), y[area] - (top + np.float32(0.5))
-    source = tile.sample.image[y0:y1, x0:x1]
-    warped = cv2.remap(source, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cv2.copyTo(warped, mask[area], image[area])
-
-
-def _canvas_of_pixels(
-    back: Matrix, top: int, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where on the canvas the centres of rows of an image lie, from row `top` on: x and y [h, w].
-
-    `back` is the matrix from image to canvas. What would lie behind the horizon is put beyond any tile.
-    """
-    rows, columns = np.arange(top, top + shape[0])[:, None] + 0.5, np.arange(shape[1]) + 0.5
-    x, y, w = (
-        (along * columns).astype(np.float32) + (down * rows + start).astype(np.float32) for along, down, start in back
-    )
-    if (w <= 0).any():
-        x[w <= 0] = NOWHERE
-        w[w <= 0] = 1
-    return x / w, y / w
+    first = canvas // 2
+    heights, widths = zip(*(sample.image.shape[:2] for sample in samples), strict=True)
+    right, bottom = first + widths[0], first + heights[0]
+    corners = [
+        (first, first),
+        (first, first - heights[1]),
+        (first + widths[1], first - heights[2]),
+        (right, first),
+        (right, first + heights[3]),
+        (right - widths[5], bottom),
+        (right - widths[5] - widths[6], bottom),
+        (first - widths[7], bottom - heights[7]),
+        (first - widths[8], bottom - heights[7] - heights[8]),
+    ]
+    tiles = [
+        place(sample, x - corner[0], y - corner[1], canvas=canvas)
+        for sample, (x, y) in zip(samples, corners, strict=True)
+    ]
+    return [tile for tile in tiles if tile.part[0] < tile.part[2] and tile.part[1] < tile.part[3]]

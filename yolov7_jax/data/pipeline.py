@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from yolov7_jax.data.augment import augmented, check_augment
 from yolov7_jax.data.image import cv2
 from yolov7_jax.data.letterbox import GREY, fit
 from yolov7_jax.data.memo import Memo
+from yolov7_jax.data.polygons import scaled
+from yolov7_jax.data.sampling import EpochPlan, epoch_length, plan_epoch
 from yolov7_jax.data.sources import OnFault, Source
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
@@ -35,21 +37,24 @@ class Row(NamedTuple):
 class Pipeline:
     """Makes the training samples of a source; it can be pickled, and used by several threads at once.
 
-    An epoch has `steps` batches. Its order is a permutation of the images; the last batch is completed with the
-    beginning of the same order. The images that mosaics draw from are kept decoded, up to `window` and some more.
+    An epoch has `steps` batches; see `sampling.plan_epoch` for what is in them. The images that mosaics draw from are
+    kept decoded, at the side of the largest shape: up to `window` squares of it and some more, 1.2 MB each at 640.
 
-    source: what to train on. augment: probabilities and ranges. size: side of the samples in pixels. anchors: [L][A]
-    (width, height) in pixels. strides: [L] in pixels. anchor_t: how many times larger or smaller than an anchor a box
-    may be. batch_size: images of a step over all hosts. seed: not negative. max_boxes: M; boxes beyond it are left out
-    and counted. window: how far back in the order partners of a mosaic are drawn. capacity: K, by default as many as a
-    box can need. reach: how near a cell is that is a candidate, in cells, see `assign.candidates`. coarse: whether an
-    auxiliary head wants candidates of its own, within aux_reach. on_fault: stop at an image that cannot be
-    read, or train on grey without boxes in its place.
+    source: what to train on. augment: probabilities and ranges. shapes: (h, w) in pixels, of which each batch has one.
+    anchors: [L][A] (width, height) in pixels. strides: [L] in pixels. anchor_t: how many times larger or smaller than
+    an anchor a box may be. batch_size: images of a step over all hosts. seed: not negative. max_boxes: M; boxes beyond
+    it are left out and counted. window: how far back in the order partners of a mosaic are drawn. capacity: K, by
+    default as many as a box can need. reach: how near a cell is that is a candidate, in cells, see `assign.candidates`.
+    coarse: whether an auxiliary head wants candidates of its own, within aux_reach. on_fault: stop at an image that
+    cannot be read, or train on grey without boxes in its place. repeats: [images] how often each occurs in an epoch on
+    average; by default once. buckets: [images] the shape that each wants; without them batches have any shape by
+    chance; with them there is no mosaic, nor what goes with it. epochs: of the whole training, of which the last
+    augment.close_mosaic have no mosaic either; without it there is no last one.
     """
 
     source: Source
     augment: AugmentConfig
-    size: int
+    shapes: Sequence[tuple[int, int]]
     anchors: Sequence[Sequence[tuple[float, float]]]
     strides: Sequence[int]
     anchor_t: float
@@ -62,27 +67,54 @@ class Pipeline:
     coarse: bool = False
     aux_reach: float = COARSE_REACH
     on_fault: OnFault = "skip"
+    repeats: NDArray[np.float64] | None = None
+    buckets: NDArray[np.int64] | None = None
+    epochs: int | None = None
+    _side: int = field(init=False, repr=False)
     _images: Memo[int, Loaded] = field(init=False, repr=False)
+    _plans: Memo[int, EpochPlan] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.source):
             raise DataError("there are no images to train on; name a split that has some")
-        for name, least in (("seed", 0), ("size", 1), ("batch_size", 1), ("max_boxes", 1), ("window", 0)):
+        for name, least in (("seed", 0), ("batch_size", 1), ("max_boxes", 1), ("window", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; expected {least} or more")
         check_augment(self.augment)
-        load = partial(load_resized, self.source, size=self.size, on_fault=self.on_fault)
-        object.__setattr__(self, "_images", Memo(load, self.window + _CACHED_BEYOND_WINDOW))
+        side = max(self.largest_shape)
+        load = partial(load_resized, self.source, side=side, on_fault=self.on_fault)
+        images = Memo(load, 3 * side**2 * (self.window + _CACHED_BEYOND_WINDOW), _image_bytes)
+        object.__setattr__(self, "_side", side)
+        object.__setattr__(self, "_images", images)
+        plan = partial(
+            plan_epoch,
+            seed=self.seed,
+            repeats=self._repeats,
+            batch_size=self.batch_size,
+            shapes=self.shapes,
+            buckets=self.buckets,
+        )
+        object.__setattr__(self, "_plans", Memo(plan, 4))
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return -(-len(self.source) // self.batch_size)
+        return -(-epoch_length(self._repeats) // self.batch_size)
+
+    @property
+    def largest_shape(self) -> tuple[int, int]:
+        """(h, w) in pixels, which no batch exceeds."""
+        shapes = np.array(self.shapes) if self.buckets is None else np.array(self.shapes)[np.unique(self.buckets)]
+        height, width = shapes.max(axis=0).tolist()
+        return height, width
+
+    @property
+    def _repeats(self) -> NDArray[np.float64]:
+        return np.ones(len(self.source)) if self.repeats is None else self.repeats
 
     def index(self, epoch: int, position: int) -> int:
         """Which image of the source is at a position, from 0 to steps · batch_size - 1, of an epoch's order."""
-        order = epoch_order(self.seed, epoch, len(self.source))
-        return int(order[position % len(order)])
+        return int(self._plans(epoch).order[position])
 
     def row(self, epoch: int, position: int) -> Row:
         """The training sample made around the image at a position of an epoch.
@@ -91,24 +123,27 @@ class Pipeline:
             DataError: an image cannot be read, unless that is to be skipped, or the sample cannot be made; names the
                 file.
         """
+        plan = self._plans(epoch)
+        height, width = plan.shapes[position // self.batch_size].tolist()
         faults: dict[str, None] = {}
 
         def fetch(place: int) -> Sample:
-            loaded = self._images(self.index(epoch, place))
+            loaded = self._images(int(plan.order[place]))
             if loaded.fault:
                 faults[loaded.fault] = None
             return loaded.sample
 
-        index = self.index(epoch, position)
+        index = int(plan.order[position])
         try:
             made = augmented(
-                np.random.default_rng([self.seed, epoch, position + 1]),  # [.., 0] is the order's stream
+                np.random.default_rng([self.seed, epoch, position + 1]),  # [.., 0] is the plan's stream
                 fetch,
-                position % len(self.source),
-                count=len(self.source),
+                position,
+                count=len(plan.order),
                 window=self.window,
-                size=self.size,
-                config=self.augment,
+                side=self._side,
+                size=(height, width),
+                config=self._augment(epoch),
             )
             return Row(self._padded(made, index), tuple(faults))
         except InputError:
@@ -119,6 +154,12 @@ class Pipeline:
                 "check its labels, or leave it out"
             ) from error
 
+    def _augment(self, epoch: int) -> AugmentConfig:
+        last = self.epochs is not None and epoch >= self.epochs - self.augment.close_mosaic
+        if last or self.buckets is not None:
+            return replace(self.augment, mosaic=0.0, mixup=0.0, copy_paste=0.0)
+        return self.augment
+
     def _padded(self, made: Sample, index: int) -> Batch:
         count = min(len(made.class_ids), self.max_boxes)
         boxes_cxcywh_px = np.zeros((self.max_boxes, 4), np.float32)
@@ -127,7 +168,8 @@ class Pipeline:
         class_ids[:count] = made.class_ids[:count]
         valid = np.arange(self.max_boxes) < count
         reaches = (self.reach, self.aux_reach) if self.coarse else (self.reach,)
-        found = [self._candidates(boxes_cxcywh_px, valid, reach) for reach in reaches]
+        shape = (made.image.shape[0], made.image.shape[1])
+        found = [self._candidates(boxes_cxcywh_px, valid, shape, reach) for reach in reaches]
         return Batch(
             image=made.image,
             boxes_cxcywh_px=boxes_cxcywh_px,
@@ -140,26 +182,18 @@ class Pipeline:
         )
 
     def _candidates(
-        self, boxes_cxcywh_px: NDArray[np.float32], valid: NDArray[np.bool_], reach: float
+        self, boxes_cxcywh_px: NDArray[np.float32], valid: NDArray[np.bool_], shape: tuple[int, int], reach: float
     ) -> tuple[Candidates, int]:
         return candidates(
             boxes_cxcywh_px,
             valid,
             anchors=self.anchors,
             strides=self.strides,
-            image_size=(self.size, self.size),
+            image_size=shape,
             anchor_t=self.anchor_t,
             reach=reach,
             capacity=self.capacity,
         )
-
-
-@lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order of `count` images in an epoch."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    order.setflags(write=False)
-    return order
 
 
 class Loaded(NamedTuple):
@@ -169,31 +203,39 @@ class Loaded(NamedTuple):
     fault: str = ""
 
 
-def load_resized(source: Source, index: int, *, size: int, on_fault: OnFault) -> Loaded:
-    """An image of the source with its long side resized to `size`, its boxes with it; arrays are not to be written to.
+def load_resized(source: Source, index: int, *, side: int, on_fault: OnFault) -> Loaded:
+    """An image of the source with its long side resized to `side`, its objects with it; arrays are not written to.
 
     Raises:
-        DataError: the image or its labels cannot be used, unless grey without boxes is to take its place.
+        DataError: the image or its labels cannot be used, unless grey without objects is to take its place.
     """
     try:
         sample, fault = source[index], ""
     except DataError as error:
         if on_fault == "stop":
             raise
-        grey = np.full((size, size, 3), GREY, np.uint8)
+        grey = np.full((side, side, 3), GREY, np.uint8)
         sample = Sample(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), source.image_ids[index])
         fault = str(error)
-    resized = _resized(sample, size)
-    resized.image.setflags(write=False)
-    resized.boxes_xyxy_px.setflags(write=False)
+    resized = _resized(sample, side)
+    for array in (resized.image, resized.boxes_xyxy_px, resized.class_ids, *resized.polygons):
+        array.setflags(write=False)
     return Loaded(resized, fault)
 
 
-def _resized(sample: Sample, size: int) -> Sample:
+def _resized(sample: Sample, side: int) -> Sample:
     height, width = sample.image.shape[:2]
-    content_h, content_w = fit((height, width), size, auto=False).content
+    content_h, content_w = fit((height, width), side, auto=False).content
     if (content_h, content_w) == (height, width):
         return sample
     image = cv2.resize(sample.image, (content_w, content_h), interpolation=cv2.INTER_LINEAR)
-    scale = np.array([content_w / width, content_h / height] * 2, np.float32)
-    return sample._replace(image=image, boxes_xyxy_px=sample.boxes_xyxy_px * scale)
+    across, down = content_w / width, content_h / height
+    return sample._replace(
+        image=image,
+        boxes_xyxy_px=sample.boxes_xyxy_px * np.array([across, down] * 2, np.float32),
+        polygons=scaled(sample.polygons, across, down),
+    )
+
+
+def _image_bytes(loaded: Loaded) -> int:
+    return loaded.sample.image.nbytes

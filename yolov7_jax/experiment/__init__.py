@@ -1,20 +1,29 @@
 """Whole runs put together from the parts: the one place that knows everything."""
 
 from yolov7_jax.experiment.ablation import ablate
+from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, demo
 from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate
+from yolov7_jax.experiment.label_sheets import LabelSheets, show_labels
+from yolov7_jax.experiment.label_statistics import StatisticsRun, label_statistics
 from yolov7_jax.experiment.samples import show_samples
 from yolov7_jax.experiment.training import TrainingRun, resume, train
 
 __all__ = [
+    "AnchorRun",
     "DemoRun",
     "DetectionRun",
+    "LabelSheets",
+    "StatisticsRun",
     "TrainingRun",
     "ValidationRun",
     "ablate",
     "demo",
     "detect",
+    "fit_anchors",
+    "label_statistics",
     "resume",
+    "show_labels",
     "show_samples",
     "train",
     "validate",

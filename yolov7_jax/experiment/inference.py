@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.data.image import write_image
-from yolov7_jax.data.sources import Source
+from yolov7_jax.data.sources import Source, with_names
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.eval.coco import CocoResult, evaluate, to_coco_json
 from yolov7_jax.eval.confusion import confusion_matrix, objects_by_image
@@ -113,7 +114,7 @@ def validate(
     Raises:
         DataError: images or labels cannot be used, or their classes do not fit the detector's.
     """
-    _check_classes(detector.names, source.names)
+    source = _with_classes(source, detector.names)
     truth = source.ground_truth()
     objects = objects_by_image(truth, source.category_ids)
     folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
@@ -122,8 +123,8 @@ def validate(
     seconds: dict[str, float] = defaultdict(float)
     overflow = 0
     began = time.perf_counter()
-    paths = (source.path(index) for index in range(len(source)))
-    for result in track(detector.stream(paths, options), len(source)):
+    images = (_image(source, index) for index in range(len(source)))
+    for result in track(detector.stream(images, options), len(source)):
         if result.error is not None:
             raise result.error
         image_id = source.image_ids[result.position]
@@ -165,12 +166,22 @@ def new_folder(folder: Path) -> Path:
             raise DataError(f"{folder}: cannot be made ({reason}); name a folder that can be written to") from error
 
 
-def _check_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:
-    if len(ours) != len(theirs):
+def _image(source: Source, index: int) -> Path | NDArray[np.uint8]:
+    """The image's file, which is read beside the network's work; where it has none of its own, the image."""
+    file = source.path(index)
+    return file if file.exists() else source.read(index)
+
+
+def _with_classes(source: Source, names: tuple[str, ...]) -> Source:
+    """The source with its classes in the network's order; names that differ are taken for the same by their places."""
+    if set(source.names) <= set(names):
+        return with_names(source, names)
+    if len(source.names) != len(names):
         raise InputError(
-            f"the network has {len(ours)} classes and the data {len(theirs)}; "
+            f"the network has {len(names)} classes and the data {len(source.names)}, which have other names; "
             "use data with the classes it was trained on"
         )
+    return source
 
 
 def _unique_names(paths: Sequence[Path]) -> list[Path]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.config import Config
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.audit import audit, readable
+from yolov7_jax.data.audit import Audit, audit, readable
+from yolov7_jax.data.label_cache import cached_findings
 from yolov7_jax.data.pipeline import Pipeline
-from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.data.sampling import image_repeats
+from yolov7_jax.data.shapes import rectangles, squares
+from yolov7_jax.data.sources import Source, open_source, with_names
 from yolov7_jax.errors import InputError
+from yolov7_jax.experiment.idle import idle_settings
 from yolov7_jax.experiment.inference import Track
+from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
@@ -37,27 +45,32 @@ def open_data(config: Config, watcher: Watcher, track: Track[Any]) -> Data:
         raise InputError(
             "data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE"
         )
-    train = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
+    train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
+    for line in idle_settings(config, images=len(train), outlined=found.outlined):
+        watcher.noted(line)
     if not config.train.val_every:
         return Data(train, None)
     path, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
-    val = _look_over(path, settings.val_split, images, config, watcher, track)
-    if val.names != train.names:
+    val, _ = _look_over(path, settings.val_split, images, config, watcher, track)
+    if unknown := [name for name in val.names if name not in train.names]:
         raise InputError(
-            f"{path}: its classes ({', '.join(val.names[:8])} …) are not those of the training images "
+            f"{path}: its classes {', '.join(unknown[:8])} are not among those of the training images "
             f"({', '.join(train.names[:8])} …); make them agree"
         )
-    return Data(train, val)
+    return Data(train, with_names(val, train.names))
 
 
-def _look_over(path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]) -> Source:
+def _look_over(
+    path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]
+) -> tuple[Source, Audit]:
     source = open_source(path, split, image_folder=Path(images) if images else None, faults="skip")
-    found = audit(source, track=track)
+    findings = cached_findings(source, mode=config.data.cache, track=track)
+    found = audit(source, findings)
     for line in found.lines():
         watcher.noted(f"{split}: {line}")
     if config.data.faults == "stop":
         found.stop_at_faults()
-    return readable(source, found)
+    return readable(source, found), found
 
 
 def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, str]:
@@ -65,18 +78,45 @@ def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, s
     key = jax.random.key(config.train.seed)
     if config.model.weights:
         weights, report = transfer(load(config.model.weights), names, key)
-        return weights, f"{config.model.weights}: {report}"
+        graph = _with_own_anchors(weights.graph, config)
+        return replace(weights, graph=graph), f"{config.model.weights}: {report}"
     graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
     graph = graph if config.model.implicit else without_implicit(graph)
+    graph = _with_own_anchors(graph, config)
     return Weights(graph, jax.tree.map(np.asarray, init(graph, key)), names), f"{config.model.name}: fresh weights"
 
 
+def _with_own_anchors(graph: Graph, config: Config) -> Graph:
+    """The graph with the anchors of the configuration, where it has some."""
+    anchors = config.model.anchors
+    if not anchors:
+        return graph
+    wanted, given = ([len(level) * pair for level in levels] for levels, pair in ((graph.anchors, 2), (anchors, 1)))
+    if wanted != given or not all(0 < side < math.inf for level in anchors for side in level):
+        raise InputError(
+            f"model.anchors is {[list(level) for level in anchors]}; {config.model.weights or config.model.name} needs "
+            f"{len(wanted)} levels of {wanted[0]} numbers over 0: width, height, width, height, … in pixels"
+        )
+    return with_anchors(graph, tuple(tuple(zip(level[0::2], level[1::2], strict=True)) for level in anchors))
+
+
 def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
-    """What makes the samples of a run."""
+    """What makes the samples of a run.
+
+    Raises:
+        InputError: data.class_weights do not fit the data.
+    """
+    size, stride = config.train.size, graph.max_stride
+    shapes, buckets = squares(size, config.train.multi_scale, stride=stride), None
+    if config.train.rect:
+        shapes, buckets = rectangles([source.size(index) for index in range(len(source))], size, stride=stride)
     return Pipeline(
         source=source,
         augment=config.augment,
-        size=config.train.size,
+        shapes=shapes,
+        buckets=buckets,
+        repeats=_repeats(config, source),
+        epochs=config.train.epochs,
         anchors=graph.anchors,
         strides=graph.strides,
         anchor_t=config.loss.anchor_t,
@@ -89,3 +129,10 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         aux_reach=config.loss.aux_reach,
         on_fault=config.data.faults,
     )
+
+
+def _repeats(config: Config, source: Source) -> NDArray[np.float64] | None:
+    if config.data.sampling == "uniform":
+        return None
+    class_ids = [source.labels(index).class_ids for index in range(len(source))]
+    return image_repeats(config.data, class_ids, len(source.names))

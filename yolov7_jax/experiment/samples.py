@@ -75,8 +75,8 @@ def _sheets(batch: Batch, weights: Weights, folder: Path) -> list[Path]:
 
 
 def _assigned(batch: Batch, weights: Weights, config: Config, folder: Path) -> list[Path]:
-    graph, size = weights.graph, (config.train.size, config.train.size)
-    grid = make_grid(graph.anchors, graph.strides, size)
+    graph = weights.graph
+    grid = make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
 
     @jax.jit
     def assigned(variables: Any, batch: Batch) -> Any:

@@ -105,12 +105,14 @@ class Publisher(NamedTuple):
 
     config: Config
     weights: Weights
+    category_ids: Sequence[int]
     folder: Path
 
     def write(self, averaged: Any, progress: Progress, best: bool) -> None:
         """Writes weights.safetensors, best.safetensors too if these are the best; after an evaluation the curves."""
         meta = {
             "input_size": self.config.train.size,
+            "category_ids": list(self.category_ids),
             "step": progress.step,
             "AP": progress.score if progress.evaluated else None,
             "trained_with": f"yolov7_jax {__version__}",

@@ -146,6 +146,7 @@ class _Machine(NamedTuple):
     loader: Loader
     plan: Plan
     step: MeasuredStep
+    largest_shape: tuple[int, int]
 
 
 def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
@@ -167,7 +168,8 @@ def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
         config.train.checkpoint_every,
         config.train.max_nonfinite,
     )
-    return _Machine(mesh, loader, plan, _step(graph, _of_step(config), pipeline.steps, mesh))
+    step = _step(graph, _of_step(config), pipeline.steps, mesh)
+    return _Machine(mesh, loader, plan, step, pipeline.largest_shape)
 
 
 @lru_cache(maxsize=1)
@@ -183,7 +185,7 @@ def _of_step(config: Config) -> Config:
 
 
 def _telling_memory(machine: _Machine, watcher: Watcher) -> TrainStep:
-    """The step on batches in host memory; tells of its memory before it runs for the first time."""
+    """The step on batches in host memory; tells of its memory with the largest images before it runs at all."""
     told = False
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
@@ -191,12 +193,20 @@ def _telling_memory(machine: _Machine, watcher: Watcher) -> TrainStep:
         batch = shard_batch(batch, machine.mesh)
         if not told:
             told = True
-            memory = machine.step.prepare(state, batch)
+            memory = machine.step.prepare(state, _with_shape(batch, machine.largest_shape))
             if memory is not None:
                 watcher.noted(str(memory))
         return machine.step(state, batch)
 
     return run
+
+
+def _with_shape(batch: Batch, shape: tuple[int, int]) -> Batch:
+    """A batch with images of another (h, w); they are abstract."""
+    images = batch.image
+    return batch._replace(
+        image=jax.ShapeDtypeStruct((len(images), *shape, images.shape[3]), images.dtype, sharding=images.sharding)
+    )
 
 
 def _run(
@@ -219,7 +229,7 @@ def _run(
             train_step=_telling_memory(machine, watcher),
             batches=partial(shown_batches, machine.loader, folder, weights.names, watcher),
             evaluate=evaluator(config, weights, data.val, folder, stop, track),
-            publish=Publisher(config, weights, folder).write,
+            publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
             log=log,
             stop=stop,

@@ -68,7 +68,7 @@ def draw_comparison(
 
 def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
     truth = _labelled(sample.image, sample.boxes_xyxy_px, sample.class_ids, names)
-    image, scale = _scaled(sample.image)
+    image, scale = sized(sample.image)
     moved = Detections(found.boxes_xyxy_px * np.float32(scale), found.scores, found.class_ids, found.names)
     guess = draw_detections(image, moved)
     gap = np.full((len(truth) + HEADING, GAP // 4, 3), PAPER, np.uint8)
@@ -78,11 +78,11 @@ def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
 def _labelled(
     image: Image, boxes_xyxy_px: NDArray[np.floating[Any]], class_ids: NDArray[np.integer[Any]], names: Sequence[str]
 ) -> Image:
-    picture, scale = _scaled(image)
+    picture, scale = sized(image)
     return draw_boxes(picture, boxes_xyxy_px * scale, class_ids, [names[class_id] for class_id in class_ids])
 
 
-def _scaled(image: Image) -> tuple[Image, float]:
+def sized(image: Image) -> tuple[Image, float]:
     """The picture in a size for sheets, and how much larger it became: whole multiples keep its pixels."""
     side = max(image.shape[:2])
     if side < LEAST_CELL:

@@ -46,17 +46,20 @@ def _bytes_on_device(arrays: Any) -> int:
 
 
 class MeasuredStep:
-    """A step of `make_step` that is compiled as it is first prepared, and knows its memory before it runs.
+    """A step of `make_step` that is compiled once for each shape of batches, and knows its memory before it runs.
 
-    For states and batches of one shape.
+    For states of one shape.
     """
 
     def __init__(self, step: Any) -> None:
         self._step = step
-        self._compiled: jax.stages.Compiled | None = None
+        self._compiled: dict[tuple[tuple[int, ...], ...], jax.stages.Compiled] = {}
 
     def prepare(self, state: TrainState, batch: Batch) -> StepMemory | None:
-        """Compiles it if that is not done; tells its memory, None where the compiler does not tell."""
+        """Compiles it if that is not done; tells its memory, None where the compiler does not tell.
+
+        The batch may be abstract: shapes with shardings.
+        """
         return step_memory(self._program(state, batch), state, batch)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
@@ -65,6 +68,7 @@ class MeasuredStep:
         return done
 
     def _program(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
-        if self._compiled is None:
-            self._compiled = self._step.lower(state, batch).compile()
-        return self._compiled
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self._step.lower(state, batch).compile()
+        return self._compiled[shapes]

@@ -83,6 +83,7 @@ def make_step(
 
 def _loss_function(graph: Graph, config: Config, labels: Any) -> LossFunction:
     network = Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze)
+    # Gains are of train.size, whatever the shape of a batch: recipes weigh the losses of a run, not of its batches.
     gains = scaled_gains(config.loss, levels=len(graph.strides), num_classes=graph.num_classes, size=config.train.size)
 
     def loss_of(params: Any, batch_stats: Any, batch: Batch, balance: Any) -> tuple[jax.Array, tuple[LossItems, Any]]:

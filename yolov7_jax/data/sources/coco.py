@@ -2,167 +2,174 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.data.image import read_image
-from yolov7_jax.data.sources.coco_json import Entries, Entry, read_content, sound_entries
-from yolov7_jax.data.sources.faults import OnFault
+from yolov7_jax.data.sources.coco_json import Entries, Entry, polygons, read_content, sound_entries
+from yolov7_jax.data.sources.faults import Fault, OnFault
 from yolov7_jax.data.sources.image_files import checked_size, image_size, present, require_size
 from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, pick, sift
+from yolov7_jax.data.sources.oddities import oddities
+from yolov7_jax.data.sources.source import Source
+from yolov7_jax.data.sources.table import LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.ops.boxes import xywh_to_xyxy
-from yolov7_jax.types import Sample
+
+_UNKNOWN = (0, 0)  # size of an image of which the file does not say it
 
 
 def open_coco(file: Path, *, image_folder: Path | None = None, on_fault: OnFault = "stop") -> CocoSource:
     """The images of a COCO annotation file; none of them is read yet.
 
-    Classes are the categories in order of their ids. Crowds, objects that repeat and boxes without area are no objects
-    of a `Sample`; they stay in `ground_truth()`. Without `image_folder`, the images are looked for in the file's
-    folder, its images/, ../images, ../val2017 and ../images/val2017 for a file named instances_val2017.json.
+    Classes are the categories in order of their ids. Crowds, objects marked `ignore`, objects that repeat and boxes
+    without area are no objects of a `Sample`; they stay in `ground_truth()`. Without `image_folder`, the images are
+    looked for in the file's folder, its images/, ../images, ../val2017 and ../images/val2017 for a file named
+    instances_val2017.json.
 
     Raises:
         DataError: the file or, unless they are to be skipped, an entry of it is wrong, or images are missing; names the
             file and the id.
     """
     entries = sound_entries(read_content(file), file, on_fault=on_fault)
-    objects, left_out = _by_image(entries)
-    counts = [len(rows) for rows in objects]
-    class_ids, boxes_xywh_px = as_arrays([row for rows in objects for row in rows])
     return CocoSource(
         file=file,
         names=tuple(entries.categories[number]["name"] for number in sorted(entries.categories)),
-        category_ids=tuple(sorted(entries.categories)),
+        categories=tuple(sorted(entries.categories)),
         image_ids=tuple(entries.images),
         images=_image_paths(entries.images, file, image_folder, on_fault),
-        sizes=tuple(entries.sizes.values()),
-        boxes_xyxy_px=xywh_to_xyxy(boxes_xywh_px).astype(np.float32),
-        class_ids=class_ids,
-        starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
-        left_out=left_out,
+        table=LabelTable.of(_by_image(entries, file, on_fault)),
         faults=entries.faults.get(None, ()),
         on_fault=on_fault,
     )
 
 
-class LeftOut(NamedTuple):
-    """How many objects of an image repeat, how many have no area, and what is wrong with others."""
-
-    duplicates: int
-    empty: int
-    faults: tuple[str, ...]
-
-
 @dataclass(frozen=True, eq=False)
-class CocoSource:
-    """A `Source` over a COCO annotation file, kept as arrays so that worker processes get it quickly.
-
-    sizes: height and width of each image, None where the file does not say. boxes_xyxy_px: float32 [n, 4] and
-    class_ids: int32 [n] of all images in a row. starts: int64 [images + 1], where each image's objects begin.
-    left_out: of the image ids that have any.
-    """
+class CocoSource(Source):
+    """A `Source` over a COCO annotation file. table: the labels of all images."""
 
     file: Path
     names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    categories: tuple[int, ...]
     image_ids: tuple[int, ...]
     images: tuple[Path, ...]
-    sizes: tuple[tuple[int, int] | None, ...]
-    boxes_xyxy_px: NDArray[np.float32]
-    class_ids: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    left_out: dict[int, LeftOut]
-    faults: tuple[str, ...]
+    table: LabelTable
     on_fault: OnFault
+    faults: tuple[Fault, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The decoded image and its objects.
-
-        Raises:
-            DataError: the image cannot be read, or has not the size that the annotation file says.
-        """
-        image = read_image(self.images[index])
-        self._require_size(index, image.shape[:2])
-        objects = self._objects(index)
-        return Sample(image, self.boxes_xyxy_px[objects].copy(), self.class_ids[objects].copy(), self.image_ids[index])
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The file's own."""
+        return self.categories
 
     def path(self, index: int) -> Path:
         """The image's file."""
         return self.images[index]
 
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return read_image(self.images[index])
+
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, as the annotation file says, else from the image's header."""
-        return self.sizes[index] or image_size(self.images[index])
+        labelled = self.table.labels(index).size
+        return image_size(self.images[index]) if labelled == _UNKNOWN else labelled
 
-    def check_image(self, index: int) -> None:
-        """Raises DataError where the image cannot be used, as far as its header, end and entry tell."""
-        self._require_size(index, checked_size(self.images[index]))
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        return checked_size(self.images[index])
 
-    def labels(self, index: int) -> Labels:
-        """The objects of the image, crowds left out and not counted."""
-        left_out = self.left_out.get(self.image_ids[index], LeftOut(0, 0, ()))
-        return Labels(class_ids=self.class_ids[self._objects(index)], **left_out._asdict())
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The objects of the image; crowds and objects marked `ignore` are ignored ones."""
+        labels = self.table.labels(index)
+        if labels.size == _UNKNOWN:
+            return replace(labels, size=size or image_size(self.images[index]))
+        if size:
+            where = f"{self.file} (image {self.image_ids[index]})"
+            require_size(self.images[index], size, labels.size, where=where)
+        return labels
+
+    def files(self) -> list[Path]:
+        """Images and the annotation file."""
+        return [self.file, *self.images]
 
     def subset(self, indices: Sequence[int]) -> CocoSource:
         """These images alone."""
-        parts = [self._objects(index) for index in indices]
-        rows = np.concatenate([np.arange(part.start, part.stop) for part in parts] or [np.zeros(0, np.int64)])
         return replace(
             self,
             images=pick(self.images, indices),
-            sizes=pick(self.sizes, indices),
             image_ids=pick(self.image_ids, indices),
-            boxes_xyxy_px=self.boxes_xyxy_px[rows],
-            class_ids=self.class_ids[rows],
-            starts=np.concatenate([[0], np.cumsum([part.stop - part.start for part in parts], dtype=np.int64)]),
+            table=self.table.subset(indices),
         )
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's own content, areas and crowds as given; outlines are left out, boxes need none.
 
-        Entries that are wrong are left out, where they are to be skipped, and so are images that are not of the source.
+        Objects marked `ignore` are crowds, which evaluation ignores. Entries that are wrong are left out, where they
+        are to be skipped, and so are images that are not of the source.
         """
         content, kept = read_content(self.file), set(self.image_ids)
         entries = sound_entries(content, self.file, on_fault=self.on_fault)
         return {
             **content,
             "images": [row for number, row in entries.images.items() if number in kept],
-            "annotations": [row for row in entries.annotations if row["image_id"] in kept],
+            "annotations": [_for_evaluation(row) for row in entries.annotations if row["image_id"] in kept],
         }
 
-    def _objects(self, index: int) -> slice:
-        first = index % len(self)
-        return slice(int(self.starts[first]), int(self.starts[first + 1]))
 
-    def _require_size(self, index: int, found: tuple[int, int]) -> None:
-        where = f"{self.file} (image {self.image_ids[index]})"
-        require_size(self.images[index], found, self.sizes[index] or found, where=where)
+def _for_evaluation(annotation: Entry) -> Entry:
+    kept = {key: value for key, value in annotation.items() if key != "segmentation"}
+    return kept | ({"iscrowd": 1} if annotation.get("ignore") else {})
 
 
-def _by_image(entries: Entries) -> tuple[list[list[Row]], dict[int, LeftOut]]:
-    """The objects of each image that are no crowds, repeat none and have an area; what was left out, by image id."""
+def _by_image(entries: Entries, file: Path, on_fault: OnFault) -> list[Labels]:
+    """The objects of each image that repeat none and have an area, those to be ignored by themselves."""
+    notes: dict[int, tuple[Fault, ...]] = defaultdict(tuple)
+    places: dict[int, list[str]] = {image_id: [] for image_id in entries.images}
     class_index = {number: index for index, number in enumerate(sorted(entries.categories))}
-    rows: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
-    for row in entries.annotations:
-        if not row.get("iscrowd"):
-            rows[row["image_id"]].append((class_index[row["category_id"]], *row["bbox"]))
-    objects, left_out = [], {}
-    for image_id, found in rows.items():
-        kept, duplicates, empty = sift(found)
-        objects.append(kept)
-        faults = entries.faults.get(image_id, ())
-        if duplicates or empty or faults:
-            left_out[image_id] = LeftOut(duplicates, empty, faults)
-    return objects, left_out
+    wanted: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
+    ignored: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
+    for entry in entries.annotations:
+        x, y, width, height = entry["bbox"]
+        outline = tuple(tuple(polygon.ravel().tolist()) for polygon in polygons(entry))
+        row = Row(class_index[entry["category_id"]], (x, y, x + width, y + height), outline)
+        is_ignored = bool(entry.get("iscrowd") or entry.get("ignore"))
+        (ignored if is_ignored else wanted)[entry["image_id"]].append(row)
+        if on_fault == "note" and not is_ignored:
+            places[entry["image_id"]].append(f"annotation {entry.get('id', 'without id')}")
+    if on_fault == "note":
+        notes = {number: oddities(rows, places[number], file, entries.sizes[number]) for number, rows in wanted.items()}
+    return [
+        _labels(
+            rows,
+            ignored[image_id],
+            entries.sizes[image_id] or _UNKNOWN,
+            (*entries.faults.get(image_id, ()), *notes[image_id]),
+        )
+        for image_id, rows in wanted.items()
+    ]
+
+
+def _labels(rows: list[Row], ignored: list[Row], size: tuple[int, int], faults: tuple[Fault, ...]) -> Labels:
+    kept, duplicates, empty = sift(rows)
+    class_ids, boxes_xyxy_px, outlines = as_arrays(kept)
+    ignored_class_ids, ignored_boxes_xyxy_px, _ = as_arrays(ignored)
+    return Labels(
+        size=size,
+        class_ids=class_ids,
+        boxes_xyxy_px=boxes_xyxy_px,
+        polygons=outlines,
+        ignored_class_ids=ignored_class_ids,
+        ignored_boxes_xyxy_px=ignored_boxes_xyxy_px,
+        duplicates=duplicates,
+        empty=empty,
+        faults=faults,
+    )
 
 
 def _image_paths(
@@ -172,7 +179,7 @@ def _image_paths(
     usual = [home, home / "images", home.parent / "images", home.parent / split, home.parent / "images" / split]
     folders = usual if image_folder is None else [image_folder]
     names = [row["file_name"] for row in images.values()]
-    decisive = names if on_fault == "skip" else names[:1]
+    decisive = names[:1] if on_fault == "stop" else names
     folder = next((folder for name in decisive for folder in folders if (folder / name).is_file()), None)
     if folder is None:
         looked = ", ".join(map(str, folders))

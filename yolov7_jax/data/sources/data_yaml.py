@@ -102,7 +102,7 @@ def _read_list(file: Path, bases: list[Path], on_fault: OnFault) -> list[Path]:
     if not numbered:
         raise DataError(f"{file}: lists no images; expected one path a line")
     # All lines are relative to one place, so one look decides, however many lines there are.
-    decisive = numbered if on_fault == "skip" else numbered[:1]
+    decisive = numbered[:1] if on_fault == "stop" else numbered
     places = (base for _, line in decisive for base in (file.parent, *bases) if (base / line).exists())
     place = next(places, None)
     if place is None:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from yolov7_jax.errors import DataError
 
-OnFault = Literal["stop", "skip"]
+OnFault = Literal["stop", "skip", "note"]
+"""Stop at it, leave it out and name it, or besides name what is odd and may be meant: see `oddities`."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with an entry: a few words to count such faults by, and a sentence that names file and line."""
+
+    kind: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 class Faults:
     """`with faults: ...` around the reading of one entry: what is wrong with it is raised, or kept and passed over.
 
-    sentences: what was passed over, in order.
+    found: what was passed over, in order.
     """
 
     def __init__(self, on_fault: OnFault) -> None:
         self.on_fault = on_fault
-        self.sentences: list[str] = []
+        self.found: list[Fault] = []
 
     def __enter__(self) -> None:
         pass
@@ -26,5 +37,5 @@ class Faults:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if self.on_fault == "stop" or not isinstance(error, DataError):
             return False
-        self.sentences.append(str(error))
+        self.found.append(Fault(error.kind, str(error)))
         return True

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from yolov7_jax.data.sources.objects import Labels
+from yolov7_jax.ops.boxes import xyxy_to_xywh
 
 
-class LabelledImage(NamedTuple):
-    """What evaluation knows of an image.
+def coco_dict(categories: Iterable[tuple[int, str]], images: Iterable[tuple[int, Path, Labels]]) -> dict[str, Any]:
+    """Images, annotations and categories as COCO has them, from (id, name) and (id, file, labels); ignored are crowds.
 
-    size: (h, w) in pixels. class_ids: int32 [n]. boxes_xywh_px: float64 [n, 4]. ignored: how many of the objects, the
-    last ones, are neither wanted nor held against a detector.
+    An object's area is that of its box. Annotations count from 1. Outlines are left out.
     """
-
-    id: int
-    path: Path
-    size: tuple[int, int]
-    class_ids: NDArray[np.int32]
-    boxes_xywh_px: NDArray[np.float64]
-    ignored: int = 0
-
-
-def coco_dict(names: Sequence[str], images: Iterable[LabelledImage]) -> dict[str, Any]:
-    """Images, annotations and categories as COCO has them; categories and annotations count from 1."""
+    names = list(categories)
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image in images:
-        height, width = image.size
-        rows.append({"id": image.id, "file_name": image.path.name, "width": width, "height": height})
-        objects = zip(image.class_ids.tolist(), image.boxes_xywh_px.tolist(), strict=True)
-        for number, (class_id, box) in enumerate(objects):
+    for image_id, path, labels in images:
+        height, width = labels.size
+        rows.append({"id": image_id, "file_name": path.name, "width": width, "height": height})
+        class_ids = np.concatenate([labels.class_ids, labels.ignored_class_ids])
+        boxes_xywh_px = xyxy_to_xywh(np.concatenate([labels.boxes_xyxy_px, labels.ignored_boxes_xyxy_px]))
+        for number, (class_id, box) in enumerate(zip(class_ids.tolist(), boxes_xywh_px.tolist(), strict=True)):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": image.id,
-                    "category_id": class_id + 1,
+                    "image_id": image_id,
+                    "category_id": names[class_id][0],
                     "bbox": box,
                     "area": box[2] * box[3],
-                    "iscrowd": int(number >= len(image.class_ids) - image.ignored),
+                    "iscrowd": int(number >= len(labels.class_ids)),
                 }
             )
-    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    return {"images": rows, "annotations": annotations, "categories": categories}
+    return {"images": rows, "annotations": annotations, "categories": [{"id": n, "name": name} for n, name in names]}

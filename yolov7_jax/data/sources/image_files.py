@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from yolov7_jax.data.image import check_picture
+from yolov7_jax.data.image import UNREADABLE, check_content, check_picture
 from yolov7_jax.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # its values that swap width and height
-_MOST_EXACT_INTEGER = 2**53  # larger ids do not survive JSON
+_TURNS = _QUARTER_TURNS | {2, 3, 4}  # all but 1, upright
+MOST_EXACT_INTEGER = 2**53  # larger ids do not survive JSON
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -52,14 +54,41 @@ def image_size(file: Path) -> tuple[int, int]:
     Raises:
         DataError: not there, or not an image.
     """
+    return _size(file, name=str(file))
+
+
+def checked_content_size(data: bytes, *, name: str) -> tuple[int, int]:
+    """`checked_size` of the content of a file; `name` is what errors call it.
+
+    Raises:
+        DataError: empty, cut short or not an image.
+    """
+    check_content(data, name=name)
+    return _size(BytesIO(data), name=name)
+
+
+def _size(file: Path | BytesIO, *, name: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            # Not image.getexif(): that of PNG decodes the whole picture. TIFF's size is turned already.
-            orientation = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+            orientation = _orientation(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: the image cannot be read ({error}); replace or remove the file") from error
+        raise DataError(
+            f"{name}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
+        ) from error
     return (width, height) if orientation in _QUARTER_TURNS else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    # Not image.getexif(): that of PNG decodes the whole picture. TIFF's size is turned already.
+    found: int = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return found
+
+
+def is_turned(file: Path) -> bool:
+    """Whether an image that can be read is turned or mirrored by its EXIF orientation, and not upright as stored."""
+    with Image.open(file) as image:
+        return _orientation(image) in _TURNS
 
 
 def checked_size(file: Path) -> tuple[int, int]:
@@ -81,7 +110,8 @@ def require_size(image: Path, found: tuple[int, int], labelled: tuple[int, int],
     if found != labelled:
         raise DataError(
             f"{image}: the image is {found[1]} x {found[0]} pixels, but {where} says {labelled[1]} x {labelled[0]}; "
-            "its boxes would be misplaced: use the images that the labels were made for"
+            "its boxes would be misplaced: use the images that the labels were made for",
+            kind="labels of another size",
         )
 
 
@@ -90,6 +120,6 @@ def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
     stems = [image.stem for image in images]
     if all(stem.isdecimal() for stem in stems):
         ids = [int(stem) for stem in stems]
-        if len(set(ids)) == len(ids) and max(ids) < _MOST_EXACT_INTEGER:
+        if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER:
             return tuple(ids)
     return tuple(range(1, len(images) + 1))

@@ -1,103 +1,114 @@
-"""The contract of labelled data, and the door to it."""
+"""The contract of labelled data."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from yolov7_jax.data.sources.coco import open_coco
-from yolov7_jax.data.sources.faults import OnFault
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.data.sources.faults import Fault, OnFault
+from yolov7_jax.data.sources.ground_truth import coco_dict
 from yolov7_jax.data.sources.objects import Labels
-from yolov7_jax.data.sources.voc import is_voc, open_voc
-from yolov7_jax.data.sources.yolo import open_yolo
-from yolov7_jax.errors import DataError
 from yolov7_jax.types import Sample
 
+_THREADS = 8  # they wait for the disk
 
-class Source(Protocol):
-    """Labelled images in random access: cheap to open, safe to share between threads, quick to pickle for workers."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the classes; class ids index into them."""
+class Source(ABC):
+    """Labelled images in random access: cheap to open, safe to share between threads, quick to pickle for workers.
+
+    names: of the classes; class ids index into them. category_ids: the category of each class in `ground_truth()`.
+    image_ids: the id of each image there, in the order of the source. faults: what is wrong with entries that were left
+    out and belong to no image.
+    """
+
+    names: tuple[str, ...]
+    image_ids: tuple[int, ...]
+    faults: tuple[Fault, ...] = ()
+    on_fault: OnFault = "stop"
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The category of each class in `ground_truth()`."""
+        """The category of each class in `ground_truth()`; they count from 1, as COCO's do."""
+        return tuple(range(1, len(self.names) + 1))
 
     @property
-    def image_ids(self) -> tuple[int, ...]:
-        """The id of each image in `ground_truth()`, in the order of the source."""
+    def settings(self) -> tuple[Any, ...]:
+        """What labels follow from beside the content of files, names and ids: plain values, the same for the same."""
+        return ()
 
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What is wrong with entries that were left out and belong to no image, a sentence each."""
-
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """The decoded image and its objects.
+        """The decoded image and its objects, without those ignored, repeated, or without area.
 
         Raises:
             DataError: the image or its labels cannot be used.
         """
+        image = self.read(index)
+        height, width = image.shape[:2]
+        labels = self.labels(index, (height, width))
+        boxes_xyxy_px = labels.boxes_xyxy_px.astype(np.float32)
+        return Sample(image, boxes_xyxy_px, labels.class_ids.copy(), self.image_ids[index], deepcopy(labels.polygons))
 
+    @abstractmethod
     def path(self, index: int) -> Path:
         """The image's file."""
 
+    @abstractmethod
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image, [h, w, 3] RGB.
+
+        Raises:
+            DataError: it is missing, empty, cut short or no image.
+        """
+
+    @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, without decoding it."""
 
-    def check_image(self, index: int) -> None:
-        """Looks at the image's file without decoding it.
+    @abstractmethod
+    def check_image(self, index: int) -> tuple[int, int]:
+        """Looks at the image's file without decoding it; returns height and width in pixels.
 
         Raises:
-            DataError: it is missing, empty, cut short, no image, or of another size than its labels say.
+            DataError: it is missing, empty, cut short or no image.
         """
 
-    def labels(self, index: int) -> Labels:
-        """The objects of the image without the image, those left out counted and the faults among them named.
+    @abstractmethod
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The objects of the image, those left out counted and the faults among them named.
+
+        Args:
+            index: of the image.
+            size: its height and width where they are known; else they are read.
 
         Raises:
-            DataError: the labels cannot be read at all, or, unless faults are skipped, one of them is wrong.
+            DataError: the labels cannot be read at all, are for an image of another size, or, unless faults are
+                skipped, one of them is wrong.
         """
 
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """All files that labels and images are read from."""
+
+    @abstractmethod
     def subset(self, indices: Sequence[int]) -> Self:
         """The same data with these images alone, in this order."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """What to evaluate against, as a COCO dict: images, annotations, categories."""
-
-
-def open_source(
-    data: Path | str, split: str = "val", *, image_folder: Path | None = None, faults: OnFault = "stop"
-) -> Source:
-    """Labelled images named by a data YAML, a COCO JSON file or a folder in Pascal VOC layout.
-
-    Args:
-        data: a YAML file with the keys names and train, val or test (see `open_yolo`), a JSON file in COCO format, or
-            a folder with Annotations, JPEGImages and ImageSets/Main (see `open_voc`).
-        split: which key of the YAML, or which list in ImageSets/Main; a JSON file is one split by itself.
-        image_folder: where the images of a JSON file are; without it, usual places beside the file are tried.
-        faults: stop at an object that is wrong, or skip it and name it in `labels(index).faults`. What concerns a
-            whole data set, image or label file is raised either way; `audit` finds it before training does.
-
-    Raises:
-        DataError: the data cannot be used; names the file, and the line, key or id.
-        InputError: the YAML file cannot be read.
-    """
-    data = Path(data)
-    suffix = data.suffix.lower()
-    if suffix == ".json":
-        return open_coco(data, image_folder=image_folder, on_fault=faults)
-    if image_folder is not None:
-        raise DataError(f"{data}: an image folder is for COCO JSON files; {data.name} itself says where they are")
-    if is_voc(data):
-        return open_voc(data, split, on_fault=faults)
-    if suffix not in {".yaml", ".yml"}:
-        raise DataError(
-            f"{data}: not a data set known here; name a data YAML (.yaml), a COCO annotation file (.json) or a folder "
-            "in Pascal VOC layout (with Annotations and ImageSets/Main in it)"
-        )
-    return open_yolo(data, split, on_fault=faults)
+        """What to evaluate against, as a COCO dict: images, annotations, categories; annotations count from 1."""
+        indices = range(len(self))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            labels = pool.map(self.labels, indices)
+            return coco_dict(
+                zip(self.category_ids, self.names, strict=True),
+                zip(self.image_ids, map(self.path, indices), labels, strict=True),
+            )

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.data.image import read_image
 from yolov7_jax.data.sources.faults import OnFault
-from yolov7_jax.data.sources.ground_truth import LabelledImage, coco_dict
 from yolov7_jax.data.sources.image_files import (
     IMAGE_SUFFIXES,
     checked_size,
@@ -20,14 +19,12 @@ from yolov7_jax.data.sources.image_files import (
     image_size,
     list_images,
     present,
-    require_size,
 )
-from yolov7_jax.data.sources.objects import pick
+from yolov7_jax.data.sources.objects import Labels, pick
+from yolov7_jax.data.sources.source import Source
 from yolov7_jax.data.sources.text_lines import numbered_lines
-from yolov7_jax.data.sources.voc_xml import VocLabels, object_names, read_annotation
+from yolov7_jax.data.sources.voc_xml import object_names, read_annotation
 from yolov7_jax.errors import DataError
-from yolov7_jax.ops.boxes import clip_boxes, xywh_to_xyxy, xyxy_to_xywh
-from yolov7_jax.types import Sample
 
 _CLASS_FILES = ("classes.txt", "labels.txt")
 _THREADS = 8  # they wait for the disk
@@ -62,7 +59,7 @@ def open_voc(folder: Path, split: str = "val", *, on_fault: OnFault = "stop") ->
 
 
 @dataclass(frozen=True)
-class VocSource:
+class VocSource(Source):
     """A `Source` over image files and their XML annotations, read when asked for.
 
     Pixels of VOC count from 1 and both corners lie in the box: as edges a box is xmin - 1, ymin - 1, xmax, ymax. It is
@@ -75,43 +72,31 @@ class VocSource:
     annotations: tuple[Path, ...]
     image_ids: tuple[int, ...]
     on_fault: OnFault = "stop"
-    faults: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Categories count from 1, as COCO's do."""
-        return tuple(range(1, len(self.names) + 1))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The decoded image and its objects; those difficult, repeated or without area are left out.
-
-        Raises:
-            DataError: image or annotation cannot be read, or the image has not the size that the annotation says.
-        """
-        image = read_image(self.images[index])
-        labels = self.labels(index)
-        self._require_size(index, image.shape[:2], labels)
-        boxes_xyxy_px = clip_boxes(xywh_to_xyxy(labels.boxes_xywh_px), image.shape[:2]).astype(np.float32)
-        return Sample(image, boxes_xyxy_px, labels.class_ids, self.image_ids[index])
 
     def path(self, index: int) -> Path:
         """The image's file."""
         return self.images[index]
 
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return read_image(self.images[index])
+
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, read from its header."""
         return image_size(self.images[index])
 
-    def check_image(self, index: int) -> None:
-        """Raises DataError where the image cannot be used, as far as its header, end and annotation tell."""
-        self._require_size(index, checked_size(self.images[index]), self.labels(index))
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        return checked_size(self.images[index])
 
-    def labels(self, index: int) -> VocLabels:
-        """What the annotation of the image says, difficult objects apart."""
-        return read_annotation(self.annotations[index], self.images[index], names=self.names, on_fault=self.on_fault)
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """What the annotation of the image says; difficult objects are ignored ones."""
+        file, image = self.annotations[index], self.images[index]
+        return read_annotation(file, image, size, names=self.names, on_fault=self.on_fault)
+
+    def files(self) -> list[Path]:
+        """Images and annotations, there or not."""
+        return [*self.images, *self.annotations]
 
     def subset(self, indices: Sequence[int]) -> VocSource:
         """These images alone."""
@@ -121,26 +106,6 @@ class VocSource:
             annotations=pick(self.annotations, indices),
             image_ids=pick(self.image_ids, indices),
         )
-
-    def ground_truth(self) -> dict[str, Any]:
-        """The annotations of all images as a COCO dict, difficult objects as crowds; ids count from 1."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return coco_dict(self.names, pool.map(self._labelled, range(len(self))))
-
-    def _labelled(self, index: int) -> LabelledImage:
-        labels, size = self.labels(index), self.size(index)
-        boxes_xywh_px = np.concatenate([labels.boxes_xywh_px, labels.difficult_boxes_xywh_px])
-        return LabelledImage(
-            self.image_ids[index],
-            self.images[index],
-            size,
-            np.concatenate([labels.class_ids, labels.difficult_class_ids]),
-            xyxy_to_xywh(clip_boxes(xywh_to_xyxy(boxes_xywh_px), size)),
-            ignored=len(labels.difficult_class_ids),
-        )
-
-    def _require_size(self, index: int, found: tuple[int, int], labels: VocLabels) -> None:
-        require_size(self.images[index], found, labels.size, where=str(self.annotations[index]))
 
 
 def _split_images(folder: Path, listing: Path, on_fault: OnFault) -> tuple[Path, ...]:

@@ -1,0 +1,84 @@
+"""`yolov7-jax data check DATA`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolov7_jax.cli.arguments import add_data_sets
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from yolov7_jax.data.check import Report
+
+_MOST_NOTICES = 5  # of a kind
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the action."""
+    add_data_sets(parser)
+    parser.add_argument("--quick", action="store_true", help="look at beginnings and ends of images, decode none")
+    parser.add_argument("--all", action="store_true", help=f"name all notices, not {_MOST_NOTICES} of a kind")
+    parser.add_argument("--fix", metavar="OUT", type=Path, help="write what can be used into this new folder")
+    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Checks; prints all faults, some notices and the counts; returns 1 if there are faults."""
+    from rich.console import Console
+
+    from yolov7_jax.cli.progress import track
+    from yolov7_jax.data.check import check_data
+    from yolov7_jax.data.fixing import fix_data
+
+    report = check_data(
+        parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, track=track
+    )
+    for line in _lines(report, most=None if parsed.all else _MOST_NOTICES):
+        print(line)
+    if report.findings:
+        Console().print(_table(report))
+    images = ", ".join(f"{split} {count}" for split, count in report.images.items())
+    print(
+        f"{sum(report.images.values())} images ({images}): {len(report.faults)} faults, {len(report.notices)} notices"
+    )
+    if parsed.fix:
+        written = fix_data(
+            parsed.data, parsed.fix, report, image_folder=parsed.images, link=not parsed.copy, track=track
+        )
+        for sentence in written.sentences:
+            print(sentence)
+        print(f"see {written.data}")
+    return 1 if report.faults else 0
+
+
+def _lines(report: Report, *, most: int | None) -> list[str]:
+    """A line for each fault and for the first notices of each kind."""
+    lines = [f"{finding.kind}: {finding.sentence}" for finding in report.faults]
+    shown: Counter[str] = Counter()
+    for finding in report.notices:
+        shown[finding.kind] += 1
+        if most is None or shown[finding.kind] <= most:
+            lines.append(f"notice, {finding.kind}: {finding.sentence}")
+    more = {kind: count - most for kind, count in shown.items() if most is not None and count > most}
+    return lines + [f"notice, {kind}: and {count} more; --all names them" for kind, count in more.items()]
+
+
+def _table(report: Report) -> Table:
+    from rich.table import Table
+
+    from yolov7_jax.data.check import NOTICES
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kind", overflow="fold")
+    table.add_column("")
+    counts = report.counts()
+    splits = list(dict.fromkeys(split for row in counts.values() for split in row))
+    for split in splits:
+        table.add_column(split or "all", justify="right")
+    for kind, row in counts.items():
+        table.add_row(kind, "notice" if kind in NOTICES else "fault", *(str(row[split] or "") for split in splits))
+    return table

@@ -1,0 +1,85 @@
+"""`yolov7-jax data show DATA` and `yolov7-jax data show CONFIG [KEY=VALUE...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the action."""
+    parser.add_argument(
+        "source",
+        metavar="DATA|CONFIG",
+        help="a data set, whose images and labels are drawn as they are (mine.yaml, a COCO JSON, a VOC folder); or a "
+        "configuration, whose training samples are drawn as they are augmented (yolov7-tiny-coco, config.yaml)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings such as data.path=mine.yaml")
+    parser.add_argument("--images", type=int, default=8, help="how many images or samples (default 8)")
+    parser.add_argument("--output", type=Path, default=Path("runs/show"), help="folder (default runs/show)")
+    data = parser.add_argument_group("of a data set")
+    data.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
+    data.add_argument("--image-folder", type=Path, help="folder with the images of a COCO JSON")
+    data.add_argument("--seed", type=int, default=0, help="of the choice of images (default 0)")
+    data.add_argument("--faults-first", action="store_true", help="begin with images that have faulty labels")
+    samples = parser.add_argument_group("of a configuration")
+    samples.add_argument(
+        "--assign", action="store_true", help="also draw which cells are candidates and positives for each box"
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Draws, and names the pictures."""
+    for file in _labels(parsed) if _is_data(parsed.source) else _samples(parsed):
+        print(file)
+    return 0
+
+
+def _is_data(source: str) -> bool:
+    """Whether it names a data set: a YAML file with names of classes, or what is neither YAML nor a configuration."""
+    from yolov7_jax.config import read_yaml
+    from yolov7_jax.config_file import config_names
+
+    path = Path(source)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        content = read_yaml(path)
+        return isinstance(content, dict) and not content.keys().isdisjoint({"names", "nc"})
+    return source not in config_names() and (path.suffix.lower() == ".json" or path.is_dir() or ":" in source)
+
+
+def _labels(parsed: argparse.Namespace) -> list[Path]:
+    from yolov7_jax.cli.progress import track
+    from yolov7_jax.errors import InputError
+    from yolov7_jax.experiment import show_labels
+
+    if parsed.overrides or parsed.assign:
+        raise InputError(
+            f"{parsed.source}: is a data set, which has no settings and no assignment; name a configuration, and the "
+            f"data as data.path={parsed.source}"
+        )
+    done = show_labels(
+        parsed.source,
+        parsed.output,
+        split=parsed.split,
+        image_folder=parsed.image_folder,
+        images=parsed.images,
+        seed=parsed.seed,
+        faults_first=parsed.faults_first,
+        track=track,
+    )
+    for sentence in done.faults:
+        print(sentence, file=sys.stderr)
+    return done.files
+
+
+def _samples(parsed: argparse.Namespace) -> list[Path]:
+    from yolov7_jax.cli.console import TrainingConsole
+    from yolov7_jax.config_file import read_config
+    from yolov7_jax.experiment import show_samples
+
+    config = read_config(parsed.source, parsed.overrides)
+    with TrainingConsole() as console:
+        return show_samples(
+            config, parsed.output, images=parsed.images, assign=parsed.assign, watcher=console, track=console.track
+        )

@@ -1,0 +1,77 @@
+"""`yolov7-jax data split IN OUT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolov7_jax.cli.arguments import add_data_sets
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from yolov7_jax.data.splitting import Dealt
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the action."""
+    add_data_sets(parser)
+    parser.add_argument("output", metavar="OUT", type=Path, help="new folder")
+    parser.add_argument("--fractions", type=_fractions, default="0.8,0.1,0.1", help="of images (default 0.8,0.1,0.1)")
+    parser.add_argument("--names", default="train,val,test", help="of the splits (default train,val,test)")
+    parser.add_argument("--seed", type=int, default=0, help="another one deals images out in another way (default 0)")
+    parser.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="images of whose names the part in parentheses is the same stay together: '^(scene[0-9]+)_'",
+    )
+    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Deals out, and prints the table of classes by split."""
+    from rich.console import Console
+
+    from yolov7_jax.cli.progress import track
+    from yolov7_jax.data.splitting import split_data
+
+    dealt = split_data(
+        parsed.data,
+        parsed.output,
+        fractions=parsed.fractions,
+        names=parsed.names.split(","),
+        seed=parsed.seed,
+        group=parsed.group,
+        splits=parsed.split,
+        image_folder=parsed.images,
+        link=not parsed.copy,
+        track=track,
+    )
+    Console().print(_table(dealt))
+    for sentence in dealt.written.sentences:
+        print(sentence)
+    print(f"see {dealt.written.data}")
+    return 0
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
+def _table(dealt: Dealt) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class", overflow="fold")
+    rows = [("images", [*dealt.images.values()])]
+    rows += [(name, dealt.objects[:, number].tolist()) for number, name in enumerate(dealt.names)]
+    for split in dealt.images:
+        table.add_column(split, justify="right")
+        table.add_column("%", justify="right")
+    for name, counts in rows:
+        shares = [f"{100 * count / max(sum(counts), 1):.1f}" for count in counts]
+        cells = [cell for count, share in zip(counts, shares, strict=True) for cell in (str(count), share)]
+        table.add_row(Text(name), *cells, style="bold" if name == "images" else None)
+    return table

@@ -1,0 +1,73 @@
+"""All splits of a data set, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolov7_jax.data.sources import OnFault, Source, open_source
+from yolov7_jax.data.sources.data_yaml import read_data_yaml
+from yolov7_jax.data.sources.voc import is_voc
+from yolov7_jax.data.writers import Format
+from yolov7_jax.data.writers.coco import annotation_file
+from yolov7_jax.errors import DataError
+
+_USUAL = ("train", "val", "test")
+
+
+def split_names(data: Path | str) -> tuple[str, ...]:
+    """The splits that a data set names: of train, val and test those that are there, else all.
+
+    A COCO annotation file is one split, called by the one of these words that its name has in it, else train.
+
+    Raises:
+        InputError: the data set cannot be read, or names no split.
+    """
+    data = Path(data)
+    if is_coco_folder(data):
+        known = [file.stem.removeprefix("instances_") for file in sorted(data.glob("annotations/instances_*.json"))]
+    elif is_voc(data):
+        known = sorted(file.stem for file in (data / "ImageSets" / "Main").glob("*.txt"))
+    elif data.suffix.lower() in (".yaml", ".yml"):
+        known = [name for name, places in read_data_yaml(data).items() if name in _USUAL and places]
+    else:
+        return (next((name for name in _USUAL if name in data.stem), _USUAL[0]),)
+    if not known:
+        raise DataError(f"{data}: names no split; expected one or more of {', '.join(_USUAL)}")
+    return tuple(name for name in _USUAL if name in known) or tuple(known)
+
+
+def open_split(data: Path | str, split: str, *, image_folder: Path | None = None, faults: OnFault = "stop") -> Source:
+    """`open_source`, which also opens a folder with annotations/instances_SPLIT.json, as COCO's is laid out."""
+    if is_coco_folder(Path(data)):
+        return open_source(annotation_file(Path(data), split), split, image_folder=image_folder, faults=faults)
+    return open_source(data, split, image_folder=image_folder, faults=faults)
+
+
+def open_splits(
+    data: Path | str,
+    splits: Sequence[str] | None = None,
+    *,
+    image_folder: Path | None = None,
+    faults: OnFault = "stop",
+) -> dict[str, Source]:
+    """The sources of these splits of a data set, by default of all that it names.
+
+    Raises:
+        InputError: the data set or one of the splits cannot be used.
+    """
+    chosen = dict.fromkeys(splits or split_names(data))
+    return {split: open_split(data, split, image_folder=image_folder, faults=faults) for split in chosen}
+
+
+def is_coco_folder(folder: Path) -> bool:
+    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
+    return next(folder.glob("annotations/instances_*.json"), None) is not None
+
+
+def format_of(data: Path | str) -> Format:
+    """Which format a data set is in."""
+    data = Path(data)
+    if is_voc(data):
+        return "voc"
+    return "yolo" if data.suffix.lower() in (".yaml", ".yml") else "coco"

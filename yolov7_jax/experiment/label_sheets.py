@@ -1,0 +1,78 @@
+"""Contact sheets of a data set as it is, before any augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolov7_jax.data.image import write_image
+from yolov7_jax.data.sources import Source
+from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.labelled import open_labelled
+from yolov7_jax.infer.label_sheet import LabelledImage, draw_labels, left_out
+from yolov7_jax.infer.sheet import MOST_PICTURES
+
+
+class LabelSheets(NamedTuple):
+    """The pictures that were drawn, and sentences on what is wrong with the images chosen or their labels."""
+
+    files: list[Path]
+    faults: list[str]
+
+
+def show_labels(
+    data: Path | str,
+    folder: Path | str,
+    *,
+    split: str = "train",
+    image_folder: Path | str | None = None,
+    images: int = 16,
+    seed: int = 0,
+    faults_first: bool = False,
+    track: Track[Any] = untracked,
+) -> LabelSheets:
+    """Draws images of a data set with their labels, chosen by chance, in a new folder: sheets of 16, labels-1.png ….
+
+    Frames have the class's colour, ignored objects (crowds, difficult ones) dashed frames, polygons their outline.
+
+    Args:
+        data: a data YAML, a COCO JSON, or a folder in Pascal VOC layout.
+        folder: where to write.
+        split: of the data.
+        image_folder: of the images of a COCO JSON.
+        images: how many; all, if there are fewer.
+        seed: of the choice.
+        faults_first: begin with images from whose labels something is left out.
+        track: a display of progress.
+
+    Raises:
+        InputError: the data cannot be used, or the number of images is not 1 or more.
+    """
+    if images < 1:
+        raise InputError(f"{images} images were asked for; expected at least 1")
+    source, found = open_labelled(data, split, image_folder=image_folder, track=track)
+    folder = new_folder(Path(folder))
+    faults = [fault.sentence for fault in found.unusable.values()]
+    files: list[Path] = []
+    order = _order(source, np.random.default_rng(seed), faults_first=faults_first)[:images]
+    for first in range(0, len(order), MOST_PICTURES):
+        chosen = []
+        for index in order[first : first + MOST_PICTURES]:
+            labels = source.labels(index)
+            faults += [fault.sentence for fault in labels.faults]
+            try:
+                chosen.append(LabelledImage(source.path(index).name, source.read(index), labels))
+            except DataError as error:
+                faults.append(str(error))
+        files.append(folder / f"labels-{len(files) + 1}.png")
+        write_image(files[-1], draw_labels(chosen, source.names))
+    return LabelSheets(files, faults)
+
+
+def _order(source: Source, rng: np.random.Generator, *, faults_first: bool) -> list[int]:
+    """The images shuffled; those from whose labels something is left out before others if that is wanted."""
+    order: list[int] = rng.permutation(len(source)).tolist()
+    return sorted(order, key=lambda index: not left_out(source.labels(index))) if faults_first else order

@@ -1,0 +1,67 @@
+"""Numbers and pictures of what a labelled data set holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov7_jax.convert.load import Model
+from yolov7_jax.data.statistics import Statistics, statistics
+from yolov7_jax.errors import InputError
+from yolov7_jax.eval.label_figures import class_figure, label_figure
+from yolov7_jax.eval.report import save_figure, write_json
+from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.labelled import network, objects_in, open_labelled
+
+STATISTICS = "stats.json"
+
+
+class StatisticsRun(NamedTuple):
+    """Counts of the images that can be used, sentences on what was left out, and the folder if one was written."""
+
+    counts: Statistics
+    faults: tuple[str, ...]
+    folder: Path | None
+
+
+def label_statistics(
+    data: Path | str,
+    folder: Path | str | None = None,
+    *,
+    split: str = "train",
+    image_folder: Path | str | None = None,
+    size: int | None = None,
+    model: Model = "yolov7-tiny",
+    anchor_t: float = 4.0,
+    track: Track[Any] = untracked,
+) -> StatisticsRun:
+    """Counts sizes, shapes, places and classes of objects, and how well a network's anchors fit them.
+
+    With a folder, a new one is made with stats.json, labels.png and classes.png.
+
+    Args:
+        data: a data YAML, a COCO JSON, or a folder in Pascal VOC layout.
+        folder: where to write.
+        split: of the data.
+        image_folder: of the images of a COCO JSON.
+        size: the longer side of images in training, in pixels; by default the one the network is published for.
+        model: whose anchors: a zoo name, a model YAML, weights, or a run's folder.
+        anchor_t: how many times larger or smaller than an anchor a box may be.
+        track: a display of progress.
+
+    Raises:
+        InputError: the data or the model cannot be used, or there are no objects.
+    """
+    graph = network(model)
+    side = graph.default_size if size is None else size
+    if side < 1:
+        raise InputError(f"the size is {side}; expected a number of pixels, such as 640")
+    labelled = open_labelled(data, split, image_folder=image_folder, track=track)
+    objects = objects_in(labelled, where=f"{data} ({split})")
+    counts = statistics(objects, labelled.source.names, size=side, anchors=graph.anchors, anchor_t=anchor_t)
+    if folder is not None:
+        folder = new_folder(Path(folder))
+        write_json(folder / STATISTICS, counts.as_json())
+        save_figure(label_figure(counts), folder / "labels.png")
+        save_figure(class_figure(counts), folder / "classes.png")
+    return StatisticsRun(counts, labelled.found.sentences, folder)

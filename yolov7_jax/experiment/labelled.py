@@ -1,0 +1,55 @@
+"""Labelled images opened and looked over, for what is done with their labels alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov7_jax.convert.load import RUN_WEIGHTS, Model, load, resolve
+from yolov7_jax.data.audit import Audit, audit, readable
+from yolov7_jax.data.label_cache import cached_findings
+from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.data.statistics import Objects, objects_of
+from yolov7_jax.errors import DataError
+from yolov7_jax.experiment.inference import Track
+from yolov7_jax.graph.spec import Graph
+
+
+class Labelled(NamedTuple):
+    """Images that can be used, with their labels; and what is wrong with others."""
+
+    source: Source
+    found: Audit
+
+
+def open_labelled(data: Path | str, split: str, *, image_folder: Path | str | None, track: Track[Any]) -> Labelled:
+    """Images of a data set and what is known of their labels, which are read if they have changed.
+
+    Raises:
+        DataError: the data set or all of its images cannot be used.
+    """
+    source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, faults="skip")
+    found = audit(source, cached_findings(source, mode="times", track=track))
+    return Labelled(readable(source, found), found)
+
+
+def objects_in(labelled: Labelled, *, where: str) -> Objects:
+    """All objects; `where` they are from begins the error.
+
+    Raises:
+        DataError: there are none.
+    """
+    source = labelled.source
+    objects = objects_of(source.labels(index) for index in range(len(source)))
+    if not len(objects.image):
+        raise DataError(
+            f"{where}: its {len(source)} images have no objects; name data or a split with labelled objects"
+        )
+    return objects
+
+
+def network(model: Model) -> Graph:
+    """The network that a zoo name, a model YAML, weights or a run's folder stand for."""
+    if isinstance(model, str | Path) and (Path(model) / RUN_WEIGHTS).is_file():
+        return load(model).graph
+    return resolve(model)
