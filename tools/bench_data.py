@@ -3,13 +3,14 @@
     python tools/bench_data.py                          # JPEG pictures that the script draws
     python tools/bench_data.py --data coco128.yaml      # labelled photographs; --batches 2000 to watch the memory
 
-Labels without polygons are given outlines within their boxes, so that all of a recipe is done. Three tables:
+Labels without polygons are given outlines within their boxes, so that all of a recipe is done. The tables:
 
 - "Canvas" is the common way, for comparison: four images are decoded for each mosaic (and four more for a mixup),
   pasted on a canvas of twice the size, which is warped whole; colours change by tables. "Direct" is what training does:
   partners come from a window of images that are decoded already, and each is warped straight into its part of the
   result. They take turns in rounds; the figures are medians of the rounds.
-- The p5 recipe, from files to batches: the time of each stage, and the memory of the process on the way.
+- The p5 recipe, from files to batches, with labels as they are and outlined: the time of each stage, and the memory of
+  the process on the way.
 - Colours, mirror images, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
 """
 
@@ -36,6 +37,7 @@ import numpy as np
 import yaml
 
 from yolov7_jax.config import AugmentConfig
+from yolov7_jax.data.audit import audit, readable
 from yolov7_jax.data.augment import augmented
 from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp
@@ -271,12 +273,14 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def recipe(source: Source, args: argparse.Namespace) -> None:
+def recipe(title: str, source: Source, args: argparse.Namespace) -> None:
     """Prints the stages of the p5 recipe, from files to batches by one thread, and the memory.
 
-    The images are taken several times over, so that more of them are in an epoch than are kept decoded.
+    Labels are read beforehand, as for a training. The images are taken several times over, so that more of them are in
+    an epoch than are kept decoded.
     """
     graph = zoo("yolov7")
+    source = readable(source, audit(source))
     source = source.subset([*range(len(source))] * -(-8 * args.window // len(source)))
     pipeline = Pipeline(
         source=source,
@@ -310,7 +314,7 @@ def recipe(source: Source, args: argparse.Namespace) -> None:
         spent, wall = time.thread_time() - began, time.perf_counter() - began_wall
     images = args.batches * BATCH
     rates = f"{images / spent:.0f} images/s a core, {images / wall:.0f} by the clock"
-    print(f"\np5, {images} images in batches of {BATCH}: {rates}")
+    print(f"\np5, {title}, {images} images in batches of {BATCH}: {rates}")
     print("memory in MB at the start, the middle and the end: " + ", ".join(marks.values()))
     print("\n| stage | ms an image |\n|---|---|")
     for name in [*STAGES, "rest"]:
@@ -396,7 +400,9 @@ def main() -> None:
 
         for name, config in RECIPES.items():
             compare(name, config, fetch, args)
-        recipe(source, args)
+        if args.data:
+            recipe("labels as they are", open_source(args.data, "train", faults="skip"), args)
+        recipe("all objects outlined", source, args)
     tails(args)
 
 
