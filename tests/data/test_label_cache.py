@@ -99,6 +99,15 @@ def test_a_change_that_keeps_size_and_time_is_seen(data: Path, tmp_path: Path):
     assert findings.table.labels(0).class_ids.tolist() == [0, 0]
 
 
+def test_what_other_code_found_is_not_used(
+    data: Path, tmp_path: Path, looks: list[Source], monkeypatch: pytest.MonkeyPatch
+):
+    for code in ("one", "two", "one"):
+        monkeypatch.setattr(cache, "_code", lambda code=code: code)
+        cached_findings(opened(data), mode="times", folder=tmp_path / "kept")
+    assert len(looks) == 2
+
+
 def test_hashes_do_not_mind_that_files_were_touched(data: Path, tmp_path: Path, looks: list[Source]):
     for mode, expected in (("hashes", 1), ("times", 3)):
         for _ in range(2):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from yolov7_jax.data.audit import audit, readable
 from yolov7_jax.data.label_cache import cached_findings
-from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.data.sources import Source, open_source, with_names
+from yolov7_jax.data.whole import split_names
 from yolov7_jax.errors import DataError, InputError
 
 WIDTH, HEIGHT = 40, 20
@@ -118,6 +119,32 @@ def test_images_of_all_with_classes_by_name(root: Path):
         ]
     assert [fault.kind for fault in source.faults] == ["label without image"]
     assert source.labels(0).polygons.owner.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("entries", "splits"),
+    [
+        ("[yolo/data.yaml]", ("train", "val")),
+        ("[{train: yolo/data.yaml}, {test: voc}]", ("train",)),
+        ("[{train: yolo/data.yaml}, {val: {data: voc, split: train}}]", ("train", "val")),
+        ("[{train: {data: coco/boxes.json, images: pictures}}]", ("train",)),
+        ("[coco/boxes.json]", ("train", "val")),
+    ],
+)
+def test_splits_are_those_that_any_of_the_sets_has(root: Path, entries: str, splits: tuple[str, ...]):
+    assert split_names(write(root / "all.yaml", f"datasets: {entries}\n")) == splits
+
+
+def test_a_source_with_other_names_keeps_its_categories(root: Path):
+    source = open_source(root / "coco" / "boxes.json", image_folder=root / "pictures", faults="skip")
+    assert with_names(source, source.names) is source
+    other = with_names(source, ("ant", *reversed(source.names)))
+    assert other.category_ids == (max(source.category_ids) + 1, *reversed(source.category_ids))
+    assert as_rows(other.ground_truth()) == as_rows(source.ground_truth())
+    for index in range(len(source)):
+        assert [other.names[at] for at in other[index].class_ids] == [
+            source.names[at] for at in source[index].class_ids
+        ]
 
 
 def as_rows(truth: dict[str, Any]) -> Counter[tuple[Any, ...]]:

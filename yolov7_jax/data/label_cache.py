@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,6 @@ CacheMode = Literal["times", "hashes", "off"]
 VARIABLE = "YOLOV7_JAX_LABEL_CACHE"
 """Environment variable: the folder to keep findings in, else labels in yolov7_jax in the user's cache folder."""
 
-_FORMAT = 1
-"""Raised whenever findings would come out otherwise for the same files."""
 _SETTLED_NS = 2_000_000_000
 """Files that changed later than this before they were looked at may change again within a tick of their clock."""
 _MOST_KEPT = 32  # data sets; those used last stay
@@ -74,11 +73,21 @@ def _key(source: Source, mode: CacheMode) -> tuple[str, int]:
     state = _content if mode == "hashes" else _times
     with ThreadPoolExecutor(_THREADS) as pool:
         states = list(pool.map(state, files))
-    known = [_FORMAT, mode, type(source).__name__, source.names, source.on_fault, source.image_ids, source.settings]
+    known = [_code(), mode, type(source).__name__, source.names, source.on_fault, source.image_ids, source.settings]
     digest = hashlib.sha256(json.dumps(known).encode())
     for file, (found, _) in zip(files, states, strict=True):
         digest.update(f"{file.absolute()}\0{found}\n".encode(errors="surrogateescape"))
     return digest.hexdigest(), max((changed for _, changed in states), default=0)
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that findings are made by: other code may find something else in the same files."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(f"{np.__version__}\n".encode())
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _times(file: Path) -> tuple[str, int]:

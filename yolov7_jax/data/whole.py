@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolov7_jax.data.sources import OnFault, Source, open_source
 from yolov7_jax.data.sources.data_yaml import read_data_yaml
+from yolov7_jax.data.sources.joined_yaml import Part, is_joined, read_joined_yaml
 from yolov7_jax.data.sources.voc import is_voc
 from yolov7_jax.data.writers import Format
 from yolov7_jax.data.writers.coco import annotation_file
@@ -28,13 +29,35 @@ def split_names(data: Path | str) -> tuple[str, ...]:
         known = [file.stem.removeprefix("instances_") for file in sorted(data.glob("annotations/instances_*.json"))]
     elif is_voc(data):
         known = sorted(file.stem for file in (data / "ImageSets" / "Main").glob("*.txt"))
-    elif data.suffix.lower() in (".yaml", ".yml"):
+    elif _is_yaml(data) and is_joined(data):
+        known = [name for name in _USUAL if _is_joined_split(data, name)]
+    elif _is_yaml(data):
         known = [name for name, places in read_data_yaml(data).items() if name in _USUAL and places]
     else:
         return (next((name for name in _USUAL if name in data.stem), _USUAL[0]),)
     if not known:
         raise DataError(f"{data}: names no split; expected one or more of {', '.join(_USUAL)}")
     return tuple(name for name in _USUAL if name in known) or tuple(known)
+
+
+def _is_yaml(data: Path) -> bool:
+    return data.suffix.lower() in (".yaml", ".yml")
+
+
+def _is_joined_split(file: Path, split: str) -> bool:
+    """Whether any of joined data sets has a split; those that are one split by themselves are for train and val."""
+    try:
+        parts, _ = read_joined_yaml(file, split)
+    except DataError:  # none of the entries is for this split
+        return False
+
+    def has(part: Part) -> bool:
+        place = Path(part.data)
+        if part.split != split:
+            return True
+        return split in split_names(place) if _is_yaml(place) or is_voc(place) else split in _USUAL[:2]
+
+    return any(map(has, parts))
 
 
 def open_split(data: Path | str, split: str, *, image_folder: Path | None = None, faults: OnFault = "stop") -> Source:
@@ -70,4 +93,4 @@ def format_of(data: Path | str) -> Format:
     data = Path(data)
     if is_voc(data):
         return "voc"
-    return "yolo" if data.suffix.lower() in (".yaml", ".yml") else "coco"
+    return "yolo" if _is_yaml(data) else "coco"

@@ -1,0 +1,80 @@
+"""Data of other formats through whole runs: what a source says must reach the weights and the evaluation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import yolov7_jax as yolo
+from tests.data.test_sources_tfds import NAMES, CrowdedScenes
+from tests.experiment.small_run import small_config, write_data
+from yolov7_jax.config import AugmentConfig
+from yolov7_jax.data.image import write_image
+from yolov7_jax.experiment.inference import untracked
+from yolov7_jax.experiment.preparation import open_data, training_pipeline
+from yolov7_jax.experiment.training import Silent
+from yolov7_jax.graph.zoo import zoo
+
+SIDE = 96
+
+
+def test_a_prepared_set_of_tfds_is_trained_on_and_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    CrowdedScenes(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    config = small_config(write_data(tmp_path / "unused"))
+    data = replace(config.data, path="tfds:crowded_scenes")
+    config = replace(config, data=data, train=replace(config.train, epochs=1, val_every=1))
+    run = yolo.train(config, tmp_path / "run")
+    assert run.finished
+    weights = yolo.load(run.folder)
+    assert weights.names == NAMES
+    assert weights.meta["category_ids"] == [1, 2, 3]
+    found = yolo.validate(yolo.Detector(weights), yolo.open_source("tfds:crowded_scenes", "val"))
+    assert found.result.numbers()["AP"] == pytest.approx(run.best_score, abs=1e-12)  # the same evaluation
+
+
+def diamond_data(folder: Path) -> Path:
+    """A COCO file of white diamonds on black, outlined; their boxes are said to be larger than they are."""
+    rng, images, annotations = np.random.default_rng(0), [], []
+    for number in range(8):
+        picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+        (x, y), radius = rng.uniform(36, 60, 2), rng.uniform(14, 22)
+        corners = np.array([(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)])
+        fine = np.rint((corners - 0.5) * 16).astype(np.int32)  # OpenCV's integers are the middles of pixels
+        cv2.fillPoly(picture, [fine], (255, 255, 255), shift=4)
+        write_image(folder / f"{number}.png", picture)
+        images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+        low, high = corners.min(axis=0) - 2, corners.max(axis=0) + 2
+        box = [*low.tolist(), *(high - low).tolist()]
+        outline = [corners.ravel().tolist()]
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box, "segmentation": outline})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "diamond"}]}
+    (folder / "diamonds.json").write_text(json.dumps(content))
+    return folder / "diamonds.json"
+
+
+def test_outlines_of_coco_make_the_boxes_of_training(tmp_path: Path):
+    augment = AugmentConfig(mosaic=0, degrees=45, scale=0.2, translate=0.1, shear=10, hsv_h=0, hsv_s=0, hsv_v=0)
+    config = small_config(diamond_data(tmp_path))
+    config = replace(config, augment=augment, train=replace(config.train, size=SIDE, batch_size=8, val_every=0))
+    pipeline = training_pipeline(
+        config, zoo("yolov7-tiny", num_classes=1), open_data(config, Silent(), untracked).train
+    )
+    checked = 0
+    for epoch in range(4):
+        for position in range(8):
+            sample = pipeline.row(epoch, position).sample
+            (x, y, width, height) = sample.boxes_cxcywh_px[0]
+            white = np.argwhere((sample.image > 127).all(axis=-1))
+            if not sample.valid[0] or not len(white):
+                continue
+            (top, left), (bottom, right) = white.min(axis=0), white.max(axis=0) + 1
+            box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            # A corner of a diamond covers less than half of the last pixels: a pixel at sharp ones, sheared, and half
+            # a pixel that tiles may be adjusted by. Boxes around warped boxes would be 8 pixels larger and more.
+            np.testing.assert_allclose(box, [left, top, right, bottom], atol=2.0)
+            checked += 1
+    assert checked > 24
