@@ -65,7 +65,7 @@ def test_objects_without_polygons_have_no_outline() -> None:
 
 
 def test_left_out_are_counted_together() -> None:
-    assert left_out(labels(duplicates=1, empty=2, faults=(Fault("a", "b"),) * 3)) == 6
+    assert left_out(labels(duplicates=1, empty=2, unlisted=4, faults=(Fault("a", "b"),) * 3)) == 10
 
 
 def test_a_narrow_image_has_room_for_its_headings() -> None:

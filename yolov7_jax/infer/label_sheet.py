@@ -35,7 +35,7 @@ def draw_labels(images: Sequence[LabelledImage], names: Sequence[str], *, column
     """Images in rows of `columns` on one picture uint8 [h, w, 3], each with boxes and outlines under its name.
 
     Frames of ignored objects are dashed in black and white, whatever their class. A second line says how many objects
-    there are, how many are ignored, and how many were left out (because they repeat, have no area or are faulty).
+    there are, how many are ignored, and how many were left out (see `left_out`).
 
     Args:
         images: of any sizes.
@@ -60,8 +60,8 @@ def _cell(one: LabelledImage, names: Sequence[str]) -> Image:
 
 
 def left_out(labels: Labels) -> int:
-    """How many objects were left out: those that repeat, have no area or are faulty."""
-    return labels.duplicates + labels.empty + len(labels.faults)
+    """How many objects were left out: those that repeat, have no area, are of other classes or faulty."""
+    return labels.duplicates + labels.empty + labels.unlisted + len(labels.faults)
 
 
 def _summary(labels: Labels) -> str:
