@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,10 @@ def test_an_empty_file_is_the_default(tmp_path):
 @given(st.builds(AugmentConfig, *[st.floats(0, 1)] * 2), st.integers(1, 99), st.text(max_size=8))
 def test_settings_survive_writing_and_reading(augment, epochs, path):
     config = Config(augment=augment)
-    config = replace(config, train=replace(config.train, epochs=epochs), data=replace(config.data, path=path))
+    train = replace(config.train, epochs=epochs, multi_scale=(0.5, 1.0))
+    config = replace(config, train=train, data=replace(config.data, path=path))
     assert make_config(yaml.safe_load(yaml_text(config_dict(config))), where="written") == config
+    assert json.loads(json.dumps(config_dict(config))) == config_dict(config)
 
 
 @pytest.mark.parametrize(

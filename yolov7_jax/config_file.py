@@ -121,8 +121,15 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
 
 
 def config_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """All settings as plain values, such as `make_config` takes."""
-    return dataclasses.asdict(config)
+    """All settings as plain values (lists, not tuples), such as `make_config` takes."""
+    settings: dict[str, dict[str, Any]] = _plain(dataclasses.asdict(config))
+    return settings
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def _find(source: str) -> Path:

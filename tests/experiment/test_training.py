@@ -181,7 +181,7 @@ def test_what_cannot_be_used_is_said_before_a_folder_is_made(data, tmp_path, mon
 def test_validation_images_of_other_classes_are_refused(data, tmp_path):
     other = write_data(tmp_path, images=2)
     other.write_text(other.read_text().replace("[bright, dark]", "[a, b]"))
-    with pytest.raises(InputError, match="are not those of the training images"):
+    with pytest.raises(InputError, match="its classes a, b are not among those of the training images"):
         train(small_config(data, data={"val_path": str(other)}), tmp_path / "run")
 
 

@@ -102,6 +102,7 @@ class Checkpoints:
         Raises:
             InputError: the checkpoint cannot be read, or is of another network or optimizer.
         """
+        self._manager.wait_until_finished()  # one that is still being written is there, and is not
         step = self.latest
         if step is None:
             return None
