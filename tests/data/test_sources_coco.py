@@ -186,6 +186,23 @@ def test_images_are_found_in_usual_places(tmp_path: Path, annotations: str, imag
     assert source.path(0).samefile(tmp_path / images / "b.png")
 
 
+def test_a_folder_laid_out_as_coco_s_is_opened_by_split(file: Path):
+    folder = file.parent.parent
+    assert open_source(folder, "val2017").file == open_source(folder, "val").file == file
+    write_images(folder / "images" / "val")
+    write(folder / "annotations" / "instances_val.json")
+    write(folder / "annotations" / "instances_valminusminival.json")
+    assert open_source(folder, "val").file == folder / "annotations" / "instances_val.json"
+    write_images(folder / "elsewhere")
+    other = open_source(folder, "val", image_folder=folder / "elsewhere")
+    assert other.path(0).samefile(folder / "elsewhere" / "b.png")
+    for split in ("train", "valm2"):
+        with pytest.raises(
+            DataError, match=rf"no split '{split}'; it has val, val2017, valminusminival: add .*{split}.json"
+        ):
+            open_source(folder, split)
+
+
 def test_images_are_found_where_told(tmp_path: Path):
     write_images(tmp_path / "elsewhere")
     file = write(tmp_path / "x.json")

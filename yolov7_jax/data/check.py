@@ -17,9 +17,9 @@ from yolov7_jax.data.conversion import Track
 from yolov7_jax.data.image_check import Look, look_at
 from yolov7_jax.data.label_files import ORPHAN, check_label_files, labels_of
 from yolov7_jax.data.prefetch import prefetch
-from yolov7_jax.data.sources import Fault, Source
+from yolov7_jax.data.sources import Fault, Source, open_source
 from yolov7_jax.data.sources.oddities import ALMOST_TWICE, BEYOND, BOX_TWICE, SPECK
-from yolov7_jax.data.whole import open_split, split_names
+from yolov7_jax.data.whole import split_names
 from yolov7_jax.errors import DataError
 
 _THREADS = 4  # they decode
@@ -93,7 +93,7 @@ def check_data(
     """Looks at all images and labels of a data set; nothing of it is changed.
 
     Args:
-        data: what `open_source` opens, or a folder with annotations/instances_SPLIT.json.
+        data: what `open_source` opens.
         splits: which to look at; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
         decode: decode all images; else only their beginnings and ends are looked at.
@@ -106,7 +106,7 @@ def check_data(
     findings: list[Finding] = []
     for split in dict.fromkeys(splits or split_names(data)):
         try:
-            sources[split] = open_split(data, split, image_folder=image_folder, faults="note")
+            sources[split] = open_source(data, split, image_folder=image_folder, faults="note")
         except DataError as error:
             findings.append(Finding(CLOSED if error.kind == "other" else error.kind, str(error), split))
     objects = {split: np.zeros(len(source.names), np.int64) for split, source in sources.items()}

@@ -34,7 +34,7 @@ def convert_data(
     """Writes a data set into a new folder in another format (or the same); what it was is left as it is.
 
     Args:
-        data: what `open_source` opens, or a folder with annotations/instances_SPLIT.json.
+        data: what `open_source` opens.
         folder: a new one.
         to: yolo, coco or voc.
         splits: which to write; by default all that the data set names.

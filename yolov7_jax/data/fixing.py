@@ -7,7 +7,8 @@ from pathlib import Path
 
 from yolov7_jax.data.check import LEAK, TURNED, Report
 from yolov7_jax.data.conversion import Track, content_of
-from yolov7_jax.data.whole import format_of, open_split
+from yolov7_jax.data.sources import open_source
+from yolov7_jax.data.whole import format_of
 from yolov7_jax.data.writers import Written, write_data
 from yolov7_jax.errors import DataError
 
@@ -40,7 +41,7 @@ def fix_data(
     """
     sources, turned = {}, {}
     for split, count in report.images.items():
-        source = open_split(data, split, image_folder=image_folder, faults="skip")
+        source = open_source(data, split, image_folder=image_folder, faults="skip")
         dropped = {found.image for found in report.findings if found.split == split and found.leaves_out}
         kept = [index for index in range(count) if index not in dropped]
         if kept:

@@ -49,7 +49,7 @@ def split_data(
     Images without objects are dealt out as a class of their own. An image that is in several splits is taken once.
 
     Args:
-        data: what `open_source` opens, or a folder with annotations/instances_SPLIT.json.
+        data: what `open_source` opens.
         folder: a new one.
         fractions: of the images, for each split.
         names: of the splits.

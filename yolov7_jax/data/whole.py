@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolov7_jax.data.sources import OnFault, Source, open_source
+from yolov7_jax.data.sources.coco import is_coco_folder
 from yolov7_jax.data.sources.data_yaml import read_data_yaml
 from yolov7_jax.data.sources.joined_yaml import Part, is_joined, read_joined_yaml
 from yolov7_jax.data.sources.voc import is_voc
 from yolov7_jax.data.writers import Format
-from yolov7_jax.data.writers.coco import annotation_file
 from yolov7_jax.errors import DataError
 
 _USUAL = ("train", "val", "test")
@@ -55,16 +55,10 @@ def _is_joined_split(file: Path, split: str) -> bool:
         place = Path(part.data)
         if part.split != split:
             return True
-        return split in split_names(place) if _is_yaml(place) or is_voc(place) else split in _USUAL[:2]
+        names_splits = _is_yaml(place) or is_voc(place) or is_coco_folder(place)
+        return split in (split_names(place) if names_splits else _USUAL[:2])
 
     return any(map(has, parts))
-
-
-def open_split(data: Path | str, split: str, *, image_folder: Path | None = None, faults: OnFault = "stop") -> Source:
-    """`open_source`, which also opens a folder with annotations/instances_SPLIT.json, as COCO's is laid out."""
-    if is_coco_folder(Path(data)):
-        return open_source(annotation_file(Path(data), split), split, image_folder=image_folder, faults=faults)
-    return open_source(data, split, image_folder=image_folder, faults=faults)
 
 
 def open_splits(
@@ -80,12 +74,7 @@ def open_splits(
         InputError: the data set or one of the splits cannot be used.
     """
     chosen = dict.fromkeys(splits or split_names(data))
-    return {split: open_split(data, split, image_folder=image_folder, faults=faults) for split in chosen}
-
-
-def is_coco_folder(folder: Path) -> bool:
-    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
-    return next(folder.glob("annotations/instances_*.json"), None) is not None
+    return {split: open_source(data, split, image_folder=image_folder, faults=faults) for split in chosen}
 
 
 def format_of(data: Path | str) -> Format:

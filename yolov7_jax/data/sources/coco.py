@@ -24,6 +24,16 @@ from yolov7_jax.errors import DataError
 _UNKNOWN = (0, 0)  # size of an image of which the file does not say it
 
 
+def is_coco_folder(folder: Path) -> bool:
+    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
+    return next(folder.glob("annotations/instances_*.json"), None) is not None
+
+
+def annotation_file(folder: Path, split: str) -> Path:
+    """Where the annotations of a split are in a folder in COCO's layout."""
+    return folder / "annotations" / f"instances_{split}.json"
+
+
 def open_coco(file: Path, *, image_folder: Path | None = None, on_fault: OnFault = "stop") -> CocoSource:
     """The images of a COCO annotation file; none of them is read yet.
 

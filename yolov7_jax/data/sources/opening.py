@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolov7_jax.data.sources.coco import open_coco
+from yolov7_jax.data.sources.coco import annotation_file, is_coco_folder, open_coco
 from yolov7_jax.data.sources.faults import OnFault
 from yolov7_jax.data.sources.joined import open_joined
 from yolov7_jax.data.sources.joined_yaml import Part, is_joined
@@ -19,16 +19,18 @@ from yolov7_jax.errors import DataError
 def open_source(
     data: Path | str, split: str = "val", *, image_folder: Path | None = None, faults: OnFault = "stop"
 ) -> Source:
-    """Labelled images named by a data YAML, a COCO JSON file, a folder in Pascal VOC layout or tfds:NAME.
+    """Labelled images named by a data YAML, a COCO JSON file or folder, a folder in Pascal VOC layout or tfds:NAME.
 
     Args:
         data: a YAML file with the keys names and train, val or test (see `open_yolo`) or with the key datasets, which
-            joins several (see `open_joined`), a JSON file in COCO format, a folder with Annotations, JPEGImages and
-            ImageSets/Main (see `open_voc`), or tfds: and what TensorFlow Datasets calls a set (see `open_tfds`).
+            joins several (see `open_joined`), a JSON file in COCO format, a folder with
+            annotations/instances_SPLIT.json, a folder with Annotations, JPEGImages and ImageSets/Main (see
+            `open_voc`), or tfds: and what TensorFlow Datasets calls a set (see `open_tfds`).
         split: which key of the YAML, which list in ImageSets/Main, or which split of TensorFlow Datasets; a JSON file
             is one split by itself.
         image_folder: where the images of a JSON file are; without it, usual places beside the file are tried.
-        faults: stop at an object that is wrong, or skip it and name it in `labels(index).faults`. What concerns a
+        faults: stop at an object that is wrong, or skip it and name it in `labels(index).faults`; "note": name there
+            what is odd, too. What concerns a
             whole data set, image or label file is raised either way; `audit` finds it before training does.
 
     Raises:
@@ -47,6 +49,8 @@ def _open(text: str, split: str, image_folder: Path | None, faults: OnFault, wit
     suffix = data.suffix.lower()
     if suffix == ".json":
         return open_coco(data, image_folder=image_folder, on_fault=faults)
+    if is_coco_folder(data):
+        return open_coco(_annotations(data, split), image_folder=image_folder, on_fault=faults)
     _no_image_folder(text, image_folder)
     if is_voc(data):
         return open_voc(data, split, on_fault=faults)
@@ -69,6 +73,17 @@ def _open(text: str, split: str, image_folder: Path | None, faults: OnFault, wit
         return _open(part.data, part.split, part.images, faults, (*within, data.resolve()))
 
     return open_joined(data, split, open_part, on_fault=faults)
+
+
+def _annotations(folder: Path, split: str) -> Path:
+    """The annotation file of a split; train is train2017 where that is the only one of this beginning."""
+    file = annotation_file(folder, split)
+    known = sorted(file.parent.glob("instances_*.json"))
+    like = [it for it in known if it.name.startswith(file.stem)]
+    if file not in known and len(like) != 1:
+        names = ", ".join(it.stem.removeprefix("instances_") for it in known)
+        raise DataError(f"{folder}: no split {split!r}; it has {names}: add {file} or choose another")
+    return file if file in known else like[0]
 
 
 def _no_image_folder(data: str, image_folder: Path | None) -> None:

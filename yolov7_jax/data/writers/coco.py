@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.data.sources.coco import annotation_file
 from yolov7_jax.data.writers.content import Content, Losses, Object, objects
 from yolov7_jax.data.writers.files import Pictures
 from yolov7_jax.ops.boxes import xyxy_to_xywh
@@ -43,11 +44,6 @@ def write_coco(folder: Path, content: Content, pictures: Pictures, losses: Losse
         text = json.dumps({"images": [*images.values()], "annotations": annotations, "categories": categories})
         annotation_file(folder, split).write_text(text, encoding="utf-8")
     return annotation_file(folder, *content.splits) if len(content.splits) == 1 else folder
-
-
-def annotation_file(folder: Path, split: str) -> Path:
-    """Where the annotations of a split are in a folder in COCO's layout."""
-    return folder / "annotations" / f"instances_{split}.json"
 
 
 def _annotation(one: Object, category_ids: tuple[int, ...]) -> dict[str, Any]:
