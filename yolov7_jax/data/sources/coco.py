@@ -15,7 +15,7 @@ from yolov7_jax.data.image import read_image
 from yolov7_jax.data.sources.coco_json import Entries, Entry, polygons, read_content, sound_entries
 from yolov7_jax.data.sources.faults import Fault, OnFault
 from yolov7_jax.data.sources.image_files import checked_size, image_size, present, require_size
-from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, pick, sift
+from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, packed, pick, sift
 from yolov7_jax.data.sources.oddities import oddities
 from yolov7_jax.data.sources.source import Source
 from yolov7_jax.data.sources.table import LabelTable
@@ -146,7 +146,7 @@ def _by_image(entries: Entries, file: Path, on_fault: OnFault) -> list[Labels]:
     ignored: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
     for entry in entries.annotations:
         x, y, width, height = entry["bbox"]
-        outline = tuple(tuple(polygon.ravel().tolist()) for polygon in polygons(entry))
+        outline = tuple(packed(polygon) for polygon in polygons(entry))
         row = Row(class_index[entry["category_id"]], (x, y, x + width, y + height), outline)
         is_ignored = bool(entry.get("iscrowd") or entry.get("ignore"))
         (ignored if is_ignored else wanted)[entry["image_id"]].append(row)

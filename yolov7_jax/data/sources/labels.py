@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolov7_jax.data.sources.faults import Faults, OnFault
-from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, sift
+from yolov7_jax.data.sources.objects import Labels, Row, as_arrays, packed, sift
 from yolov7_jax.data.sources.oddities import oddities
 from yolov7_jax.errors import DataError
 
@@ -93,7 +93,7 @@ def _row(words: list[str], where: str, num_classes: int) -> Row:
                 kind="not normalised" if value > _LARGEST_FRACTION else "outside of the image",
             )
     if not is_box:
-        return Row(int(class_id), _around(coordinates), (tuple(coordinates),))
+        return Row(int(class_id), _around(coordinates), (packed(coordinates),))
     x, y, width, height = coordinates
     return Row(int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 

@@ -17,11 +17,16 @@ Value = TypeVar("Value")
 
 
 class Row(NamedTuple):
-    """An object as a label file has it, in any unit: its class, its box, the corners of its polygons (x, y, x, y …)."""
+    """An object as a label file has it, in any unit: its class, its box, its polygons, each as `packed` gives it."""
 
     class_id: int
     box_xyxy: tuple[float, float, float, float]
-    polygons: tuple[tuple[float, ...], ...] = ()
+    polygons: tuple[bytes, ...] = ()
+
+
+def packed(corners: Sequence[float] | NDArray[np.floating]) -> bytes:
+    """The corners x, y, x, y … of a polygon, in an eighth of the memory of numbers, and as quick to compare as text."""
+    return (np.asarray(corners, np.float64) + 0.0).tobytes()  # -0 becomes 0
 
 
 def _no_boxes() -> NDArray[np.float64]:
@@ -74,7 +79,7 @@ def as_arrays(
     """Class int32 [n], box xyxy float64 [n, 4] and polygons of rows, in units of 1 / scale (x, y) of theirs."""
     class_ids = np.array([row.class_id for row in rows], np.int32)
     boxes = np.array([row.box_xyxy for row in rows], np.float64).reshape(-1, 4) * (*scale, *scale)
-    polygons = [[np.reshape(polygon, (-1, 2)) * scale for polygon in row.polygons] for row in rows]
+    polygons = [[np.frombuffer(polygon).reshape(-1, 2) * scale for polygon in row.polygons] for row in rows]
     return class_ids, boxes, as_polygons(polygons)
 
 
