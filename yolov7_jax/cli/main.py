@@ -18,7 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",
     "reparam": "fold weights into their inference form",
-    "data": "look at labelled images as a training sees them",
+    "data": "check, draw, count, convert and split labelled images",
     "anchors": "see how anchors fit the boxes of a data set, and find better ones",
     "ablate": "run an ablation of the YOLOv7 paper, small or in full, and write its table",
 }
