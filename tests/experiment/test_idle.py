@@ -44,3 +44,10 @@ def test_settings_that_do_nothing_are_named(
     assert len(lines) == len(sentences)
     for line, sentence in zip(lines, sentences, strict=True):
         assert re.search(sentence, line), line
+
+
+@pytest.mark.parametrize(("sampling", "told"), [("balanced", 0), ("uniform", 1), ("repeat_factor", 1)])
+def test_class_weights_act_on_balanced_sampling_alone(sampling: str, told: int) -> None:
+    config = make_config({"data": {"sampling": sampling, "class_weights": [1, 2]}}, where="test")
+    lines = idle_settings(config, images=20, outlined=5)
+    assert [line.startswith("data.class_weights: does nothing") for line in lines] == [True] * told

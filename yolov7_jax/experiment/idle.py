@@ -33,6 +33,8 @@ def idle_settings(config: Config, *, images: int, outlined: int) -> list[str]:
     tiles = _MOST_TILES if augment.mosaic_nine else _TILES
     if mosaic and images < tiles:
         lines.append(f"augment.mosaic: of {tiles} images, but there are {images}: the same ones are in it repeatedly")
+    if config.data.class_weights and config.data.sampling != "balanced":
+        lines.append(f"data.class_weights: does nothing, as data.sampling is {config.data.sampling}, not balanced")
     return lines
 
 
