@@ -32,7 +32,7 @@ class DataConfig:
     """Labelled images."""
 
     path: str = ""
-    """a data YAML, a folder in Pascal VOC layout, or a COCO JSON of the training images"""
+    """a data YAML, a COCO folder, a COCO JSON of the training images, a folder in Pascal VOC layout, or tfds:NAME"""
     val_path: str = ""
     """what to evaluate on, where that is not the val split of path"""
     images: str = ""

@@ -58,6 +58,18 @@ def test_val(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (folder / "runs/val/confusion.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "by_number"),
+    [("[cat, bee, ant]", False), ("[ant, bee]", False), ("[ant, bee, dog]", True)],
+)
+def test_val_says_when_classes_are_taken_by_their_number(
+    folder: Path, capsys: pytest.CaptureFixture[str], names: str, by_number: bool
+) -> None:
+    (folder / "data.yaml").write_text(f"val: images\nnames: {names}\n")
+    assert run("val", "net.safetensors", "--data", "data.yaml", "--batch-size", "2") == 0
+    assert ("classes are taken by their number" in capsys.readouterr().err) == by_number
+
+
 def test_convert_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("convert", "net.safetensors", "torch.safetensors", "--naming", "torch") == 0
     output = capsys.readouterr().out

@@ -90,3 +90,10 @@ def test_wrong_input_gets_one_sentence_and_status_2(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("yolov7-jax: ")
     assert sentence in error
+
+
+def test_fractions_that_are_no_numbers_show_the_usage(data: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        run("split", "data.yaml", "out", "--fractions", "most,rest")
+    assert left.value.code == 2
+    assert "'most,rest' are no fractions; expected numbers such as 0.8,0.1,0.1" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from yolov7_jax.data.check import NOTICES, Report, check_data
 from yolov7_jax.data.fixing import fix_data
 from yolov7_jax.data.image import read_image
 from yolov7_jax.data.sources import open_source
-from yolov7_jax.data.whole import open_splits
+from yolov7_jax.data.splits import open_splits
 from yolov7_jax.errors import DataError
 
 SIDE = 40

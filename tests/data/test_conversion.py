@@ -13,7 +13,7 @@ from tests.data.labelled_images import labels_of, write_picture, write_text
 from yolov7_jax.data.conversion import convert_data
 from yolov7_jax.data.polygons import of_object
 from yolov7_jax.data.sources import Labels, Source, open_source
-from yolov7_jax.data.whole import format_of, open_splits, split_names
+from yolov7_jax.data.splits import format_of, open_splits, split_names
 from yolov7_jax.data.writers import Content, Item, write_data
 from yolov7_jax.errors import DataError
 

@@ -116,6 +116,15 @@ def test_hashes_do_not_mind_that_files_were_touched(data: Path, tmp_path: Path, 
         assert len(looks) == expected
 
 
+def test_the_content_of_a_file_is_read_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    content = cache._content
+    monkeypatch.setattr(cache, "_content", lambda file: read.append(file) or content(file))
+    cached_findings(opened(data), mode="hashes", folder=tmp_path / "kept")
+    assert sorted(read) == sorted(opened(data).files())
+    assert list((tmp_path / "kept").iterdir())  # it was kept all the same
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", b"\x80\x04pickle"])
 def test_a_damaged_file_is_made_anew(data: Path, tmp_path: Path, looks: list[Source], damage: bytes):
     folder = tmp_path / "kept"

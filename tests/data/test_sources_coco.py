@@ -119,6 +119,14 @@ def test_crowds_and_objects_to_be_ignored(file: Path, key: str):
     assert crowds == [6, 7]
 
 
+@pytest.mark.parametrize("nothing", [[], [[]], [[], []]])
+def test_an_outline_of_nothing_is_none(file: Path, nothing: list[Any]):
+    content = outlined()
+    content["annotations"][4]["segmentation"] = nothing
+    labels = open_source(write(file, content)).labels(2)
+    assert (labels.class_ids.tolist(), labels.polygons.owner.tolist(), labels.faults) == ([2, 0], [0], ())
+
+
 @pytest.mark.parametrize(
     ("outline", "message", "kind"),
     [
@@ -196,7 +204,7 @@ def test_a_folder_laid_out_as_coco_s_is_opened_by_split(file: Path):
     write_images(folder / "elsewhere")
     other = open_source(folder, "val", image_folder=folder / "elsewhere")
     assert other.path(0).samefile(folder / "elsewhere" / "b.png")
-    for split in ("train", "valm2"):
+    for split in ("train", "valm2", "va"):
         with pytest.raises(
             DataError, match=rf"no split '{split}'; it has val, val2017, valminusminival: add .*{split}.json"
         ):

@@ -13,7 +13,7 @@ from PIL import Image
 from yolov7_jax.data.audit import audit, readable
 from yolov7_jax.data.label_cache import cached_findings
 from yolov7_jax.data.sources import Source, open_source, with_names
-from yolov7_jax.data.whole import split_names
+from yolov7_jax.data.splits import split_names
 from yolov7_jax.errors import DataError, InputError
 
 WIDTH, HEIGHT = 40, 20
@@ -127,6 +127,7 @@ def test_images_of_all_with_classes_by_name(root: Path):
         ("[yolo/data.yaml]", ("train", "val")),
         ("[{train: yolo/data.yaml}, {test: voc}]", ("train",)),
         ("[{train: yolo/data.yaml}, {val: {data: voc, split: train}}]", ("train", "val")),
+        ("[{val: voc}, {test: {data: voc, split: train}}]", ("val", "test")),
         ("[{train: {data: coco/boxes.json, images: pictures}}]", ("train",)),
         ("[coco/boxes.json]", ("train", "val")),
     ],

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.labelled_images import labels_of, write_picture, write_text
-from yolov7_jax.data.split import stratified_split
+from yolov7_jax.data.splits import format_of, open_splits
 from yolov7_jax.data.splitting import split_data
-from yolov7_jax.data.whole import format_of, open_splits
+from yolov7_jax.data.stratify import stratified_split
 from yolov7_jax.data.writers import Content, Format, Item, write_data
 from yolov7_jax.errors import InputError
 

@@ -191,23 +191,27 @@ RESIDUAL = Table(
 )
 
 _ALONE = Row("no auxiliary head", "yolov7-e6-coco", _network("yolov7-e6-no-aux"), (55.6, 73.2, 60.7), _E6)
-_WITH_AUX = _network("yolov7-e6")
+
+
+def _with_auxiliary_head(setting: str, **published: tuple[str, tuple[float, ...]]) -> tuple[Row, ...]:
+    """YOLOv7-E6 without an auxiliary head, and with one for each value of a setting: its row's name and precision."""
+    varied = (
+        Row(name, "yolov7-e6-coco", (*_network("yolov7-e6"), f"{setting}={value}"), precision, _E6, _ALONE.name)
+        for value, (name, precision) in published.items()
+    )
+    return (_ALONE, *varied)
+
 
 ASSIGNER = Table(
     6,
     "Auxiliary head and its assigner",
     "section 5.4.3",
     THREE,
-    (
-        _ALONE,
-        *(
-            Row(name, "yolov7-e6-coco", (*_WITH_AUX, f"loss.aux={aux}"), precision, _E6, _ALONE.name)
-            for name, aux, precision in (
-                ("independent", "independent", (55.8, 73.4, 60.9)),
-                ("lead guided", "lead_guided", (55.9, 73.5, 61.0)),
-                ("coarse-to-fine lead guided", "coarse_to_fine", (55.9, 73.5, 61.1)),
-            )
-        ),
+    _with_auxiliary_head(
+        "loss.aux",
+        independent=("independent", (55.8, 73.4, 60.9)),
+        lead_guided=("lead guided", (55.9, 73.5, 61.0)),
+        coarse_to_fine=("coarse-to-fine lead guided", (55.9, 73.5, 61.1)),
     ),
 )
 
@@ -216,15 +220,10 @@ BOUND = Table(
     "Bound of the auxiliary head's decoder",
     "section 5.4.3",
     THREE,
-    (
-        _ALONE,
-        *(
-            Row(name, "yolov7-e6-coco", (*_WITH_AUX, f"loss.aux_bound={bound}"), precision, _E6, _ALONE.name)
-            for name, bound, precision in (
-                ("auxiliary head without the bound", "false", (55.9, 73.5, 61.0)),
-                ("auxiliary head with the bound", "true", (55.9, 73.5, 61.1)),
-            )
-        ),
+    _with_auxiliary_head(
+        "loss.aux_bound",
+        false=("auxiliary head without the bound", (55.9, 73.5, 61.0)),
+        true=("auxiliary head with the bound", (55.9, 73.5, 61.1)),
     ),
 )
 

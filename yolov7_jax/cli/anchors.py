@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_labelled, labelled_options
+from yolov7_jax.cli.arguments import add_labelled, labelled_options, tell_left_out
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,10 +44,7 @@ def run(parsed: argparse.Namespace) -> int:
         **labelled_options(parsed),
     )
     found, strides = done.found, done.graph.strides
-    if done.faults:
-        print(
-            f"{len(done.faults)} faulty objects or images were left out; the first: {done.faults[0]}", file=sys.stderr
-        )
+    tell_left_out(done.faults)
     print(f"{found.given.boxes} boxes of {done.images} images, whose longer side becomes {done.size} pixels")
     if found.tiny:
         print(f"{found.tiny} of them have a side under {TINY:g} pixels then; new anchors are not made for those")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+DATA = "data YAML of yolov5/yolov7 or one that joins data sets, COCO JSON or folder, Pascal VOC folder, or tfds:NAME"
+"""What labelled images are named by."""
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +20,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 def add_labelled(parser: argparse.ArgumentParser) -> None:
     """Labelled images, and the network whose anchors are to fit their boxes."""
-    parser.add_argument("data", help="data YAML of yolov5/yolov7, COCO JSON, or folder in Pascal VOC layout")
+    parser.add_argument("data", help=DATA)
     parser.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
     parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
     parser.add_argument(
@@ -29,11 +34,22 @@ def add_labelled(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def tell_left_out(faults: Sequence[str]) -> None:
+    """Says how much of labelled images was left out, if anything, on standard error."""
+    if faults:
+        print(f"{len(faults)} faulty objects or images were left out; the first: {faults[0]}", file=sys.stderr)
+
+
 def add_data_sets(parser: argparse.ArgumentParser) -> None:
     """A data set, all splits of it or some."""
-    parser.add_argument("data", metavar="DATA", help="data YAML of yolov5/yolov7, COCO JSON, COCO or Pascal VOC folder")
+    parser.add_argument("data", metavar="DATA", help=DATA)
     parser.add_argument("--split", action="append", help="one of its splits; may be given again (default: all)")
     parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+
+
+def add_copy(parser: argparse.ArgumentParser) -> None:
+    """How images come into a new data set."""
+    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
 
 
 def add_detector(parser: argparse.ArgumentParser, *, confidence: float, iou: float, batch_size: int) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_data_sets
+from yolov7_jax.cli.arguments import add_copy, add_data_sets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="look at beginnings and ends of images, decode none")
     parser.add_argument("--all", action="store_true", help=f"name all notices, not {_MOST_NOTICES} of a kind")
     parser.add_argument("--fix", metavar="OUT", type=Path, help="write what can be used into this new folder")
-    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
+    add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import add_data_sets
+from yolov7_jax.cli.arguments import add_copy, add_data_sets
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data_sets(parser)
     parser.add_argument("output", metavar="OUT", type=Path, help="new folder")
     parser.add_argument("--to", required=True, choices=("yolo", "coco", "voc"), help="format of OUT")
-    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
+    add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:

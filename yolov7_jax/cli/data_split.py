@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_data_sets
+from yolov7_jax.cli.arguments import add_copy, add_data_sets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="images of whose names the part in parentheses is the same stay together: '^(scene[0-9]+)_'",
     )
-    parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
+    add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -56,7 +56,10 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _fractions(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in text.split(","))
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no fractions; expected numbers such as 0.8,0.1,0.1") from error
 
 
 def _table(dealt: Dealt) -> Table:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import add_labelled, labelled_options
+from yolov7_jax.cli.arguments import add_labelled, labelled_options, tell_left_out
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +21,6 @@ def run(parsed: argparse.Namespace) -> int:
 
     done = label_statistics(parsed.data, parsed.output, **labelled_options(parsed), track=track)
     print("\n".join(done.counts.lines()))
-    if done.faults:
-        print(
-            f"{len(done.faults)} faulty objects or images were left out; the first: {done.faults[0]}", file=sys.stderr
-        )
+    tell_left_out(done.faults)
     print(f"see {done.folder}")
     return 0

@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options
+from yolov7_jax.cli.arguments import DATA, add_detector, add_weights, detector_options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_weights(parser)
-    parser.add_argument("--data", type=Path, required=True, help="data YAML of yolov5/yolov7, or COCO JSON")
+    parser.add_argument("--data", required=True, help=DATA)
     parser.add_argument("--split", default="val", help="of a data YAML: train, val or test (default val)")
     parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
     parser.add_argument("--output", type=Path, default=Path("runs/val"), help="folder (default runs/val)")
@@ -28,12 +28,13 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.data.sources import open_source
     from yolov7_jax.eval.report import class_table
     from yolov7_jax.experiment import validate
+    from yolov7_jax.experiment.inference import known_by_name
     from yolov7_jax.infer.detector import Detector, Options
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
     options = Options(**detector_options(parsed), multi_label=True, rect=parsed.rect)
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
-    if detector.names != source.names:
+    if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
     done = validate(detector, source, options=options, folder=parsed.output, track=track)
     Console().print(class_table(done.result))

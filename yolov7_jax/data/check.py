@@ -19,7 +19,7 @@ from yolov7_jax.data.label_files import ORPHAN, check_label_files, labels_of
 from yolov7_jax.data.prefetch import prefetch
 from yolov7_jax.data.sources import Fault, Source, open_source
 from yolov7_jax.data.sources.oddities import ALMOST_TWICE, BEYOND, BOX_TWICE, SPECK
-from yolov7_jax.data.whole import split_names
+from yolov7_jax.data.splits import split_names
 from yolov7_jax.errors import DataError
 
 _THREADS = 4  # they decode

@@ -12,7 +12,7 @@ from yolov7_jax.data.prefetch import prefetch
 from yolov7_jax.data.sources import Source
 from yolov7_jax.data.sources.voc import VocSource
 from yolov7_jax.data.sources.yolo import YoloSource
-from yolov7_jax.data.whole import open_splits
+from yolov7_jax.data.splits import open_splits
 from yolov7_jax.data.writers import Content, Format, Item, Written, write_data
 
 _THREADS = 8  # they wait for the disk

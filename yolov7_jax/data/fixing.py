@@ -8,7 +8,7 @@ from pathlib import Path
 from yolov7_jax.data.check import LEAK, TURNED, Report
 from yolov7_jax.data.conversion import Track, content_of
 from yolov7_jax.data.sources import open_source
-from yolov7_jax.data.whole import format_of
+from yolov7_jax.data.splits import format_of
 from yolov7_jax.data.writers import Written, write_data
 from yolov7_jax.errors import DataError
 

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from yolov7_jax.data.audit import Findings, look_over
 from yolov7_jax.data.sources import Fault, Source
 from yolov7_jax.data.sources.table import LabelTable
+
+T = TypeVar("T")
 
 CacheMode = Literal["times", "hashes", "off"]
 """What tells that files are the same: sizes and times of change, or hashes of their content; or nothing is kept."""
@@ -49,14 +51,15 @@ def cached_findings(
     """
     if mode == "off":
         return look_over(source, track=track)
-    began = time.time_ns()
-    key, newest = _key(source, mode)
+    began, files = time.time_ns(), list(dict.fromkeys(source.files()))
+    times = _each(_times, files)
+    key = _key(source, mode, files, times if mode == "times" else _each(_content, files))
     file = (folder or _folder()) / f"{key}.npz"
     findings = _read(file)
     if findings is None:
         findings = look_over(source, track=track)
-        is_settled = mode == "hashes" or began - newest > _SETTLED_NS
-        if is_settled and _key(source, mode)[0] == key:
+        newest = max((changed for *_, changed in times), default=0)
+        if began - newest > _SETTLED_NS and _each(_times, files) == times:
             _write(file, findings)
     return findings
 
@@ -67,17 +70,18 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov7_jax" / "labels"
 
 
-def _key(source: Source, mode: CacheMode) -> tuple[str, int]:
-    """A hash of all that findings follow from, and the time in ns of the last change, if times count."""
-    files = list(dict.fromkeys(source.files()))
-    state = _content if mode == "hashes" else _times
-    with ThreadPoolExecutor(_THREADS) as pool:
-        states = list(pool.map(state, files))
+def _key(source: Source, mode: CacheMode, files: Sequence[Path], states: Sequence[object]) -> str:
+    """A hash of all that findings follow from."""
     known = [_code(), mode, type(source).__name__, source.names, source.on_fault, source.image_ids, source.settings]
     digest = hashlib.sha256(json.dumps(known).encode())
-    for file, (found, _) in zip(files, states, strict=True):
-        digest.update(f"{file.absolute()}\0{found}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest(), max((changed for _, changed in states), default=0)
+    for file, state in zip(files, states, strict=True):
+        digest.update(f"{file.absolute()}\0{state}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _each(state: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(state, files))
 
 
 @cache
@@ -90,20 +94,21 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _times(file: Path) -> tuple[str, int]:
+def _times(file: Path) -> tuple[int, int, int]:
+    """Size in bytes, time of change of content and of anything in ns; of a file that is not there -1, the reason, 0."""
     try:
         found = file.stat()
     except OSError as error:
-        return f"error {error.errno}", 0
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}", max(found.st_mtime_ns, found.st_ctime_ns)
+        return -1, error.errno or 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _content(file: Path) -> tuple[str, int]:
+def _content(file: Path) -> str:
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest(), 0
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        return f"error {error.errno}", 0
+        return f"error {error.errno}"
 
 
 def _read(file: Path) -> Findings | None:

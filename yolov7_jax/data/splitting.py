@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from yolov7_jax.data.conversion import Track, has_ids, items_of
 from yolov7_jax.data.sources import Source
-from yolov7_jax.data.split import stratified_split
-from yolov7_jax.data.whole import format_of, open_splits
+from yolov7_jax.data.splits import format_of, open_splits
+from yolov7_jax.data.stratify import stratified_split
 from yolov7_jax.data.writers import Content, Written, write_data
 from yolov7_jax.errors import DataError, InputError
 

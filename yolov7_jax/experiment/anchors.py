@@ -51,7 +51,7 @@ def fit_anchors(
     """How well a network's anchors fit the boxes of a data set, and better ones if there are any.
 
     Args:
-        data: a data YAML, a COCO JSON, or a folder in Pascal VOC layout.
+        data: what `open_source` opens.
         model: a zoo name, a model YAML, weights, or a run's folder.
         output: where to write a configuration with the new anchors, which begins with the command to train with it;
             it is not written if there are none.

@@ -172,9 +172,14 @@ def _image(source: Source, index: int) -> Path | NDArray[np.uint8]:
     return file if file.exists() else source.read(index)
 
 
+def known_by_name(source: Source, names: Sequence[str]) -> bool:
+    """Whether the classes of a source are found among these by their names, and need not be taken by number."""
+    return set(source.names) <= set(names)
+
+
 def _with_classes(source: Source, names: tuple[str, ...]) -> Source:
     """The source with its classes in the network's order; names that differ are taken for the same by their places."""
-    if set(source.names) <= set(names):
+    if known_by_name(source, names):
         return with_names(source, names)
     if len(source.names) != len(names):
         raise InputError(

@@ -39,7 +39,7 @@ def show_labels(
     Frames have the class's colour, ignored objects (crowds, difficult ones) dashed frames, polygons their outline.
 
     Args:
-        data: a data YAML, a COCO JSON, or a folder in Pascal VOC layout.
+        data: what `open_source` opens.
         folder: where to write.
         split: of the data.
         image_folder: of the images of a COCO JSON.

@@ -40,7 +40,7 @@ def label_statistics(
     With a folder, a new one is made with stats.json, labels.png and classes.png.
 
     Args:
-        data: a data YAML, a COCO JSON, or a folder in Pascal VOC layout.
+        data: what `open_source` opens.
         folder: where to write.
         split: of the data.
         image_folder: of the images of a COCO JSON.

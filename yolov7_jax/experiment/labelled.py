@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from yolov7_jax.convert.load import RUN_WEIGHTS, Model, load, resolve
 from yolov7_jax.data.audit import Audit, audit, readable
-from yolov7_jax.data.label_cache import cached_findings
+from yolov7_jax.data.label_cache import CacheMode, cached_findings
 from yolov7_jax.data.sources import Source, open_source
 from yolov7_jax.data.statistics import Objects, objects_of
 from yolov7_jax.errors import DataError
@@ -16,21 +16,32 @@ from yolov7_jax.graph.spec import Graph
 
 
 class Labelled(NamedTuple):
-    """Images that can be used, with their labels; and what is wrong with others."""
+    """Images with their labels, and what is wrong with them or with others that were left out."""
 
     source: Source
     found: Audit
 
 
 def open_labelled(data: Path | str, split: str, *, image_folder: Path | str | None, track: Track[Any]) -> Labelled:
-    """Images of a data set and what is known of their labels, which are read if they have changed.
+    """Images of a data set that can be used, and what is known of their labels, which are read if they have changed.
 
     Raises:
         DataError: the data set or all of its images cannot be used.
     """
-    source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, faults="skip")
-    found = audit(source, cached_findings(source, mode="times", track=track))
+    source, found = look_over(data, split, image_folder=image_folder, cache="times", track=track)
     return Labelled(readable(source, found), found)
+
+
+def look_over(
+    data: Path | str, split: str, *, image_folder: Path | str | None, cache: CacheMode, track: Track[Any]
+) -> Labelled:
+    """All images of a data set, usable or not, and what is wrong with them.
+
+    Raises:
+        DataError: the data set cannot be used.
+    """
+    source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, faults="skip")
+    return Labelled(source, audit(source, cached_findings(source, mode=cache, track=track)))
 
 
 def objects_in(labelled: Labelled, *, where: str) -> Objects:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,15 +14,15 @@ from yolov7_jax.config import Config
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.audit import Audit, audit, readable
-from yolov7_jax.data.label_cache import cached_findings
+from yolov7_jax.data.audit import Audit, readable
 from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sampling import image_repeats
 from yolov7_jax.data.shapes import rectangles, squares
-from yolov7_jax.data.sources import Source, open_source, with_names
+from yolov7_jax.data.sources import Source, with_names
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.idle import idle_settings
 from yolov7_jax.experiment.inference import Track
+from yolov7_jax.experiment.labelled import look_over
 from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
@@ -43,7 +42,7 @@ def open_data(config: Config, watcher: Watcher, track: Track[Any]) -> Data:
     settings = config.data
     if not settings.path:
         raise InputError(
-            "data.path is not set; name a data YAML, a folder in VOC layout or a COCO JSON: data.path=FILE"
+            "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder or tfds:NAME: data.path=FILE"
         )
     train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
     for line in idle_settings(config, images=len(train), outlined=found.outlined):
@@ -63,9 +62,7 @@ def open_data(config: Config, watcher: Watcher, track: Track[Any]) -> Data:
 def _look_over(
     path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]
 ) -> tuple[Source, Audit]:
-    source = open_source(path, split, image_folder=Path(images) if images else None, faults="skip")
-    findings = cached_findings(source, mode=config.data.cache, track=track)
-    found = audit(source, findings)
+    source, found = look_over(path, split, image_folder=images or None, cache=config.data.cache, track=track)
     for line in found.lines():
         watcher.noted(f"{split}: {line}")
     if config.data.faults == "stop":

@@ -48,7 +48,7 @@ def draw_labels(images: Sequence[LabelledImage], names: Sequence[str], *, column
 def _cell(one: LabelledImage, names: Sequence[str]) -> Image:
     labels = one.labels
     canvas, scale = sized(one.image)
-    canvas = np.ascontiguousarray(canvas).copy()
+    canvas = canvas.copy()
     line = max(round(sum(canvas.shape[:2]) / 2 * LINE_OF_SIDE), 1)
     _draw_ignored(canvas, labels.ignored_boxes_xyxy_px * scale, line)
     _draw_outlines(canvas, labels.polygons, labels.class_ids, scale, line)

@@ -119,6 +119,8 @@ def _check_outline(row: Entry) -> None:
     if outline is None or isinstance(outline, dict):  # a mask: crowds have it
         return
     arrays = outline if isinstance(outline, list) else [outline]
+    if all(isinstance(polygon, np.ndarray) and not len(polygon) for polygon in arrays):
+        return  # some tools write [[]] for none
     for number, polygon in enumerate(arrays, start=1):
         if not isinstance(polygon, np.ndarray):
             raise DataError("has a segmentation that is no list of lists x1, y1, x2, y2, ...", kind="no polygon")
