@@ -23,18 +23,18 @@ def test_every_public_name_is_there() -> None:
 
 def test_public_names_are_no_modules_whatever_is_imported_before() -> None:
     program = (
-        "import yolov7_jax.train.loss, yolov7_jax.experiment\n"
+        "import yolov7_jax.training.loss, yolov7_jax.experiment\n"
         "import yolov7_jax as yolo\n"
         "from yolov7_jax import train\n"
-        "from yolov7_jax.train import step\n"
+        "from yolov7_jax.training import step\n"
         "print(train is yolo.train, train.__module__, step.__name__)\n"
         "print([name for name in yolo.__all__ if type(getattr(yolo, name)) is type(step)])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True yolov7_jax.experiment.training yolov7_jax.train.step", "[]"]
+    assert done.stdout.splitlines() == ["True yolov7_jax.experiment.training yolov7_jax.training.step", "[]"]
 
 
-@pytest.mark.parametrize("module", ["yolov7_jax.data.image", "yolov7_jax.data.sources", "yolov7_jax.graph.zoo"])
+@pytest.mark.parametrize("module", ["yolov7_jax.image", "yolov7_jax.datasets", "yolov7_jax.graph.zoo"])
 def test_worker_processes_do_not_import_jax(module: str) -> None:
     assert not {"jax", "flax", "matplotlib"} & imported_by(f"import {module}")
 

@@ -23,7 +23,7 @@ import yolov7_jax as yolo
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import LossConfig
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.train.loss import detection_loss
+from yolov7_jax.training.loss import detection_loss
 from yolov7_jax.types import Array, Batch, Candidates, Grid, Outputs
 
 SIZE = 640
@@ -44,7 +44,7 @@ def random_case(count: int, classes: int, batch_size: int, config: LossConfig) -
         strides=GRAPH.strides,
         image_size=(SIZE, SIZE),
         anchor_t=config.anchor_t,
-        reach=config.reach,
+        neighbor_offset=config.neighbor_offset,
     )
     found = [find(one, ok)[0] for one, ok in zip(boxes, valid, strict=True)]
     batch = Batch(

@@ -1,17 +1,17 @@
 """Times the making of training images on one core: images a second, and where the time goes.
 
     python tools/bench_data.py                          # JPEG pictures that the script draws
-    python tools/bench_data.py --data coco128.yaml      # labelled photographs; --batches 2000 to watch the memory
+    python tools/bench_data.py --data coco128.yaml      # labeled photographs; --batches 2000 to watch the memory
 
 Labels without polygons are given outlines within their boxes, so that all of a recipe is done. The tables:
 
 - "Canvas" is the common way, for comparison: four images are decoded for each mosaic (and four more for a mixup),
-  pasted on a canvas of twice the size, which is warped whole; colours change by tables. "Direct" is what training does:
+  pasted on a canvas of twice the size, which is warped whole; colors change by tables. "Direct" is what training does:
   partners come from a window of images that are decoded already, and each is warped straight into its part of the
   result. They take turns in rounds; the figures are medians of the rounds.
 - The p5 recipe, from files to batches, with labels as they are and outlined: the time of each stage, and the memory of
   the process on the way.
-- Colours, mirror images, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
+- Colors, mirror images, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ import numpy as np
 import yaml
 
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.audit import audit, readable
 from yolov7_jax.data.augment import augmented
 from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp
-from yolov7_jax.data.image import cv2
-from yolov7_jax.data.letterbox import GREY
+from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.data.mix import mixup
 from yolov7_jax.data.mosaic import mosaic
 from yolov7_jax.data.pipeline import Pipeline, load_resized
-from yolov7_jax.data.sources import Source, open_source
+from yolov7_jax.datasets import open_source
+from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.image import cv2
+from yolov7_jax.source import Source
 from yolov7_jax.types import Sample
 
-P5 = AugmentConfig(mosaic=1.0, mosaic_nine=0.2, mixup=0.15, paste_in=0.15, scale=0.9, translate=0.2)
+P5 = AugmentConfig(mosaic=1.0, mosaic9=0.2, mixup=0.15, paste_in=0.15, scale=0.9, translate=0.2)
 RECIPES = {
     "plain (scale 0.5, no mixup)": AugmentConfig(),
     "tiny (scale 0.5, mixup 0.05)": AugmentConfig(mixup=0.05),
@@ -65,7 +66,7 @@ STAGES = {
     "resize": ["pipeline._resized"],
     "warp": ["render._resize_into", "render._remap_into"],
     "blend": ["augment.mixup"],
-    "colour": ["augment.scale_hsv"],
+    "color": ["augment.scale_hsv"],
     "paste": ["augment.paste_in", "render.paste", "augment.mirrored"],
     "boxes": ["render.shown", "paste.shown"],
     "candidates": ["pipeline.candidates"],
@@ -103,7 +104,7 @@ def outlined_copy(data: Path | None, folder: Path) -> Source:
             corners = np.sort(rng.uniform(0, 1, (BOXES, 2, 2)), axis=1).reshape(BOXES, 4)
             write_labels(labels / f"{number}.txt", [(0, outline(rng, box)) for box in corners])
     else:
-        source = open_source(data, "train", faults="skip")
+        source = open_source(data, "train", on_error="skip")
         names = list(source.names)
         for number in range(len(source)):
             found, path = source.labels(number), source.path(number)
@@ -113,7 +114,7 @@ def outlined_copy(data: Path | None, folder: Path) -> Source:
                 shapes[owner] = polygon / found.size[::-1]
             write_labels(labels / f"{path.stem}.txt", list(zip(found.class_ids.tolist(), shapes, strict=True)))
     (folder / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": names}))
-    return open_source(folder / "data.yaml", "train", faults="skip")
+    return open_source(folder / "data.yaml", "train", on_error="skip")
 
 
 def polygons_of(polygons: Any) -> list[np.ndarray]:
@@ -169,13 +170,13 @@ def by_canvas(
     """The picture (without its boxes, and always of mosaics of four) of a sample made the common way."""
 
     def view(samples: list[Sample]) -> np.ndarray:
-        canvas = np.full((2 * size, 2 * size, 3), GREY, np.uint8)
+        canvas = np.full((2 * size, 2 * size, 3), GRAY, np.uint8)
         x, y = (int(n) for n in rng.integers(size // 2, size + size // 2, 2))
         for tile in mosaic(samples, (x, y), canvas=2 * size):
             x0, y0, x1, y1 = tile.part
             canvas[tile.y + y0 : tile.y + y1, tile.x + x0 : tile.x + x1] = tile.sample.image[y0:y1, x0:x1]
         warp, _ = random_warp(rng, config, canvas=(2 * size, 2 * size), size=(size, size))
-        return cv2.warpAffine(canvas, warp[:2], (size, size), borderValue=(GREY,) * 3)
+        return cv2.warpAffine(canvas, warp[:2], (size, size), borderValue=(GRAY,) * 3)
 
     image = view([fetch(position), *(fetch(int(p)) for p in rng.integers(0, count, 3))])
     if rng.random() < config.mixup:
@@ -211,7 +212,7 @@ def compare(name: str, config: AugmentConfig, fetch: Callable[[int], Sample], ar
             near,
             position,
             count=args.count,
-            window=args.window,
+            mosaic_window=args.window,
             side=args.size,
             size=(args.size, args.size),
             config=config,
@@ -291,8 +292,8 @@ def recipe(title: str, source: Source, args: argparse.Namespace) -> None:
         anchor_t=4.0,
         batch_size=BATCH,
         seed=0,
-        window=args.window,
-        on_fault="skip",
+        mosaic_window=args.window,
+        on_error="skip",
     )
     clock = Clock()
     marks = {0: "", args.batches // 2: "", args.batches: ""}
@@ -322,7 +323,7 @@ def recipe(title: str, source: Source, args: argparse.Namespace) -> None:
 
 
 def jax_tail(images: jax.Array, seconds: jax.Array, share: jax.Array, gains: jax.Array, flips: jax.Array) -> jax.Array:
-    """Mixup, colours, mirror images and scaling of a batch [B, H, W, 3] in floating point."""
+    """Mixup, colors, mirror images and scaling of a batch [B, H, W, 3] in floating point."""
     rgb = (images * share[:, None, None, None] + seconds * (1 - share[:, None, None, None])) / 255
     value, least = rgb.max(axis=-1), rgb.min(axis=-1)
     chroma = value - least
@@ -362,7 +363,7 @@ def tails(args: argparse.Namespace) -> None:
         "OpenCV": opencv,
         "JAX": lambda _: compiled(images, seconds, share, gains, flips).block_until_ready(),
     }
-    print("\n| colours, mirrors, mixup and scaling | ms of all cores an image | ms by the clock |\n|---|---|---|")
+    print("\n| colors, mirrors, mixup and scaling | ms of all cores an image | ms by the clock |\n|---|---|---|")
     for name, step in steps.items():
         step(0)
         cores, walls = [], []
@@ -396,12 +397,12 @@ def main() -> None:
         )
 
         def fetch(position: int) -> Sample:
-            return load_resized(source, position, side=args.size, on_fault="skip").sample
+            return load_resized(source, position, side=args.size, on_error="skip").sample
 
         for name, config in RECIPES.items():
             compare(name, config, fetch, args)
         if args.data:
-            recipe("labels as they are", open_source(args.data, "train", faults="skip"), args)
+            recipe("labels as they are", open_source(args.data, "train", on_error="skip"), args)
         recipe("all objects outlined", source, args)
     tails(args)
 

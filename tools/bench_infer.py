@@ -24,7 +24,7 @@ import numpy as np
 
 import yolov7_jax as yolo
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.infer.inference import postprocess
+from yolov7_jax.inference.program import postprocess
 from yolov7_jax.nn.network import by_image, lead_outputs
 from yolov7_jax.reparameterize import fold
 

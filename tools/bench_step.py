@@ -27,10 +27,10 @@ import yolov7_jax as yolo
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.train.loss import detection_loss, scaled_gains
-from yolov7_jax.train.mesh import data_mesh, shard_batch
-from yolov7_jax.train.state import init_state
-from yolov7_jax.train.step import make_step
+from yolov7_jax.training.loss import detection_loss, scaled_gains
+from yolov7_jax.training.mesh import data_mesh, shard_batch
+from yolov7_jax.training.state import init_state
+from yolov7_jax.training.step import make_step
 from yolov7_jax.types import Batch, Candidates
 
 CASES = (("yolov7-tiny", 320, 8), ("yolov7", 320, 4))
@@ -48,14 +48,14 @@ def random_batch(graph: yolo.Graph, config: Config) -> Batch:
     sides = size * np.exp(rng.uniform(least, most, (*shape, 1))) * np.exp(rng.normal(0, 0.3, (*shape, 2)))
     boxes = np.concatenate([rng.uniform(0, size, (*shape, 2)), sides], -1).astype(np.float32) * valid[..., None]
 
-    def found(reach: float) -> Candidates:
+    def found(neighbor_offset: float) -> Candidates:
         of_image = partial(
             candidates,
             anchors=graph.anchors,
             strides=graph.strides,
             image_size=(size, size),
             anchor_t=config.loss.anchor_t,
-            reach=reach,
+            neighbor_offset=neighbor_offset,
         )
         images = [of_image(*image)[0] for image in zip(boxes, valid, strict=True)]
         return Candidates(*(np.stack(part) for part in zip(*images, strict=True)))
@@ -65,8 +65,8 @@ def random_batch(graph: yolo.Graph, config: Config) -> Batch:
         boxes_cxcywh_px=boxes,
         class_ids=(rng.integers(0, graph.num_classes, shape) * valid).astype(np.int32),
         valid=valid,
-        fine=found(config.loss.reach),
-        coarse=found(config.loss.aux_reach) if graph.has_aux else None,
+        fine=found(config.loss.neighbor_offset),
+        coarse=found(config.loss.aux_neighbor_offset) if graph.has_aux else None,
         overflow=np.zeros((shape[0], 2), np.int32),
         index=np.arange(shape[0], dtype=np.int32),
     )

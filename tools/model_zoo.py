@@ -38,7 +38,7 @@ for name in yolo.zoo_names():
     print(name, graph.default_size, found.parameters, found.flops)
 ```
 
-Parameters are in millions, with 80 classes. "Training" is the form that is trained: batch normalisation, the branches
+Parameters are in millions, with 80 classes. "Training" is the form that is trained: batch normalization, the branches
 of RepConv, implicit vectors, auxiliary heads. "Inference" is what is left of it once folded (`yolov7-jax reparam`), and
 what GFLOPs count: two for each multiplication and addition of convolutions and matrix products, of one square image of
 the size given, in pixels.
@@ -61,12 +61,12 @@ R50 = "YOLOv5 r5.0"
 R31 = "YOLOv5 r3.1"
 
 NOTES: Mapping[str, str] = {
-    "normalised": "Published of the network with batch normalisation unfolded: two multiply-adds more for each number "
+    "normalized": "Published of the network with batch normalization unfolded: two multiply-adds more for each number "
     "that a convolution gives, and the parameters in the column of training but for implicit vectors.",
     "d6": "The paper counts the training network of D6, with its auxiliary head, and of all others the folded one.",
-    "tiny320": "The published figure is a quarter of 13.8, which has batch normalisation unfolded; ours with biases "
+    "tiny320": "The published figure is a quarter of 13.8, which has batch normalization unfolded; ours with biases "
     "is 3.44.",
-    "l6": "The published parameters have batch normalisation unfolded, the GFLOPs have not.",
+    "l6": "The published parameters have batch normalization unfolded, the GFLOPs have not.",
     "u5": "The paper has the same network as YOLOR-u5, with AP 50.2.",
     "3l": "Only its sizes and accuracy are published. The head is ours, chosen to meet the sizes.",
     "rep": "Which convolutions are RepConv is shown in a drawing only (figure 6): the positions are our reading, in X. "
@@ -95,12 +95,12 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
         Published(416, "6.2", "5.8", "35.2", P1),
         Published(320, "6.2", "3.5", "30.8", P1, "tiny320"),
     ),
-    "yolov7-tiny-silu": (Published(640, "6.2", "13.8", "38.7", P2, "normalised"),),
+    "yolov7-tiny-silu": (Published(640, "6.2", "13.8", "38.7", P2, "normalized"),),
     "yolov7": (Published(640, "36.9", "104.7", "51.2", P1),),
     "yolov7x": (Published(640, "71.3", "189.9", "52.9", P1),),
     "yolov7x-light": (Published(640, "47.0", "125.5", "51.7", P3),),
-    "yolov7x-wide": (Published(640, "73.4", "195.5", "52.4", P3, "normalised"),),
-    "yolov7x-deep": (Published(640, "69.3", "187.6", "52.7", P3, "normalised"),),
+    "yolov7x-wide": (Published(640, "73.4", "195.5", "52.4", P3, "normalized"),),
+    "yolov7x-deep": (Published(640, "69.3", "187.6", "52.7", P3, "normalized"),),
     **{
         f"yolov7x-rep-{letter}": (Published(640, "", "", ap, P4, "rep"),)
         for letter, ap in (("a", "52.18"), ("b", "52.30"), ("c", "52.33"), ("d", "52.17"), ("e", "52.23"))
@@ -123,7 +123,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "yolor-w6-reprcsp": (Published(1280, "", "", "54.85", P5),),
     "yolor-csp-reprcsp": (Published(640, "", "", "50.91", P5),),
     "yolov4-csp": (Published(640, "52.9", "120.4", "50.3", P1),),
-    "yolov4": (Published(640, "64.4", "142.8", "49.7", P1, "normalised"),),
+    "yolov4": (Published(640, "64.4", "142.8", "49.7", P1, "normalized"),),
     "yolov4-tiny": (Published(416, "6.1", "6.9", "24.9", P1),),
     "yolov4-tiny-3l": (Published(320, "8.7", "5.2", "30.8", P1, "3l"),),
     "yolov5n": (Published(640, "1.9", "4.5", "28.0", R61),),
@@ -143,7 +143,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
     "yolov5s-v3": (Published(640, "7.5", "", "", R31),),
     "yolov5m-v3": (Published(640, "21.8", "", "", R31),),
     "yolov5l-v3": (Published(640, "47.8", "", "", R31),),
-    "yolov5x-v3": (Published(640, "89.0", "", "", R31, "normalised"),),
+    "yolov5x-v3": (Published(640, "89.0", "", "", R31, "normalized"),),
 }
 """What the papers and releases say, in their own figures."""
 

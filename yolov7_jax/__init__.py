@@ -7,24 +7,10 @@ for found in detector(["street.jpg"], confidence=0.25):
     print(found.class_ids, found.scores, found.boxes_xyxy_px)
 """
 
-import sys
 from importlib.metadata import version
-from types import ModuleType
-from typing import Any
 
 import lazy_loader
 
 # Nothing is imported before it is used: worker processes read images without JAX, and `--help` is quick.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("yolov7-jax")
-
-
-class _Package(ModuleType):
-    """Public names stay what they are: the function `train` is not hidden when the subpackage `train` is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name in __all__):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

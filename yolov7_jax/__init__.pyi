@@ -10,11 +10,11 @@ from .convert.torch_names import from_torch_state as from_torch_state
 from .convert.torch_names import to_torch_state as to_torch_state
 from .convert.weights_file import Weights as Weights
 from .convert.weights_file import save as save
-from .data.check import check_data as check_data
-from .data.conversion import convert_data as convert_data
-from .data.fixing import fix_data as fix_data
-from .data.sources import open_source as open_source
-from .data.splitting import split_data as split_data
+from .datasets import open_source as open_source
+from .datasets.curate.check import check_data as check_data
+from .datasets.curate.conversion import convert_data as convert_data
+from .datasets.curate.fix import fix_data as fix_data
+from .datasets.curate.split import split_data as split_data
 from .errors import (
     DataError as DataError,
 )
@@ -28,11 +28,11 @@ from .errors import (
     WeightsError as WeightsError,
 )
 from .experiment import ablate as ablate
-from .experiment import demo as demo
 from .experiment import detect as detect
 from .experiment import fit_anchors as fit_anchors
 from .experiment import label_statistics as label_statistics
 from .experiment import resume as resume
+from .experiment import run_demo as run_demo
 from .experiment import show_labels as show_labels
 from .experiment import show_samples as show_samples
 from .experiment import train as train
@@ -42,8 +42,8 @@ from .graph.spec import Graph as Graph
 from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
-from .infer.detector import Detector as Detector
-from .infer.detector import Options as Options
+from .inference.detector import Detector as Detector
+from .inference.detector import Options as Options
 from .nn.network import Network as Network
 from .nn.network import init as init
 from .nn.summary import summarize as summarize

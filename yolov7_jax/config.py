@@ -29,7 +29,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Labelled images."""
+    """Labeled images."""
 
     path: str = ""
     """a data YAML, a COCO folder, a COCO JSON of the training images, a folder in Pascal VOC layout, or tfds:NAME"""
@@ -41,7 +41,7 @@ class DataConfig:
     """the same for val_path"""
     train_split: str = "train"
     val_split: str = "val"
-    faults: Literal["skip", "stop"] = "skip"
+    on_error: Literal["skip", "stop"] = "skip"
     """what to do about labels and images that are wrong: go on without them, or stop; they are listed either way"""
     workers: int = 2
     """how many threads or processes make samples; 0: none beside the training itself"""
@@ -49,7 +49,7 @@ class DataConfig:
     """workers are processes, not threads"""
     max_boxes: int = 120
     """boxes of a sample that are kept; more are left out, counted and shown"""
-    window: int = 256
+    mosaic_window: int = 256
     """images back in the epoch's order from which the partners of a mosaic are drawn"""
     cache: Literal["times", "hashes", "off"] = "times"
     """keep what was found of labels, until sizes or times of files change, or their content (slower); or do not"""
@@ -67,7 +67,7 @@ class AugmentConfig:
 
     mosaic: float = 1.0
     """probability of a mosaic"""
-    mosaic_nine: float = 0.0
+    mosaic9: float = 0.0
     """share of mosaics that are of nine images; the others are of four"""
     close_mosaic: int = 0
     """last epochs without mosaic and what goes with it, mixup and copy_paste"""
@@ -107,23 +107,23 @@ class LossConfig:
 
     assigner: Literal["ota", "simple"] = "ota"
     """which candidates are positives: those that optimal transport picks by the predictions, or all (YOLOv5)"""
-    reach: float = 0.5
-    """a cell beside a box's own is a candidate where the box's centre is nearer to it than this, in cells"""
-    top: int = 10
+    neighbor_offset: float = 0.5
+    """a cell beside a box's own is a candidate where the box's center is nearer to it than this, in cells"""
+    top_k: int = 10
     """the most positives of a box, of ota"""
     iou_cost: float = 3.0
     """weight of the overlap beside the classes in the cost of a match, of ota"""
     aux: Literal["coarse_to_fine", "lead_guided", "independent"] = "coarse_to_fine"
     """what chooses positives of auxiliary heads: the lead head, from more candidates or its own; or they themselves"""
-    aux_reach: float = 1.0
-    """as reach, for the candidates of auxiliary heads that are coarse_to_fine"""
-    aux_top: int = 20
-    """as top, of either head where aux is coarse_to_fine"""
+    aux_neighbor_offset: float = 1.0
+    """as neighbor_offset, for the candidates of auxiliary heads that are coarse_to_fine"""
+    aux_top_k: int = 20
+    """as top_k, of either head where aux is coarse_to_fine"""
     aux_weight: float = 0.25
     """of the losses of auxiliary heads"""
-    aux_bound: bool = True
-    """auxiliary heads decode centres as 2σ - 0.5, which does not reach their farthest cells, as 3σ - 1 would"""
-    overlap: Literal["ciou", "diou", "giou", "iou"] = "ciou"
+    aux_center_bound: bool = True
+    """auxiliary heads decode centers as 2σ - 0.5, which does not reach their farthest cells, as 3σ - 1 would"""
+    iou_type: Literal["ciou", "diou", "giou", "iou"] = "ciou"
     """of predictions and boxes, in the box loss and the objectness target"""
     autobalance: bool = False
     """weights of the levels' objectness follow their losses, instead of staying as they begin"""
@@ -157,10 +157,10 @@ class OptimConfig:
     """of SGD (Nesterov); β1 of Adam"""
     weight_decay: float = 5e-4
     """of convolution kernels, for the nominal batch"""
-    nominal_batch: int = 64
+    nominal_batch_size: int = 64
     """gradients of smaller batches are summed up to this many images"""
     warmup_epochs: float = 3.0
-    warmup_least: int = 1000
+    warmup_min_steps: int = 1000
     """warm-up lasts at least so many iterations"""
     warmup_momentum: float = 0.8
     warmup_bias_lr: float = 0.1
@@ -186,9 +186,9 @@ class TrainConfig:
     """batches of images of like shapes, in rectangles of a few shapes with size as long side; without mosaic"""
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    val_every: int = 1
+    val_every_epochs: int = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
-    checkpoint_every: int = 0
+    checkpoint_every_steps: int = 0
     """iterations between checkpoints; 0: one at the end of every epoch. Every evaluation has one, and the end"""
     max_nonfinite: int = 10
     """losses in a row that are not finite before the run stops"""

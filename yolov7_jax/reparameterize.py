@@ -1,6 +1,6 @@
 """Re-parameterization: a trained network folded into its inference form (YOLOv7, sections 4.1 and 4.3).
 
-Batch normalisation goes into the convolution before it, the branches of RepConv into one 3×3 convolution, implicit
+Batch normalization goes into the convolution before it, the branches of RepConv into one 3×3 convolution, implicit
 vectors into the detect convolution; training heads and the layers that only they use are dropped.
 """
 
@@ -114,7 +114,7 @@ def _fold(params: Tree, stats: Tree) -> dict[str, Any]:
 
 
 def _norm(params: Tree, stats: Tree) -> tuple[Array, Array]:
-    """Factor and shift of a batch normalisation with fixed statistics."""
+    """Factor and shift of a batch normalization with fixed statistics."""
     scale, bias, mean, var = (
         np.asarray(a, np.float64) for a in (params["scale"], params["bias"], stats["mean"], stats["var"])
     )
@@ -128,7 +128,7 @@ def _conv_norm(conv: Tree, norm: Tree, stats: Tree) -> dict[str, Any]:
 
 
 def _bottleneck_csp(params: Tree, stats: Tree) -> dict[str, Any]:
-    """BottleneckCSP: one normalisation over the joined outputs of the convolutions cv3 and cv2."""
+    """BottleneckCSP: one normalization over the joined outputs of the convolutions cv3 and cv2."""
     factor, shift = _norm(params["bn"], stats["bn"])
     others = {key: value for key, value in params.items() if key not in ("bn", "cv2", "cv3")}
     joined = {

@@ -6,8 +6,8 @@ level, `C` classes, `K` candidate slots of a box, `P` = M·K, `D` detections kep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ NO_POLYGONS = Polygons(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), np.z
 
 
 class Sample(NamedTuple):
-    """One labelled image of a data source.
+    """One labeled image of a data source.
 
     image: uint8 [h, w, 3] RGB. boxes_xyxy_px: float32 [n, 4] in its pixels. class_ids: int32 [n].
     id: what the data set calls it (the image id of COCO JSON, else the position). polygons: of those objects that have
@@ -136,3 +136,96 @@ class Sample(NamedTuple):
     class_ids: NDArray[np.int32]
     id: int
     polygons: Polygons = NO_POLYGONS
+
+
+OnError = Literal["stop", "skip", "note"]
+"""Stop at it, leave it out and name it, or besides name what is odd and may be meant: see `oddities`."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with an entry: a few words to count such faults by, and a sentence that names file and line."""
+
+    kind: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def _no_boxes() -> NDArray[np.float64]:
+    return np.zeros((0, 4))
+
+
+def _no_classes() -> NDArray[np.int32]:
+    return np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labels:
+    """The objects of one image, those that are neither wanted nor held against a detector, and how many were left out.
+
+    size: (h, w) of the image in pixels. class_ids: int32 [n]. boxes_xyxy_px: float64 [n, 4], which may reach beyond the
+    image. polygons: of those objects that have an outline; their box is the one that the labels give, else the one
+    around it. ignored_class_ids, ignored_boxes_xyxy_px: the same of crowds and difficult objects. duplicates: objects
+    left out because an equal one came before. empty: objects left out because their box has no area. unlisted: objects
+    left out because their class is not asked for. faults: what was wrong with others that were left out. missing: there
+    is no file of labels.
+    """
+
+    size: tuple[int, int]
+    class_ids: NDArray[np.int32]
+    boxes_xyxy_px: NDArray[np.float64]
+    polygons: Polygons = NO_POLYGONS
+    ignored_class_ids: NDArray[np.int32] = field(default_factory=_no_classes)
+    ignored_boxes_xyxy_px: NDArray[np.float64] = field(default_factory=_no_boxes)
+    duplicates: int = 0
+    empty: int = 0
+    unlisted: int = 0
+    faults: tuple[Fault, ...] = ()
+    missing: bool = False
+
+
+NO_LABELS = Labels(size=(0, 0), class_ids=_no_classes(), boxes_xyxy_px=_no_boxes(), missing=True)
+"""Of an image of which nothing is known."""
+
+
+RECALL_THRESHOLDS = np.linspace(0, 1, 101)  # R
+
+
+class ClassResult(NamedTuple):
+    """Average precision of one class, NaN where the ground truth has no box of it, and the number of its boxes."""
+
+    name: str
+    AP: float
+    AP50: float
+    boxes: int
+
+
+@dataclass(frozen=True, eq=False)
+class CocoResult:
+    """Average precision (AP) and recall (AR) as fractions; NaN where the ground truth has nothing to find.
+
+    AP is the mean over IoU 0.50 to 0.95, the classes and 101 recalls; AP50 and AP75 are at one IoU. _small, _medium and
+    _large count boxes of area under 32², under 96² and above. AR_1, AR_10, AR_100: at most so many detections of a
+    class in an image. per_class: in the order of category ids. precision: float64 [T, R, K], over `IOU_THRESHOLDS`,
+    `RECALL_THRESHOLDS` and classes, NaN for classes without boxes; what curves are drawn from.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    AP_small: float
+    AP_medium: float
+    AP_large: float
+    AR_1: float
+    AR_10: float
+    AR_100: float
+    AR_small: float
+    AR_medium: float
+    AR_large: float
+    per_class: tuple[ClassResult, ...]
+    precision: NDArray[np.float64]
+
+    def numbers(self) -> dict[str, float]:
+        """The twelve numbers by name, in COCO's order."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, float)}

@@ -7,10 +7,10 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def predicted_box(logits, cell, stride, anchor_px, reach):
-    """(cx, cy, w, h) in pixels; reach 0.5: centre 2σ - 0.5, reach 1: centre 3σ - 1."""
+def predicted_box(logits, cell, stride, anchor_px, center_bound):
+    """(cx, cy, w, h) in pixels; center_bound 0.5: center 2σ - 0.5, center_bound 1: center 3σ - 1."""
     x, y, w, h = map(sigmoid, logits)
-    x, y = {0.5: (2 * x - 0.5, 2 * y - 0.5), 1.0: (3 * x - 1, 3 * y - 1)}[reach]
+    x, y = {0.5: (2 * x - 0.5, 2 * y - 0.5), 1.0: (3 * x - 1, 3 * y - 1)}[center_bound]
     return (x + cell[0]) * stride, (y + cell[1]) * stride, (2 * w) ** 2 * anchor_px[0], (2 * h) ** 2 * anchor_px[1]
 
 
@@ -24,11 +24,11 @@ def iou(a, b):
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def ota_positives(raw, boxes, class_ids, valid, some, grid, *, top=10, iou_cost=3.0, reach=0.5):
+def ota_positives(raw, boxes, class_ids, valid, some, grid, *, top_k=10, iou_cost=3.0, center_bound=0.5):
     """(prediction, box) of every positive of one image."""
 
     def predicted(n):
-        return predicted_box(raw[n, :4], grid.cell[n], grid.stride[n], grid.anchor_px[n], reach)
+        return predicted_box(raw[n, :4], grid.cell[n], grid.stride[n], grid.anchor_px[n], center_bound)
 
     def cost(m, n):
         total = -iou_cost * math.log(iou(boxes[m], predicted(n)) + 1e-8)
@@ -42,7 +42,7 @@ def ota_positives(raw, boxes, class_ids, valid, some, grid, *, top=10, iou_cost=
     costs = {m: [cost(m, n) for n in found] for m in present}
     takers = {}
     for m in present:
-        largest = sorted((iou(boxes[m], predicted(n)) for n in found), reverse=True)[:top]
+        largest = sorted((iou(boxes[m], predicted(n)) for n in found), reverse=True)[:top_k]
         k = max(1, int(sum(largest)))
         for i in sorted(range(len(found)), key=costs[m].__getitem__)[:k]:
             takers.setdefault(i, []).append(m)

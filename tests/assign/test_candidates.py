@@ -7,27 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
+from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
 from yolov7_jax.ops.decode import make_grid
 
 ANCHORS = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))
 STRIDES = (8, 16, 32)
 SIZES = (96, 160), (128, 64)
-REACHES = FINE_REACH, COARSE_REACH, 0.25, 0.75
+REACHES = FINE_NEIGHBOR_OFFSET, COARSE_NEIGHBOR_OFFSET, 0.25, 0.75
 
 
-def fill(boxes, *, image_size=(96, 160), reach=FINE_REACH, valid=None, anchors=ANCHORS, **options):
+def fill(boxes, *, image_size=(96, 160), neighbor_offset=FINE_NEIGHBOR_OFFSET, valid=None, anchors=ANCHORS, **options):
     boxes = np.float32(boxes).reshape(-1, 4)
     valid = np.ones(len(boxes), bool) if valid is None else np.array(valid, bool)
     options = {"strides": STRIDES, "anchor_t": 4.0, **options}
-    return candidates(boxes, valid, anchors=anchors, image_size=image_size, reach=reach, **options)
+    return candidates(boxes, valid, anchors=anchors, image_size=image_size, neighbor_offset=neighbor_offset, **options)
 
 
 def lists(found):
     return [sorted(row[valid].tolist()) for row, valid in zip(found.index, found.valid, strict=True)]
 
 
-def brute_force(box, anchors, image_size, reach, anchor_t=4.0):
+def brute_force(box, anchors, image_size, neighbor_offset, anchor_t=4.0):
     """Walks over every prediction there is and asks, in float64, whether the box's facts name it."""
     cx, cy, *size = map(float, box)
     found, n = [], 0
@@ -35,10 +35,10 @@ def brute_force(box, anchors, image_size, reach, anchor_t=4.0):
         h, w = image_size[0] // stride, image_size[1] // stride
         gx, gy = cx / stride, cy / stride
         points = [(gx, gy)]
-        points += [(gx - reach, gy)] * (gx % 1 < reach and gx > 1)
-        points += [(gx, gy - reach)] * (gy % 1 < reach and gy > 1)
-        points += [(gx + reach, gy)] * ((w - gx) % 1 < reach and w - gx > 1)
-        points += [(gx, gy + reach)] * ((h - gy) % 1 < reach and h - gy > 1)
+        points += [(gx - neighbor_offset, gy)] * (gx % 1 < neighbor_offset and gx > 1)
+        points += [(gx, gy - neighbor_offset)] * (gy % 1 < neighbor_offset and gy > 1)
+        points += [(gx + neighbor_offset, gy)] * ((w - gx) % 1 < neighbor_offset and w - gx > 1)
+        points += [(gx, gy + neighbor_offset)] * ((h - gy) % 1 < neighbor_offset and h - gy > 1)
         cells = {(min(max(int(x), 0), w - 1), min(max(int(y), 0), h - 1)) for x, y in points}
         for row, column, anchor in itertools.product(range(h), range(w), level):
             ratios = [s / a for s, a in zip(size, anchor, strict=True)]
@@ -57,31 +57,31 @@ SIDES = st.one_of(st.floats(0, 2000, width=32), st.sampled_from([0.0, 3.0, 12.0,
 
 
 @given(st.data(), st.sampled_from(SIZES), st.sampled_from(REACHES))
-def test_equals_a_walk_over_all_predictions(data, image_size, reach):
+def test_equals_a_walk_over_all_predictions(data, image_size, neighbor_offset):
     h, w = image_size
     boxes = data.draw(st.lists(st.tuples(coordinates(w), coordinates(h), SIDES, SIDES), max_size=4))
-    found, left_out = fill(boxes, image_size=image_size, reach=reach)
-    assert lists(found) == [brute_force(box, ANCHORS, image_size, reach) for box in boxes]
+    found, left_out = fill(boxes, image_size=image_size, neighbor_offset=neighbor_offset)
+    assert lists(found) == [brute_force(box, ANCHORS, image_size, neighbor_offset) for box in boxes]
     assert left_out == 0
     assert not found.index[~found.valid].any()
     assert found.index.dtype == np.int32
-    assert found.index.shape == found.valid.shape == (len(boxes), 27 if reach <= 0.5 else 45)
+    assert found.index.shape == found.valid.shape == (len(boxes), 27 if neighbor_offset <= 0.5 else 45)
 
 
-@pytest.mark.parametrize("reach", REACHES)
-def test_levels_may_differ_in_their_number_of_anchors(reach):
+@pytest.mark.parametrize("neighbor_offset", REACHES)
+def test_levels_may_differ_in_their_number_of_anchors(neighbor_offset):
     anchors = (((12, 16),), ((36, 75), (76, 55)), ())
     boxes = [(30, 50, 20, 40), (90, 12, 40, 30), (70, 71, 300, 300)]
-    found, _ = fill(boxes, anchors=anchors, reach=reach)
-    assert lists(found) == [brute_force(box, anchors, (96, 160), reach) for box in boxes]
+    found, _ = fill(boxes, anchors=anchors, neighbor_offset=neighbor_offset)
+    assert lists(found) == [brute_force(box, anchors, (96, 160), neighbor_offset) for box in boxes]
 
 
 def test_by_hand():
-    # Stride 8, a grid of 4 x 4, one anchor: the centre (13, 18) is at (1.625, 2.25), so right and above are nearest.
+    # Stride 8, a grid of 4 x 4, one anchor: the center (13, 18) is at (1.625, 2.25), so right and above are nearest.
     options = {"anchors": [[(16, 16)]], "strides": [8], "image_size": (32, 32), "anchor_t": 4.0}
     boxes, valid = np.float32([[13, 18, 16, 16]]), np.ones(1, bool)
-    fine, _ = candidates(boxes, valid, reach=FINE_REACH, **options)
-    coarse, _ = candidates(boxes, valid, reach=COARSE_REACH, **options)
+    fine, _ = candidates(boxes, valid, neighbor_offset=FINE_NEIGHBOR_OFFSET, **options)
+    coarse, _ = candidates(boxes, valid, neighbor_offset=COARSE_NEIGHBOR_OFFSET, **options)
     assert lists(fine) == [[1 * 4 + 1, 2 * 4 + 1, 2 * 4 + 2]]
     assert lists(coarse) == [[1 * 4 + 1, 2 * 4 + 0, 2 * 4 + 1, 2 * 4 + 2, 3 * 4 + 1]]
 
@@ -137,7 +137,7 @@ def test_data_workers_do_not_load_jax():
 def test_a_longer_reach_has_all_candidates_of_a_shorter(data):
     boxes = data.draw(st.lists(st.tuples(coordinates(160), coordinates(96), SIDES, SIDES), min_size=1, max_size=4))
     before = None
-    for reach in (0.1, 0.25, 0.5, 0.75, 1.0):
-        now = [set(row) for row in lists(fill(boxes, reach=reach)[0])]
+    for neighbor_offset in (0.1, 0.25, 0.5, 0.75, 1.0):
+        now = [set(row) for row in lists(fill(boxes, neighbor_offset=neighbor_offset)[0])]
         assert before is None or all(less <= more for less, more in zip(before, now, strict=True))
         before = now

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.assign.oracle import iou, ota_positives, predicted_box
 from yolov7_jax.assign import ota
-from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
+from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.types import Candidates
 
@@ -28,8 +28,8 @@ def brute_force(raw, boxes, class_ids, valid, some, **settings):
 
 
 @functools.cache
-def compiled(top, iou_cost=3.0, reach=0.5):
-    assign = functools.partial(ota.assign, grid=GRID, top=top, iou_cost=iou_cost, reach=reach)
+def compiled(top_k, iou_cost=3.0, center_bound=0.5):
+    assign = functools.partial(ota.assign, grid=GRID, top_k=top_k, iou_cost=iou_cost, center_bound=center_bound)
     return jax.jit(assign, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes longest
 
 
@@ -38,9 +38,9 @@ def rows(assignment, boxes, class_ids):
     return sorted((int(n), *map(float, boxes[m]), int(class_ids[m])) for n, m in zip(*chosen, strict=True))
 
 
-def fill(boxes, valid, reach, capacity):
+def fill(boxes, valid, center_bound, capacity):
     options = {"anchors": ANCHORS, "strides": STRIDES, "image_size": SIZE, "anchor_t": 4.0}
-    found, left_out = candidates(boxes, valid, reach=reach, capacity=capacity, **options)
+    found, left_out = candidates(boxes, valid, center_bound=center_bound, capacity=capacity, **options)
     wide = [np.pad(part, ((0, 0), (0, 20 - part.shape[1]))) for part in found]  # one shape, one compilation
     return Candidates(*wide), left_out
 
@@ -64,17 +64,17 @@ def images(draw, classes=3):
     return raw, boxes, class_ids, valid, *fill(boxes, valid, *draw(st.sampled_from(FORMS)))
 
 
-FORMS = (FINE_REACH, None), (COARSE_REACH, None), (FINE_REACH, 3)
+FORMS = (FINE_NEIGHBOR_OFFSET, None), (COARSE_NEIGHBOR_OFFSET, None), (FINE_NEIGHBOR_OFFSET, 3)
 
 
 @pytest.mark.parametrize(
     ("classes", "examples", "settings_"),
     [
-        (3, 200, {"top": 10}),
-        (3, 60, {"top": 20}),
-        (1, 60, {"top": 10}),
-        (3, 60, {"top": 20, "reach": 1.0}),
-        (3, 60, {"top": 10, "iou_cost": 0.5}),
+        (3, 200, {"top_k": 10}),
+        (3, 60, {"top_k": 20}),
+        (1, 60, {"top_k": 10}),
+        (3, 60, {"top_k": 20, "center_bound": 1.0}),
+        (3, 60, {"top_k": 10, "iou_cost": 0.5}),
     ],
 )
 def test_equals_brute_force(classes, examples, settings_):
@@ -89,7 +89,7 @@ def test_equals_brute_force(classes, examples, settings_):
             found = compiled(**settings_)(*given_)
         expected = brute_force(raw, boxes, class_ids, valid, some, **settings_)
         assert rows(found, boxes, class_ids) == expected
-        assert found.positive.shape == (M * settings_["top"],)
+        assert found.positive.shape == (M * settings_["top_k"],)
         seen["several"] += len(expected) > valid.sum()
         seen["left out"] += left_out > 0
 
@@ -103,14 +103,16 @@ def one_image(count, seed=3, classes=3):
     boxes = np.zeros((M, 4), np.float32)
     boxes[:count] = np.c_[rng.uniform(5, 27, (count, 2)), rng.uniform(8, 30, (count, 2))]
     valid = np.arange(M) < count
-    return raw, boxes, np.zeros(M, np.int32), valid, fill(boxes, valid, FINE_REACH, None)[0]
+    return raw, boxes, np.zeros(M, np.int32), valid, fill(boxes, valid, FINE_NEIGHBOR_OFFSET, None)[0]
 
 
 def test_a_batch_is_its_images():
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one_image(count, seed=count) for count in (0, 6, 2)))
     with patch.object(ota, "BLOCK", BLOCK):
         blocks = ota.blocks_needed(batch[-1])
-        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top=10, iou_cost=3.0, blocks=blocks)))(*batch)
+        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top_k=10, iou_cost=3.0, blocks=blocks)))(
+            *batch
+        )
         each = [compiled(10)(*one_image(count, seed=count)) for count in (0, 6, 2)]
     assert blocks == math.ceil(batch[-1].valid.sum((1, 2)).max() / BLOCK)
     for i, alone in enumerate(each):
@@ -122,7 +124,7 @@ def test_a_batch_is_its_images():
 def test_boxes_without_candidates_take_those_of_others():
     raw, boxes, class_ids, valid, _ = one_image(2)
     boxes[1] = 40, 24, 1, 1
-    some, _ = fill(boxes, valid, FINE_REACH, None)
+    some, _ = fill(boxes, valid, FINE_NEIGHBOR_OFFSET, None)
     assert some.valid.any(1).tolist() == [True] + [False] * 5
     found = compiled(10)(raw, boxes, class_ids, valid, some)
     assert set(found.truth[found.positive].tolist()) == {0, 1}
@@ -158,7 +160,7 @@ def test_no_gradient_flows_through_the_choice():
     image = one_image(4)
 
     def chosen(raw):
-        found = ota.assign(raw, *image[1:], grid=GRID, top=10, iou_cost=3.0)
+        found = ota.assign(raw, *image[1:], grid=GRID, top_k=10, iou_cost=3.0)
         return (jnp.take_along_axis(raw, found.index[:, None], axis=0)[:, 0] * found.positive.astype(jnp.float32)).sum()
 
     found = compiled(10)(*image)
@@ -191,7 +193,7 @@ def test_a_dear_overlap_chooses_by_overlap():
 def test_a_higher_top_takes_more():
     image = one_image(5)
     image[0][:, :4] = 0  # every prediction is its anchor: overlaps that add up
-    counts = [int(compiled(top)(*image).positive.sum()) for top in (1, 10, 20)]
+    counts = [int(compiled(top_k)(*image).positive.sum()) for top_k in (1, 10, 20)]
     assert counts[0] <= 5
     assert counts == sorted(counts)
     assert counts[0] < counts[-1]

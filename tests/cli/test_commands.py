@@ -9,7 +9,7 @@ from tests.small_networks import noise, small_weights
 from yolov7_jax.cli.main import main
 from yolov7_jax.convert.load import load
 from yolov7_jax.convert.weights_file import save
-from yolov7_jax.data.image import write_image
+from yolov7_jax.image import write_image
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.labelled_images import write_picture, write_text
+from tests.datasets.labeled_images import write_picture, write_text
 from yolov7_jax.cli.main import main
 
 

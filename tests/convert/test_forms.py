@@ -165,7 +165,7 @@ def test_a_norm_over_two_joined_convolutions_is_folded_into_both() -> None:
     state = as_pytorch_fuses(graph, random_variables(graph))
     x, y = np.random.default_rng(1).normal(size=(2, 4))
     wide = {name: array.astype(np.float64) for name, array in state.items()}
-    # By hand: the layer joins cv3's output and cv2's, in this order, and normalises all eight channels at once.
+    # By hand: the layer joins cv3's output and cv2's, in this order, and normalizes all eight channels at once.
     joined = np.concatenate(
         [wide["model.1.cv3.weight"][..., 0, 0] @ x, wide["model.1.cv2.weight"][..., 0, 0] @ np.tile(y, 2)]
     )

@@ -97,7 +97,7 @@ def old_file(path: Path, acts: Mapping[str, Code]) -> tuple[Path, dict[str, np.n
 
 
 def convolutions(graph: Graph) -> list[str]:
-    """Paths of the modules that PyTorch's code gives an activation: those whose normalisation is beside a `conv`."""
+    """Paths of the modules that PyTorch's code gives an activation: those whose normalization is beside a `conv`."""
     names = to_torch_state(graph, jax.tree.map(lambda leaf: np.zeros(leaf.shape), abstract_variables(graph)))
     return [name.removesuffix(".conv.weight") for name in names if name.endswith(".conv.weight")]
 

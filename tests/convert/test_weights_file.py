@@ -83,7 +83,7 @@ def test_foreign_safetensors_need_a_model_and_give_the_class_count(tmp_path: Pat
     assert back.graph == weights.graph
 
 
-def test_state_dicts_without_normalisation_are_taken_for_the_inference_form(tmp_path: Path, weights: Weights) -> None:
+def test_state_dicts_without_normalization_are_taken_for_the_inference_form(tmp_path: Path, weights: Weights) -> None:
     graph, variables = reparam(weights.graph, weights.variables)
     save_file(to_torch_state(graph, variables), tmp_path / "fused.safetensors")
     back = load(tmp_path / "fused.safetensors", model=weights.graph)

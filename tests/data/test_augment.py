@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data import augment
 from yolov7_jax.data.augment import LIMITS, augmented
-from yolov7_jax.data.letterbox import GREY, letterbox
-from yolov7_jax.data.polygons import as_polygons
+from yolov7_jax.data.letterbox import GRAY, letterbox
 from yolov7_jax.errors import InputError
+from yolov7_jax.ops.polygons import as_polygons
 from yolov7_jax.types import Sample
 
 SIZE = 64
-COLOURLESS = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0)
-AS_IT_IS = replace(COLOURLESS, mosaic=0, scale=0, translate=0, fliplr=0)
+COLORLESS = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0)
+AS_IT_IS = replace(COLORLESS, mosaic=0, scale=0, translate=0, fliplr=0)
 
 
 def locked(image, boxes=(), class_ids=(), name=0):
@@ -42,13 +42,13 @@ def noise(position, size=SIZE, sliver=False, boxes=5, outlined=False):
     return one._replace(polygons=polygons)
 
 
-def made(seed, fetch=noise, position=0, *, count=10, window=5, size=SIZE, config=COLOURLESS):
+def made(seed, fetch=noise, position=0, *, count=10, mosaic_window=5, size=SIZE, config=COLORLESS):
     return augmented(
         np.random.default_rng(seed),
         fetch,
         position,
         count=count,
-        window=window,
+        mosaic_window=mosaic_window,
         side=size,
         size=(size, size),
         config=config,
@@ -86,7 +86,7 @@ def test_any_sample_is_what_training_takes(seed, config, side, multiple, count, 
         return fetched.setdefault(position, noise(position, side, sliver, boxes, outlined=seed % 2 == 0))
 
     position = seed % count
-    options = {"count": count, "window": window, "side": side, "size": shape, "config": config}
+    options = {"count": count, "mosaic_window": window, "side": side, "size": shape, "config": config}
     sample = augmented(np.random.default_rng(seed), fetch, position, **options)
     assert sample.image.shape == (height, width, 3)
     assert sample.image.dtype == np.uint8
@@ -118,14 +118,14 @@ def test_nothing_is_changed_where_nothing_may_be():
     sample = made(0, lambda _: one, config=AS_IT_IS)
     height, width = one.image.shape[:2]
     top, left = (SIZE - height) // 2, (SIZE - width) // 2
-    expected = np.full((SIZE, SIZE, 3), GREY, np.uint8)
+    expected = np.full((SIZE, SIZE, 3), GRAY, np.uint8)
     expected[top : top + height, left : left + width] = one.image
     assert np.array_equal(sample.image, expected)
     assert sample.boxes_xyxy_px.tolist() == [[left, top, left + 9, top + 5]]
     assert sample.class_ids.tolist() == [4]
 
 
-@pytest.mark.parametrize("config", [COLOURLESS, replace(COLOURLESS, mosaic=0), replace(COLOURLESS, mixup=1)])
+@pytest.mark.parametrize("config", [COLORLESS, replace(COLORLESS, mosaic=0), replace(COLORLESS, mixup=1)])
 @pytest.mark.parametrize(("fliplr", "flipud"), [(1, 0), (0, 1), (1, 1)])
 def test_mirrors(config, fliplr, flipud):
     plain = made(5, config=replace(config, fliplr=0))
@@ -140,20 +140,20 @@ def test_mirrors(config, fliplr, flipud):
     assert np.array_equal(sample.boxes_xyxy_px, boxes)
 
 
-def fetched_positions(seed, position, *, count, window, config=COLOURLESS):
+def fetched_positions(seed, position, *, count, window, config=COLORLESS):
     asked = []
 
     def fetch(at):
         asked.append(at)
         return noise(at, boxes=0)
 
-    made(seed, fetch, position, count=count, window=window, config=config)
+    made(seed, fetch, position, count=count, mosaic_window=window, config=config)
     assert all(type(at) is int for at in asked)
     return asked
 
 
 @pytest.mark.parametrize(
-    ("position", "count", "window", "allowed"),
+    ("position", "count", "mosaic_window", "allowed"),
     [
         (7, 10, 3, {4, 5, 6}),
         (1, 10, 3, {8, 9, 0}),  # round the start of the epoch
@@ -164,8 +164,8 @@ def fetched_positions(seed, position, *, count, window, config=COLOURLESS):
     ],
 )
 def test_partners_are_those_of_the_window_and_equally_likely(position, count, window, allowed):
-    both = replace(COLOURLESS, mixup=1)
-    draws = [fetched_positions(seed, position, count=count, window=window, config=both) for seed in range(200)]
+    both = replace(COLORLESS, mixup=1)
+    draws = [fetched_positions(seed, position, count=count, mosaic_window=window, config=both) for seed in range(200)]
     assert {one[0] for one in draws} == {position}
     partners = [at for one in draws for at in one[1:]]
     assert len(partners) == 200 * 7  # three of the mosaic, four of the second
@@ -183,16 +183,16 @@ def test_partners_are_those_of_the_window_and_equally_likely(position, count, wi
         ({"mixup": 1}, {8}),
         ({"mosaic": 0.5}, {1, 4}),
         ({"mosaic": 0.5, "mixup": 0.5}, {1, 4, 8}),
-        ({"mosaic_nine": 1}, {9}),
-        ({"mosaic_nine": 0.5}, {4, 9}),
-        ({"mosaic_nine": 0.5, "mixup": 1}, {8, 13, 18}),
+        ({"mosaic9": 1}, {9}),
+        ({"mosaic9": 0.5}, {4, 9}),
+        ({"mosaic9": 0.5, "mixup": 1}, {8, 13, 18}),
         ({"mosaic": 0, "paste_in": 1}, {4}),
         ({"paste_in": 0.5}, {4, 7}),
     ],
 )
 def test_images_of_a_sample(options, numbers):
-    config = replace(COLOURLESS, **options)
-    found = [len(fetched_positions(seed, 3, count=9, window=4, config=config)) for seed in range(100)]
+    config = replace(COLORLESS, **options)
+    found = [len(fetched_positions(seed, 3, count=9, mosaic_window=4, config=config)) for seed in range(100)]
     assert set(found) == numbers
     if len(numbers) == 2:
         assert 30 <= found.count(min(numbers)) <= 70  # four standard deviations of 100 coins: 20
@@ -203,24 +203,24 @@ def test_mixup_joins_the_labels_of_two_mosaics():
         level = 0 if position == 1 else 255
         return locked(np.full((SIZE, SIZE, 3), level, np.uint8), [[0, 0, SIZE, SIZE]], [level])
 
-    calm = replace(COLOURLESS, scale=0, translate=0, fliplr=0)
-    alone = made(0, fetch, 1, count=2, window=1, config=calm)
-    mixed = made(0, fetch, 1, count=2, window=1, config=replace(calm, mixup=1))
+    calm = replace(COLORLESS, scale=0, translate=0, fliplr=0)
+    alone = made(0, fetch, 1, count=2, mosaic_window=1, config=calm)
+    mixed = made(0, fetch, 1, count=2, mosaic_window=1, config=replace(calm, mixup=1))
     assert np.array_equal(mixed.boxes_xyxy_px[: len(alone.class_ids)], alone.boxes_xyxy_px)
     assert np.array_equal(mixed.class_ids[: len(alone.class_ids)], alone.class_ids)
     assert len(mixed.class_ids) > len(alone.class_ids)
     dark = mixed.image[(alone.image == 0).all(axis=-1)]
     assert len(dark)
-    levels = np.unique(dark)  # the other share of white, or of grey where the second mosaic has none
+    levels = np.unique(dark)  # the other share of white, or of gray where the second mosaic has none
     assert levels[-1] > 0
-    assert levels[0] == levels[-1] or levels[0] == pytest.approx(levels[-1] * GREY / 255, abs=1)
+    assert levels[0] == levels[-1] or levels[0] == pytest.approx(levels[-1] * GRAY / 255, abs=1)
 
 
 @pytest.mark.parametrize(
     ("name", "nine", "least", "most"),
     [("mosaic", 0, SIZE // 2, 3 * SIZE // 2), ("mosaic_of_nine", 1, 0, SIZE)],
 )
-def test_centres_of_four_and_windows_of_nine_fill_their_range(monkeypatch, name, nine, least, most):
+def test_centers_of_four_and_windows_of_nine_fill_their_range(monkeypatch, name, nine, least, most):
     places = []
 
     def spy(samples, place, *, canvas):
@@ -233,7 +233,7 @@ def test_centres_of_four_and_windows_of_nine_fill_their_range(monkeypatch, name,
     monkeypatch.setattr(augment, name, spy)
     one = noise(0, boxes=0)
     for seed in range(1000):
-        made(seed, lambda _: one, count=1, config=replace(COLOURLESS, mosaic_nine=nine))
+        made(seed, lambda _: one, count=1, config=replace(COLORLESS, mosaic9=nine))
     assert np.min(places, axis=0).tolist() == [least, least]
     assert np.max(places, axis=0).tolist() == [most, most]
     # four standard deviations of the mean of 1000 uniform numbers
@@ -252,25 +252,25 @@ def test_the_range_of_scales(monkeypatch, mosaic):
     one = noise(0, boxes=0)
     monkeypatch.setattr(augment, "render", spy)
     for seed in range(500):
-        made(seed, lambda _: one, config=replace(COLOURLESS, mosaic=mosaic, scale=0.5))
+        made(seed, lambda _: one, config=replace(COLORLESS, mosaic=mosaic, scale=0.5))
     assert 0.5 <= min(scales) < 0.52
     assert 1.58 < max(scales) <= 1.6
 
 
-COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
 
 
 MARK = (50, 40)
 
 
 def marked(number):
-    """A dark picture with a rectangle of its own colour, which its box marks."""
+    """A dark picture with a rectangle of its own color, which its box marks."""
     rng = np.random.default_rng(number)
     height, width = ((128, 100), (90, 128), (128, 128), (110, 128))[number]
     image = rng.integers(0, 100, (height, width, 3)).astype(np.uint8)
     x0, y0 = (int(n) for n in rng.integers(5, 25, 2))
     x1, y1 = x0 + MARK[0], y0 + MARK[1]
-    image[y0:y1, x0:x1] = COLOURS[number]
+    image[y0:y1, x0:x1] = COLORS[number]
     return locked(image, [[x0, y0, x1, y1]], [number])
 
 
@@ -288,14 +288,14 @@ def marked(number):
     ],
 )
 def test_what_a_box_marked_stays_in_its_box(options, mosaic):
-    config = replace(COLOURLESS, mosaic=mosaic, **options)
+    config = replace(COLORLESS, mosaic=mosaic, **options)
     is_upright = not options.keys() & {"degrees", "shear", "perspective"}
     held = tight = 0
     for seed in range(40):
         numbers = iter(range(4))
         sample = made(seed, lambda _, numbers=numbers: marked(next(numbers)), count=4, size=128, config=config)
-        for number, colour in enumerate(COLOURS):
-            rows, columns = np.nonzero((sample.image == colour).all(axis=-1))
+        for number, color in enumerate(COLORS):
+            rows, columns = np.nonzero((sample.image == color).all(axis=-1))
             boxes = sample.boxes_xyxy_px[sample.class_ids == number]
             if len(rows) == 0:
                 continue
@@ -303,7 +303,7 @@ def test_what_a_box_marked_stays_in_its_box(options, mosaic):
             if len(boxes) == 0:  # let go: 2 pixels, or a tenth of what it was at a scale of 2 at most
                 assert min(last - first) <= 2 or len(rows) <= 0.1 * MARK[0] * MARK[1] * 2**2
                 continue
-            # A pure colour comes from pixels of the rectangle alone, so the middles of such pixels lie in the box, but
+            # A pure color comes from pixels of the rectangle alone, so the middles of such pixels lie in the box, but
             # for the 1/32 pixel in steps of which OpenCV may take places.
             (low, high) = boxes[0].reshape(2, 2)
             assert (first + 0.5 >= low - 1 / 32).all()
@@ -339,7 +339,7 @@ def test_one_image_alone_is_seen_in_its_letterbox(size):
         boxes_xyxy_px=np.array([[0, 0, 9, 5]], np.float32), class_ids=np.array([4], np.int32)
     )
     sample = augmented(
-        np.random.default_rng(0), lambda _: one, 0, count=1, window=0, side=64, size=size, config=AS_IT_IS
+        np.random.default_rng(0), lambda _: one, 0, count=1, mosaic_window=0, side=64, size=size, config=AS_IT_IS
     )
     expected, box = letterbox(one.image, size, auto=False)
     assert np.array_equal(sample.image, expected)
@@ -354,10 +354,10 @@ def test_one_image_alone_is_seen_in_its_letterbox(size):
 @pytest.mark.parametrize("multiple", [0.5, 1.5])
 def test_size_changes_resolution_alone(mosaic, multiple):
     # the same draws: boxes are as many and as large a part of the picture, but for those near a limit
-    config = replace(COLOURLESS, mosaic=mosaic, mosaic_nine=0.5, mixup=0.3, degrees=10, translate=0.2, flipud=0.5)
+    config = replace(COLORLESS, mosaic=mosaic, mosaic9=0.5, mixup=0.3, degrees=10, translate=0.2, flipud=0.5)
     side = 128
     for seed in range(10):
-        options = {"count": 10, "window": 5, "side": side, "config": config}
+        options = {"count": 10, "mosaic_window": 5, "side": side, "config": config}
 
         def fetch(position):
             return noise(position, side)
@@ -383,7 +383,7 @@ def test_a_box_is_judged_by_the_size_it_is_seen_in():
     one = locked(np.zeros((SIZE, SIZE, 3), np.uint8), [[10, 10, 50, 50]], [3])
     # a quarter as wide and high, which is a sixteenth of its area, yet all of it
     small = augmented(
-        np.random.default_rng(0), lambda _: one, 0, count=1, window=0, side=64, size=(16, 16), config=AS_IT_IS
+        np.random.default_rng(0), lambda _: one, 0, count=1, mosaic_window=0, side=64, size=(16, 16), config=AS_IT_IS
     )
     assert small.boxes_xyxy_px.tolist() == [[2.5, 2.5, 12.5, 12.5]]
 
@@ -402,7 +402,7 @@ def test_objects_put_in_are_seen_in_the_same_size():
             lambda _: one,
             0,
             count=1,
-            window=0,
+            mosaic_window=0,
             side=SIZE,
             size=(side, side),
             config=replace(AS_IT_IS, paste_in=1),
@@ -415,7 +415,7 @@ def test_objects_put_in_are_seen_in_the_same_size():
         assert np.allclose(boxes[-1], found[0][-1], rtol=0, atol=1e-6)
 
 
-def test_objects_are_put_in_after_colours_and_before_mirrors():
+def test_objects_are_put_in_after_colors_and_before_mirrors():
     def fetch(position):
         image = np.full((SIZE, SIZE, 3), 200 if position else 100, np.uint8)
         corners = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], np.float32)
@@ -426,7 +426,7 @@ def test_objects_are_put_in_after_colours_and_before_mirrors():
     config = replace(AS_IT_IS, hsv_v=0.4, paste_in=1, fliplr=1)
     for seed in range(20):
         sample = augmented(
-            np.random.default_rng(seed), fetch, 0, count=2, window=1, side=SIZE, size=(SIZE, SIZE), config=config
+            np.random.default_rng(seed), fetch, 0, count=2, mosaic_window=1, side=SIZE, size=(SIZE, SIZE), config=config
         )
         assert set(sample.class_ids.tolist()) == {7}
         levels = np.unique(sample.image)
@@ -440,13 +440,13 @@ def test_objects_are_put_in_after_colours_and_before_mirrors():
 
 
 def test_copies_of_objects_are_in_mosaics_alone():
-    both = replace(COLOURLESS, copy_paste=1)
+    both = replace(COLORLESS, copy_paste=1)
     more = 0
     for mosaic in (0, 1):
         for seed in range(10):
             counts = [
                 len(made(seed, lambda at: noise(at, outlined=True), config=replace(config, mosaic=mosaic)).class_ids)
-                for config in (COLOURLESS, both)
+                for config in (COLORLESS, both)
             ]
             more += counts[1] > counts[0]
         assert (more > 0) == bool(mosaic)

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.drawn_polygons import lies_in, random_polygon
+from tests.datasets.drawn_polygons import lies_in, random_polygon
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.clip import visible_boxes, visible_region, warp_points
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
-from yolov7_jax.data.polygons import as_polygons
+from yolov7_jax.ops.polygons import as_polygons
 
 SHAPE = (60, 80)
 PARTS = ((0, 0, 90, 70), (13, 21, 90, 64), (40, 0, 50, 70))

@@ -36,7 +36,7 @@ def test_against_the_formula(gains):
 
 
 @given(st.integers(0, 255), st.floats(0.6, 1.4), st.floats(0.3, 1.7))
-def test_greys_change_by_value_alone(level, value_gain, saturation_gain):
+def test_grays_change_by_value_alone(level, value_gain, saturation_gain):
     image = np.full((2, 5, 3), level, np.uint8)
     changed = scale_hsv(image, np.array([1.0, saturation_gain, value_gain]))
     # half a level by rounding; OpenCV takes factors in steps of 1/1024, an eighth of a level at most

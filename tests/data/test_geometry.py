@@ -29,7 +29,7 @@ def place(matrix, x, y):
 
 @pytest.mark.parametrize(
     ("options", "at_high", "point", "expected"),
-    [  # canvas 200, image 100: the centre (100, 100) goes to (50, 50)
+    [  # canvas 200, image 100: the center (100, 100) goes to (50, 50)
         ({}, True, (100, 100), (50, 50)),
         ({}, True, (110, 130), (60, 80)),
         ({"scale": 0.5}, True, (110, 130), (66, 98)),  # 1.6 times
@@ -55,7 +55,7 @@ def test_rectangles_and_zoom():
     config = AugmentConfig(scale=0.5, translate=0.2)
     matrix, scale = random_warp(Extreme(at_high=True), config, canvas=(200, 100), size=(30, 60), zoom=0.5)
     assert scale == pytest.approx(0.8)  # half of 1.6
-    # the centre (50, 100) goes to (30, 15), 0.2 · 60 to the right and 0.2 · 30 down; 10 more to the right are 8
+    # the center (50, 100) goes to (30, 15), 0.2 · 60 to the right and 0.2 · 30 down; 10 more to the right are 8
     assert place(matrix, 50, 100) == pytest.approx((42, 21), abs=1e-9)
     assert place(matrix, 60, 100) == pytest.approx((50, 21), abs=1e-9)
 
@@ -68,7 +68,7 @@ def test_rotation_comes_before_shear_and_perspective_before_both():
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.9), st.floats(0, 0.5), st.floats(0, 180))
-def test_scale_and_centre_stay_within_their_ranges(seed, scale, translate, degrees):
+def test_scale_and_center_stay_within_their_ranges(seed, scale, translate, degrees):
     config = AugmentConfig(scale=scale, translate=translate, degrees=degrees)
     matrix, drawn = random_warp(np.random.default_rng(seed), config, canvas=(128, 128), size=(64, 64))
     assert 1 - scale <= drawn <= 1.1 + scale
@@ -81,9 +81,9 @@ def test_draws_fill_their_ranges():
     config = AugmentConfig(scale=0.5, translate=0.1, degrees=30)
     drawn = [random_warp(rng, config, canvas=(2, 2), size=(1, 1)) for _ in range(2000)]
     scales = np.array([scale for _, scale in drawn])
-    centres = np.array([place(matrix, 1, 1) for matrix, _ in drawn])
+    centers = np.array([place(matrix, 1, 1) for matrix, _ in drawn])
     angles = np.degrees([math.atan2(matrix[1, 0], matrix[0, 0]) for matrix, _ in drawn])
-    for values, low, high in ((scales, 0.5, 1.6), (centres, 0.4, 0.6), (angles, -30, 30)):
+    for values, low, high in ((scales, 0.5, 1.6), (centers, 0.4, 0.6), (angles, -30, 30)):
         spread = high - low
         assert values.min() == pytest.approx(low, abs=0.01 * spread)
         assert values.max() == pytest.approx(high, abs=0.01 * spread)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolov7_jax.data.image import read_image
-from yolov7_jax.data.letterbox import GREY, fit, letterbox
+from yolov7_jax.data.letterbox import GRAY, fit, letterbox
+from yolov7_jax.image import read_image
 
 SIDES = st.integers(1, 3000)
 SIZES = st.integers(1, 40).map(lambda cells: cells * 32)
@@ -89,7 +89,7 @@ def test_undo_clips_to_the_source():
 
 @pytest.mark.parametrize(("h", "w"), [(90, 200), (333, 77), (40, 40), (20, 10), (1, 1), (5000, 3), (3, 5000)])
 @pytest.mark.parametrize("auto", [True, False])
-def test_pixels_are_resized_content_on_grey(h, w, auto):
+def test_pixels_are_resized_content_on_gray(h, w, auto):
     image = np.random.default_rng(h).integers(0, 256, (h, w, 3), np.uint8)
     boxed, geometry = letterbox(image, 96, auto=auto)
     (content_h, content_w), (top, left) = geometry.content, geometry.offset
@@ -99,7 +99,7 @@ def test_pixels_are_resized_content_on_grey(h, w, auto):
     np.testing.assert_array_equal(content, cv2.resize(image, (content_w, content_h)))
     border = np.ones(geometry.shape, bool)
     border[top : top + content_h, left : left + content_w] = False
-    assert (boxed[border] == GREY).all()
+    assert (boxed[border] == GRAY).all()
 
 
 def test_an_object_drawn_in_the_source_is_found_where_undo_says():

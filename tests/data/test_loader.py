@@ -18,10 +18,10 @@ import pytest
 import yolov7_jax
 from tests.data.training_source import DrawnSource
 from yolov7_jax.config import AugmentConfig
+from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.data.pipeline import Pipeline, Row
 from yolov7_jax.data.sampling import balanced_repeats, repeat_factors
-from yolov7_jax.data.shapes import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Batch, Candidates
 
@@ -82,7 +82,7 @@ def test_batches_are_the_rows_in_order(expected: list[Batch]):
 
 EVERYTHING = AugmentConfig(
     mosaic=0.8,
-    mosaic_nine=0.4,
+    mosaic9=0.4,
     close_mosaic=1,
     mixup=0.5,
     copy_paste=0.5,
@@ -135,7 +135,7 @@ def test_processes_make_the_same_bytes_without_jax(kind: Any, workers: int):
     options, expected = kind
     source = DrawnSource(no_jax=True, outlined=True)
     before = set(threading.enumerate())
-    made = pipeline(**options | {"source": source, "on_fault": "stop"})
+    made = pipeline(**options | {"source": source, "on_error": "stop"})
     found = batches(Loader(made, workers=workers, processes=True), STEPS - 2, start=2)
     assert list(map(content, found)) == list(map(content, expected[2:]))
     assert multiprocessing.active_children() == []
@@ -223,7 +223,7 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
     loader = Loader(pipeline(source), workers=workers)
     batches(loader, 6)
     assert sorted(loader.faults) == [f"{number}.png: is empty; expected a picture" for number in (2, 4)]
-    stop_pipeline = pipeline(source, augment=SINGLE, on_fault="stop")
+    stop_pipeline = pipeline(source, augment=SINGLE, on_error="stop")
     first = min((2, 4), key=[stop_pipeline.index(0, position) for position in range(6)].index)
     stopping = Loader(stop_pipeline, workers=workers)
     with pytest.raises(DataError, match=rf"^{first}\.png: is empty"):
@@ -234,7 +234,7 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
 def test_errors_of_a_process_arrive_as_they_are():
     source = DrawnSource(2, bad=(0, 1))
     with pytest.raises(DataError, match=r"^\d\.png: is empty; expected a picture$"):
-        batches(Loader(pipeline(source, on_fault="stop"), workers=1, processes=True), 1)
+        batches(Loader(pipeline(source, on_error="stop"), workers=1, processes=True), 1)
 
 
 def test_a_process_that_dies_has_its_image_named():

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.drawn_polygons import lies_in, random_polygon
+from tests.datasets.drawn_polygons import lies_in, random_polygon
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.geometry import random_warp, scale_and_shift, shift
 from yolov7_jax.data.mosaic import place
 from yolov7_jax.data.paste import MOST_COVER, MOST_PASTED, is_in_front, mirrored, paste, paste_in
 from yolov7_jax.data.pieces import Piece, shown
-from yolov7_jax.data.polygons import as_polygons
 from yolov7_jax.data.render import render
+from yolov7_jax.ops.polygons import as_polygons
 from yolov7_jax.types import Sample
 
 SHAPE = (70, 90)
@@ -21,7 +21,7 @@ SLOPE = 2.5
 
 
 def ramps(shape):
-    """Colours that say where a pixel is: 2.5 levels a column, a row."""
+    """Colors that say where a pixel is: 2.5 levels a column, a row."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     return np.round(np.stack([SLOPE * columns, SLOPE * rows, np.full_like(rows, 200)], axis=-1)).astype(np.uint8)
 
@@ -76,8 +76,8 @@ def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
     painted = image[..., 2] == 200
     assert (image[..., 2][~painted] == 0).all()
 
-    centres = np.stack([*(np.mgrid[: SIZE[0], : SIZE[1]][::-1] + 0.5), np.ones(SIZE)], axis=-1)
-    places = centres @ np.linalg.inv(warp).T
+    centers = np.stack([*(np.mgrid[: SIZE[0], : SIZE[1]][::-1] + 0.5), np.ones(SIZE)], axis=-1)
+    places = centers @ np.linalg.inv(warp).T
     source = places[..., :2] / places[..., 2:]
     ahead = places[..., 2] > 0
     frame = np.reshape(part, (2, 2))
@@ -89,10 +89,10 @@ def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
         if (w > 1e-3).all():
             outlines.append(np.column_stack([x / w, y / w]))
     # Outlines are drawn in quarters of a pixel, and OpenCV draws a quarter where an outline goes through any of it:
-    # so a centre may be off by the diagonal of one, and by the rounding of corners to 1/16 of one.
-    certain = distance_to_edges(centres[..., :2], outlines) > np.hypot(0.25, 0.25) + 1 / 32
+    # so a center may be off by the diagonal of one, and by the rounding of corners to 1/16 of one.
+    certain = distance_to_edges(centers[..., :2], outlines) > np.hypot(0.25, 0.25) + 1 / 32
     assert (painted == expected)[certain].all()
-    if box.any():  # and what is painted has its centre in the box
+    if box.any():  # and what is painted has its center in the box
         rows, columns = np.nonzero(painted)
         assert (np.column_stack([columns, rows]) + 0.5 >= box[:2]).all()
         assert (np.column_stack([columns, rows]) + 0.5 <= box[2:]).all()
@@ -236,8 +236,8 @@ def test_objects_of_other_images(seed, images, zoom):
         whole = (before[:, 2] - before[:, 0]) * (before[:, 3] - before[:, 1])
         assert (covered < MOST_COVER * whole + 1e-2).all() or not covered.any()
         # its pixels are there, and up to the edges of its box, where no later one lies on them
-        colour = 10 * (out.class_ids[3 + number] // 10)
-        rows, columns = np.nonzero(out.image[..., 0] == colour)
+        color = 10 * (out.class_ids[3 + number] // 10)
+        rows, columns = np.nonzero(out.image[..., 0] == color)
         if number == len(added) - 1 and len(rows):
             mine = (rows + 0.5 >= y0) & (rows + 0.5 <= y1) & (columns + 0.5 >= x0) & (columns + 0.5 <= x1)
             assert mine.any()

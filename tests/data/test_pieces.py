@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tests.data.drawn_polygons import random_polygon
+from tests.datasets.drawn_polygons import random_polygon
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.clip import visible_boxes, visible_region
 from yolov7_jax.data.geometry import random_warp, scale_and_shift, warp_boxes
 from yolov7_jax.data.pieces import Piece, cut_out, shown
-from yolov7_jax.data.polygons import as_polygons, of_object
 from yolov7_jax.ops.boxes import clip_boxes
+from yolov7_jax.ops.polygons import as_polygons, of_object
 from yolov7_jax.types import Sample
 
 SHAPE = (60, 80)

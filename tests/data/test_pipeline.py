@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.data.training_source import DrawnSource
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.letterbox import GREY
+from yolov7_jax.data.batch_shapes import rectangles
+from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.pipeline import Pipeline, load_resized
-from yolov7_jax.data.shapes import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
@@ -34,7 +34,7 @@ def pipeline(source: DrawnSource = DRAWN, **options: Any) -> Pipeline:
         "anchor_t": 4.0,
         "batch_size": 4,
         "seed": 0,
-        "window": 5,
+        "mosaic_window": 5,
     }
     return Pipeline(**defaults | options)
 
@@ -93,7 +93,7 @@ def test_a_copy_makes_the_same():
 
 @pytest.fixture
 def cornered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """No augmentation: the image in the upper left corner, on grey; with what the augmentation was called."""
+    """No augmentation: the image in the upper left corner, on gray; with what the augmentation was called."""
     calls = []
 
     def augmented(rng: Any, fetch: Any, position: int, **options: Any) -> Sample:
@@ -101,7 +101,7 @@ def cornered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         sample = fetch(position)
         h, w = options["size"]
         height, width = sample.image.shape[:2]
-        image = np.full((h, w, 3), GREY, np.uint8)
+        image = np.full((h, w, 3), GRAY, np.uint8)
         image[:height, :width] = sample.image[:h, :w]
         return sample._replace(image=image)
 
@@ -122,8 +122,8 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
     assert row.sample.valid.tolist() == [True] * 3 + [False] * 2
     assert row.sample.class_ids.tolist() == [*class_ids.tolist(), 0, 0]
     scale = np.array([content_w / width, content_h / height])
-    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2 * scale, (boxes[:, 2:] - boxes[:, :2]) * scale
-    expected = np.concatenate([np.concatenate([centre, extent], axis=1), np.zeros((2, 4))])
+    center, extent = (boxes[:, :2] + boxes[:, 2:]) / 2 * scale, (boxes[:, 2:] - boxes[:, :2]) * scale
+    expected = np.concatenate([np.concatenate([center, extent], axis=1), np.zeros((2, 4))])
     # float32 of coordinates up to 64, after a handful of operations
     np.testing.assert_allclose(row.sample.boxes_cxcywh_px, expected, rtol=0, atol=5e-5)
     assert (row.sample.index, row.sample.overflow.tolist()) == (0, [0, 0])
@@ -144,17 +144,17 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
 
 
 def test_what_augmentation_is_given(cornered: list[dict[str, Any]]):
-    made = pipeline(DrawnSource(3), seed=7, window=2)
+    made = pipeline(DrawnSource(3), seed=7, mosaic_window=2)
     made.row(5, 1)
     made.row(5, 3)  # the batch of four is completed with the first image again, but not with its random numbers
-    expected = {"count": 4, "window": 2, "side": 64, "size": (64, 64), "config": made.augment}
+    expected = {"count": 4, "mosaic_window": 2, "side": 64, "size": (64, 64), "config": made.augment}
     assert cornered == [
         {"draw": np.random.default_rng([7, 5, 1 + position]).random(), "position": position} | expected
         for position in (1, 3)
     ]
 
 
-NO_MOSAIC = AugmentConfig(mosaic=0, mixup=0, copy_paste=0, mosaic_nine=0.2, close_mosaic=2, paste_in=0.3)
+NO_MOSAIC = AugmentConfig(mosaic=0, mixup=0, copy_paste=0, mosaic9=0.2, close_mosaic=2, paste_in=0.3)
 MOSAIC = replace(NO_MOSAIC, mosaic=0.7, mixup=0.6, copy_paste=0.5)
 
 
@@ -203,7 +203,7 @@ def test_batches_of_like_shapes_have_no_mosaic(cornered: list[dict[str, Any]]):
     made = pipeline(source, augment=MOSAIC, shapes=shapes, buckets=buckets, batch_size=3)
     for position in range(12):
         sample = made.row(1, position).sample
-        height, width = load_resized(source, int(sample.index), side=64, on_fault="stop").sample.image.shape[:2]
+        height, width = load_resized(source, int(sample.index), side=64, on_error="stop").sample.image.shape[:2]
         h, w, _ = sample.image.shape
         assert (h, w) in shapes
         assert height <= h
@@ -246,7 +246,7 @@ def test_what_is_left_out_is_counted(cornered: list[dict[str, Any]]):
 def test_resizing_makes_the_long_side_the_size_and_moves_boxes_along(index):
     source = DrawnSource(outlined=True)
     image, boxes, _, image_id, polygons = source[index]
-    sample, fault = load_resized(source, index, side=64, on_fault="stop")
+    sample, fault = load_resized(source, index, side=64, on_error="stop")
     height, width = image.shape[:2]
     assert max(sample.image.shape[:2]) == 64
     assert (sample.id, fault) == (image_id, "")
@@ -267,27 +267,27 @@ def test_every_image_of_an_epoch_is_decoded_about_once():
             read[index] += 1
             return super().__getitem__(index)
 
-    made = pipeline(Counting(40), window=20)
+    made = pipeline(Counting(40), mosaic_window=20)
     for position in range(40):
         made.row(0, position)
     assert read == Counter(range(40))
 
 
-def test_an_image_that_cannot_be_read_is_grey_or_stops():
+def test_an_image_that_cannot_be_read_is_gray_or_stops():
     source = DrawnSource(6, bad=(2,))
-    skipping, stopping = (pipeline(source, augment=PLAIN, on_fault=mode) for mode in ("skip", "stop"))
+    skipping, stopping = (pipeline(source, augment=PLAIN, on_error=mode) for mode in ("skip", "stop"))
     where = order_of(skipping).index(2)
     for _ in range(2):
         row = skipping.row(0, where)
         assert row.faults == ("2.png: is empty; expected a picture",)
-        assert (row.sample.image == GREY).all()
+        assert (row.sample.image == GRAY).all()
         assert (row.sample.valid.any(), row.sample.index) == (False, 2)
     with pytest.raises(DataError, match=r"^2\.png: is empty"):
         stopping.row(0, where)
     assert skipping.row(0, (where + 1) % 6).faults == stopping.row(0, (where + 1) % 6).faults == ()
 
 
-def test_mosaics_name_each_image_that_is_grey_once():
+def test_mosaics_name_each_image_that_is_gray_once():
     made = pipeline(DrawnSource(2, bad=(0, 1)), augment=AugmentConfig(mosaic=1))
     (row,) = {made.row(0, 0).faults}
     assert sorted(row) == ["0.png: is empty; expected a picture", "1.png: is empty; expected a picture"]
@@ -303,7 +303,7 @@ def test_a_failure_of_code_names_the_image():
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(DataError, match="there are no images to train on"):
         pipeline(DrawnSource(0))
-    for name, value in (("seed", -1), ("batch_size", 0), ("max_boxes", 0), ("window", -1)):
+    for name, value in (("seed", -1), ("batch_size", 0), ("max_boxes", 0), ("mosaic_window", -1)):
         with pytest.raises(InputError, match=f"{name} is {value}; expected"):
             pipeline(**{name: value})
     with pytest.raises(InputError, match=r"augment\.mosaic"):

@@ -8,24 +8,24 @@ import pytest
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from scipy import stats
 
-from tests.data.drawn_polygons import random_polygon
+from tests.datasets.drawn_polygons import random_polygon
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data import augment
 from yolov7_jax.data.augment import augmented
-from yolov7_jax.data.letterbox import GREY
-from yolov7_jax.data.polygons import as_polygons, of_object
+from yolov7_jax.data.letterbox import GRAY
+from yolov7_jax.ops.polygons import as_polygons, of_object
 from yolov7_jax.types import Sample
 
 SIDE = 64
 IMAGES = 16
 FINE, COARSE = 8, 6  # masks are drawn so much larger
 P5 = AugmentConfig(
-    mosaic=0.9, mosaic_nine=0.2, mixup=0.15, copy_paste=0.3, paste_in=0.3, scale=0.9, translate=0.2, flipud=0.3
+    mosaic=0.9, mosaic9=0.2, mixup=0.15, copy_paste=0.3, paste_in=0.3, scale=0.9, translate=0.2, flipud=0.3
 )
 
 
 def picture(position):
-    """Smooth colours, and three to six objects, most of them outlined."""
+    """Smooth colors, and three to six objects, most of them outlined."""
     rng = np.random.default_rng(position)
     height, width = [(SIDE, 48), (40, SIDE), (SIDE, SIDE), (SIDE, 20)][position % 4]
     image = cv2.resize(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -141,14 +141,14 @@ HALF = shifted(0.5, 0.5)
 
 
 def warp_image(image, warp, size):
-    centred = np.linalg.inv(HALF) @ warp @ HALF
-    return cv2.warpAffine(image, centred[:2], (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+    centerd = np.linalg.inv(HALF) @ warp @ HALF
+    return cv2.warpAffine(image, centerd[:2], (size, size), flags=cv2.INTER_LINEAR, borderValue=(GRAY,) * 3)
 
 
 def laid_out(samples, corners, canvas, cut):
     """Pictures on a canvas of pixels, of which what lies in `cut` (x, y, side) is kept, and the things on it."""
-    pixels, things = np.full((canvas, canvas, 3), GREY, np.uint8), []
-    wide = np.full((3 * canvas, 3 * canvas, 3), GREY, np.uint8)
+    pixels, things = np.full((canvas, canvas, 3), GRAY, np.uint8), []
+    wide = np.full((3 * canvas, 3 * canvas, 3), GRAY, np.uint8)
     for sample, (x, y) in zip(samples, corners, strict=True):
         height, width = sample.image.shape[:2]
         wide[canvas + y : canvas + y + height, canvas + x : canvas + x + width] = sample.image
@@ -200,7 +200,7 @@ def with_copies(rng, pixels, things, share):
 
 
 def plain_mosaic(rng, first, others, config):
-    nine = rng.random() < config.mosaic_nine
+    nine = rng.random() < config.mosaic9
     samples = first + [others() for _ in range((9 if nine else 4) - len(first))]
     pixels, things = (nine_of if nine else four_of)(rng, samples)
     with_copies(rng, pixels, things, config.copy_paste)
@@ -209,8 +209,8 @@ def plain_mosaic(rng, first, others, config):
 
 def plain_view(rng, pixels, things, config):
     scale = rng.uniform(1 - config.scale, 1.1 + config.scale)
-    centre = [rng.uniform(0.5 - config.translate, 0.5 + config.translate) * SIDE for _ in "xy"]
-    warp = shifted(*centre) @ np.diag([scale, scale, 1]) @ shifted(-len(pixels) / 2, -len(pixels) / 2)
+    center = [rng.uniform(0.5 - config.translate, 0.5 + config.translate) * SIDE for _ in "xy"]
+    warp = shifted(*center) @ np.diag([scale, scale, 1]) @ shifted(-len(pixels) / 2, -len(pixels) / 2)
     boxes = [(thing.class_id, seen(thing, warp, SIDE, COARSE)) for thing in things]
     kept = [pair for thing, pair in zip(things, boxes, strict=True) if stays(thing, pair[1], scale)]
     return warp_image(pixels, warp, SIDE), kept
@@ -267,22 +267,22 @@ def plain(rng, position, config):
 def summary(image, boxes):
     """Numbers that say what a sample is like; NaN: it has no boxes."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    grey = (np.abs(image.astype(int) - image.mean(axis=-1, keepdims=True)).max(axis=-1) <= 1).mean()
+    gray = (np.abs(image.astype(int) - image.mean(axis=-1, keepdims=True)).max(axis=-1) <= 1).mean()
     if not len(boxes):
-        return [0, *[np.nan] * 6, image.mean(), image.std(), grey]
+        return [0, *[np.nan] * 6, image.mean(), image.std(), gray]
     x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
     logs = np.log(sides)
     areas = logs.sum(axis=1)
     return [
         len(boxes), areas.mean(), areas.max(), (logs[:, 0] - logs[:, 1]).mean(), x.mean(), y.mean(), sides.min(),
-        image.mean(), image.std(), grey,
+        image.mean(), image.std(), gray,
     ]  # fmt: skip
 
 
-NAMES = ("boxes", "area", "greatest area", "aspect", "x", "y", "least side", "mean", "deviation", "grey")
+NAMES = ("boxes", "area", "greatest area", "aspect", "x", "y", "least side", "mean", "deviation", "gray")
 
 
-@pytest.mark.parametrize("options", [{}, {"mosaic_nine": 1, "mixup": 0, "paste_in": 0}, {"mosaic": 0, "paste_in": 1}])
+@pytest.mark.parametrize("options", [{}, {"mosaic9": 1, "mixup": 0, "paste_in": 0}, {"mosaic": 0, "paste_in": 1}])
 def test_samples_are_like_those_of_the_plain_recipe(options):
     config = AugmentConfig(**(P5.__dict__ | options))
     ours, theirs = [], []
@@ -293,7 +293,7 @@ def test_samples_are_like_those_of_the_plain_recipe(options):
             PICTURES.__getitem__,
             seed % IMAGES,
             count=IMAGES,
-            window=IMAGES,
+            mosaic_window=IMAGES,
             side=SIDE,
             size=(SIDE, SIDE),
             config=config,
@@ -317,9 +317,9 @@ def test_the_same_decisions_give_the_same_sample(seed, monkeypatch):
 
     monkeypatch.setattr(augment, "render", spy)
     angle = {"degrees": 30, "shear": 5} if seed % 2 else {}
-    config = AugmentConfig(mosaic_nine=0.3, copy_paste=0.5, scale=0.5, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0, **angle)
+    config = AugmentConfig(mosaic9=0.3, copy_paste=0.5, scale=0.5, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0, **angle)
     made = augmented(
-        np.random.default_rng(seed), PICTURES.__getitem__, seed % IMAGES, count=IMAGES, window=IMAGES, side=SIDE,
+        np.random.default_rng(seed), PICTURES.__getitem__, seed % IMAGES, count=IMAGES, mosaic_window=IMAGES, side=SIDE,
         size=(SIDE, SIDE), config=config,
     )  # fmt: skip
     ((tiles, warp, scale, copies),) = calls
@@ -344,6 +344,6 @@ def test_the_same_decisions_give_the_same_sample(seed, monkeypatch):
         assert any(class_id == thing.class_id and np.abs(other - box).max() <= slack for thing, box in boxes)
     expected = warp_image(pixels, warp, SIDE)
     difference = np.abs(made.image.astype(int) - expected)
-    # the same but along seams and outlines, where the canvas mixes colours and OpenCV draws each pixel it touches
+    # the same but along seams and outlines, where the canvas mixes colors and OpenCV draws each pixel it touches
     assert np.median(difference) <= (0 if angle else 3)
     assert difference.mean() < (3 if angle else 6)

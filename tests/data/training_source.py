@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.data.polygons import as_polygons
 from yolov7_jax.errors import DataError
+from yolov7_jax.ops.polygons import as_polygons
 from yolov7_jax.types import NO_POLYGONS, Sample
 
 NAMES = ("cat", "dog")

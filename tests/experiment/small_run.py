@@ -12,7 +12,7 @@ import numpy as np
 
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
-from yolov7_jax.data.image import write_image
+from yolov7_jax.image import write_image
 
 MODEL = """
 nc: 2
@@ -52,9 +52,9 @@ def small_config(data_yaml: Path, /, **sections: Mapping[str, Any]) -> Config:
     """Twelve iterations: four epochs of three steps with four images each, and an evaluation after every second."""
     settings: dict[str, dict[str, Any]] = {
         "model": {"name": str(data_yaml.parent / "model.yaml")},
-        "data": {"path": str(data_yaml), "workers": 1, "max_boxes": 16, "window": 4},
-        "optim": {"nominal_batch": 8, "warmup_epochs": 1.0, "warmup_least": 0, "ema_ramp": 4.0},
-        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every": 2},
+        "data": {"path": str(data_yaml), "workers": 1, "max_boxes": 16, "mosaic_window": 4},
+        "optim": {"nominal_batch_size": 8, "warmup_epochs": 1.0, "warmup_min_steps": 0, "ema_ramp": 4.0},
+        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every_epochs": 2},
         "val": {"batch_size": 2},
     }
     for section, values in sections.items():
@@ -79,7 +79,7 @@ if __name__ == "__main__":
     from yolov7_jax.experiment import resume, train
 
     home = Path(sys.argv[1])
-    long = {"epochs": 16, "val_every": 3, "checkpoint_every": 2}
+    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2}
     if (home / "run" / "config.yaml").is_file():
         resume(home / "run", watcher=Printer())
     else:

@@ -11,18 +11,18 @@ import pytest
 import yolov7_jax as yolo
 from tests.experiment.small_run import small_config, write_data
 from tests.small_networks import small_weights
-from yolov7_jax.ablations import tables
-from yolov7_jax.ablations.results import Results
-from yolov7_jax.ablations.tables import Row, Table
 from yolov7_jax.cli.main import main
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment import ablate, ablation, ablation_runs
+from yolov7_jax.experiment.ablations import tables
+from yolov7_jax.experiment.ablations.results import Results
+from yolov7_jax.experiment.ablations.tables import Row, Table
 from yolov7_jax.experiment.inference import new_folder
 from yolov7_jax.experiment.training import Silent, TrainingRun, with_whole_paths
-from yolov7_jax.train.log import read_log
-from yolov7_jax.train.loop import Watcher
+from yolov7_jax.training.log import read_log
+from yolov7_jax.training.loop import Watcher
 
 TRAINED, EVALUATED = 41, 42
 
@@ -52,7 +52,7 @@ class Listener(Silent):
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, a configuration without data, and two tables of this test."""
     data = write_data(tmp_path, images=4)
-    settings = config_dict(small_config(data, train={"epochs": 2, "val_every": 1}))
+    settings = config_dict(small_config(data, train={"epochs": 2, "val_every_epochs": 1}))
     settings["data"]["path"] = ""
     small = tmp_path / "small.yaml"
     small.write_text(yolo.yaml_text(settings))
@@ -77,7 +77,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of training: what it leaves when it is done, with an AP by seed and row."""
 
-    def leave(config: Config, folder: Path, *, watcher: Watcher, track: object) -> TrainingRun:
+    def leave(config: Config, folder: Path, *, watcher: Watcher, progress: object) -> TrainingRun:
         folder = new_folder(folder)
         (folder / "checkpoints/2").mkdir(parents=True)
         (folder / "config.yaml").write_text(yolo.yaml_text(config_dict(with_whole_paths(config))))
@@ -196,7 +196,7 @@ def test_an_evaluation_evaluates_given_weights(home: Path) -> None:
         (TRAINED, ["augment.fliplr=1"], "augment.fliplr belongs to the rows of table 41; leave it out"),
         (TRAINED, ["train.seed=5"], "train.seed is what --seeds is for; leave it out"),
         (TRAINED, ["model.weights=a.pt"], "model.weights belongs to the rows of table 41; leave it out"),
-        (TRAINED, ["train.val_every=0"], "train.val_every=0 leaves nothing to compare"),
+        (TRAINED, ["train.val_every_epochs=0"], "train.val_every_epochs=0 leaves nothing to compare"),
         (TRAINED, ["train.size=100"], "multiple of 16, got 100"),
         (TRAINED, ["--scale", "paper"], "data.path is not set; name the data"),
         (
@@ -230,6 +230,6 @@ def test_the_command(
     assert "see runs/ablate/41-small" in capsys.readouterr().out
     assert "1 of 1" in (home / "runs/ablate/41-small/table.md").read_text()
 
-    monkeypatch.setattr("yolov7_jax.experiment.ablation.run_job", lambda *_: signal.SIGTERM)
+    monkeypatch.setattr("yolov7_jax.experiment.ablate_run.run_job", lambda *_: signal.SIGTERM)
     assert main([*asked[:-1], "one-way-round"]) == 128 + signal.SIGTERM
     assert "saved; the same command goes on" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import pytest
 from tests.experiment.small_run import write_data
 from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import read_config
-from yolov7_jax.data.sources import open_source
+from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment import fit_anchors
 from yolov7_jax.experiment.preparation import starting_weights
@@ -46,7 +46,7 @@ def test_boxes_are_measured_at_the_training_size(data: Path) -> None:
     assert done.found.given.boxes == len(areas) == 20
     assert done.file is None
     found = [w * h for level in done.found.anchors for w, h in level]
-    # k-means centres lie among the boxes; sides are rounded to a tenth of some hundred pixels.
+    # k-means centers lie among the boxes; sides are rounded to a tenth of some hundred pixels.
     assert min(areas) * 0.998 <= min(found) <= max(found) <= max(areas) * 1.002
     assert done.size == 640
 

@@ -1,6 +1,6 @@
 from tests.experiment.small_run import MODEL
 from yolov7_jax.cli.main import main
-from yolov7_jax.data.sources import open_source
+from yolov7_jax.datasets import open_source
 from yolov7_jax.experiment import demonstration
 
 

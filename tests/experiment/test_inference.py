@@ -10,11 +10,11 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.small_networks import noise, small_weights
 from yolov7_jax.convert.load import load
-from yolov7_jax.data.image import read_image, write_image
-from yolov7_jax.data.sources import open_source
+from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.experiment.inference import EVALUATION, detect, new_folder, validate
-from yolov7_jax.infer.detector import Detector, Options
+from yolov7_jax.image import read_image, write_image
+from yolov7_jax.inference.detector import Detector, Options
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_average_precision_equals_the_reference(
     run = validate(yolov5n, source, options=options, folder=tmp_path / "val")
     numbers = list(run.result.numbers().values())
     expected = golden["results"][recorded]["stats"]
-    # Scores differ in float32 by 1e-6, which swaps neighbours: seen 2e-5 on AP and 1.1e-3 on one of the others.
+    # Scores differ in float32 by 1e-6, which swaps neighbors: seen 2e-5 on AP and 1.1e-3 on one of the others.
     assert abs(numbers[0] - expected[0]) < 2e-4
     assert max(abs(a - b) for a, b in zip(numbers, expected, strict=True)) < 2e-3
     assert run.overflow == 0
@@ -114,7 +114,7 @@ def test_an_interrupted_run_keeps_what_it_found(tmp_path: Path) -> None:
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        detect(Detector(small_weights()), pictures, tmp_path / "out", track=interrupted)
+        detect(Detector(small_weights()), pictures, tmp_path / "out", progress=interrupted)
     content = json.loads((tmp_path / "out/detections.json").read_text())
     assert [Path(row["image"]).name for row in content["images"]] == ["0.png", "1.png"]
 
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path)
 
     source = open_source(tmp_path / "data.yaml")
     with pytest.raises(DataError, match="cannot be made"):
-        validate(Detector(small_weights()), source, folder=tmp_path / "data.yaml/val", track=tracked)
+        validate(Detector(small_weights()), source, folder=tmp_path / "data.yaml/val", progress=tracked)
     assert begun == []
 
 

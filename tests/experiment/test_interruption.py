@@ -14,7 +14,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from tests.experiment.small_run import write_data
 from tests.experiment.test_training import stored_arrays
 from yolov7_jax.convert.weights_file import read_safetensors
-from yolov7_jax.train.log import read_log
+from yolov7_jax.training.log import read_log
 
 KILLS = 10
 STEPS = 48

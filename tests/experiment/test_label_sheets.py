@@ -5,10 +5,10 @@ import pytest
 
 from tests.experiment.small_run import write_data
 from yolov7_jax.cli.main import main
-from yolov7_jax.data.image import read_image
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment import show_labels
-from yolov7_jax.infer.draw import class_color
+from yolov7_jax.image import read_image
+from yolov7_jax.viz.draw import class_color
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     data = write_data(folder, images=4)
     (folder / "own.yaml").write_text(OWN)
-    config = small_config(data, model={"name": str(folder / "own.yaml")}, train={"epochs": 1, "val_every": 0})
+    config = small_config(data, model={"name": str(folder / "own.yaml")}, train={"epochs": 1, "val_every_epochs": 0})
     return train(config, folder / "run").folder
 
 

@@ -11,14 +11,14 @@ from tests.experiment.small_run import small_config, write_data
 from tests.experiment.test_training import Listener
 from yolov7_jax.config import Config
 from yolov7_jax.convert.weights_file import save
-from yolov7_jax.data.image import read_image, write_image
-from yolov7_jax.data.sources import open_source
+from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment import show_samples, train
 from yolov7_jax.experiment.preparation import starting_weights, training_pipeline
-from yolov7_jax.train.log import read_log
-from yolov7_jax.train.state import TrainState
-from yolov7_jax.train.step import make_step
+from yolov7_jax.image import read_image, write_image
+from yolov7_jax.training.log import read_log
+from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.step import make_step
 from yolov7_jax.types import Batch
 
 
@@ -39,9 +39,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SIZES = {
     "augment": {"close_mosaic": 1, "mixup": 0.5},
     "data": {"sampling": "repeat_factor", "repeat_threshold": 1},
-    "train": {"multi_scale": [0.5, 1], "epochs": 2, "val_every": 0},
+    "train": {"multi_scale": [0.5, 1], "epochs": 2, "val_every_epochs": 0},
 }
-RECTANGLES = {"data": {"sampling": "balanced"}, "train": {"rect": True, "val_every": 0}}
+RECTANGLES = {"data": {"sampling": "balanced"}, "train": {"rect": True, "val_every_epochs": 0}}
 
 
 def count_traces(monkeypatch: pytest.MonkeyPatch, *, quickly: bool) -> list[tuple[int, int]]:
@@ -77,7 +77,7 @@ def test_a_run_of_rectangles_traces_each_shape_once(
     half = data.parent / "half.yaml"
     half.write_text("train: half.txt\nnames: [bright, dark]\n")
     (data.parent / "half.txt").write_text("\n".join(f"./images/{number}.png" for number in (0, 1, 2, 3, 6, 7, 8, 9)))
-    config = small_config(half, train={"rect": True, "epochs": 2, "val_every": 0})
+    config = small_config(half, train={"rect": True, "epochs": 2, "val_every_epochs": 0})
     traced = count_traces(monkeypatch, quickly=False)
     assert train(config, tmp_path / "run").finished
     assert traced == [(64, 64), (48, 64)]

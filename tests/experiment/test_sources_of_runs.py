@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import yolov7_jax as yolo
-from tests.data.test_sources_tfds import NAMES, CrowdedScenes
+from tests.datasets.test_tfds import NAMES, CrowdedScenes
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.image import write_image
-from yolov7_jax.experiment.inference import untracked
+from yolov7_jax.experiment.inference import no_progress
 from yolov7_jax.experiment.preparation import open_data, training_pipeline
 from yolov7_jax.experiment.training import Silent
 from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.image import write_image
 
 SIDE = 96
 
@@ -26,7 +26,7 @@ def test_a_prepared_set_of_tfds_is_trained_on_and_evaluated(tmp_path: Path, monk
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     config = small_config(write_data(tmp_path / "unused"))
     data = replace(config.data, path="tfds:crowded_scenes")
-    config = replace(config, data=data, train=replace(config.train, epochs=1, val_every=1))
+    config = replace(config, data=data, train=replace(config.train, epochs=1, val_every_epochs=1))
     run = yolo.train(config, tmp_path / "run")
     assert run.finished
     weights = yolo.load(run.folder)
@@ -59,9 +59,9 @@ def diamond_data(folder: Path) -> Path:
 def test_outlines_of_coco_make_the_boxes_of_training(tmp_path: Path):
     augment = AugmentConfig(mosaic=0, degrees=45, scale=0.2, translate=0.1, shear=10, hsv_h=0, hsv_s=0, hsv_v=0)
     config = small_config(diamond_data(tmp_path))
-    config = replace(config, augment=augment, train=replace(config.train, size=SIDE, batch_size=8, val_every=0))
+    config = replace(config, augment=augment, train=replace(config.train, size=SIDE, batch_size=8, val_every_epochs=0))
     pipeline = training_pipeline(
-        config, zoo("yolov7-tiny", num_classes=1), open_data(config, Silent(), untracked).train
+        config, zoo("yolov7-tiny", num_classes=1), open_data(config, Silent(), no_progress).train
     )
     checked = 0
     for epoch in range(4):

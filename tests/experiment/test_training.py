@@ -17,11 +17,11 @@ from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.convert.weights_file import read_safetensors
-from yolov7_jax.data.image import read_image
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.experiment import resume, train
 from yolov7_jax.experiment.training import Silent
-from yolov7_jax.train.log import read_log
+from yolov7_jax.image import read_image
+from yolov7_jax.training.log import read_log
 
 
 class Listener(Silent):
@@ -127,12 +127,12 @@ def test_stopped_by_a_signal_and_gone_on_with_it_is_the_same_run(run, data, tmp_
 
 def test_starting_from_a_run_keeps_the_classes_in_common(run, tmp_path):
     other = write_data(tmp_path)
-    other.write_text(other.read_text().replace("[bright, dark]", "[dark, grey]"))
+    other.write_text(other.read_text().replace("[bright, dark]", "[dark, gray]"))
     heard = Listener()
-    config = small_config(other, model={"weights": str(run)}, train={"epochs": 1, "val_every": 0})
+    config = small_config(other, model={"weights": str(run)}, train={"epochs": 1, "val_every_epochs": 0})
     config = replace(config, optim=replace(config.optim, lr0=0.0, warmup_bias_lr=0.0))
     done = train(config, tmp_path / "run", watcher=heard)
-    assert any("1 classes keep their weights (dark), 1 begin anew (grey)" in note for note in heard.notes)
+    assert any("1 classes keep their weights (dark), 1 begin anew (gray)" in note for note in heard.notes)
     before, after = yolo.load(run).variables["params"], yolo.load(done.folder).variables["params"]
     same = {"rtol": 1e-6, "atol": 0}  # no learning rate: only the average of equal numbers rounds
     np.testing.assert_allclose(after["0"]["conv"]["kernel"], before["0"]["conv"]["kernel"], **same)
@@ -145,7 +145,7 @@ def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
     (tmp_path / "labels" / "1.txt").unlink()
     (tmp_path / "images" / "2.png").write_bytes((tmp_path / "images" / "2.png").read_bytes()[:200])
     heard = Listener()
-    config = small_config(data, train={"epochs": 1, "val_every": 0})
+    config = small_config(data, train={"epochs": 1, "val_every_epochs": 0})
     assert train(config, tmp_path / "run", watcher=heard).finished
     told = "\n".join(heard.notes)
     assert "0.txt, line 1: class 7 is not one of the 2 classes" in told
@@ -212,7 +212,9 @@ def test_going_on_with_what_is_no_run_is_refused(tmp_path):
 def test_the_command(data, tmp_path, capsys):
     config = tmp_path / "mine.yaml"
     config.write_text(yolo.yaml_text(config_dict(small_config(data))))
-    status = main(["train", str(config), "train.epochs=1", "train.val_every=0", "--output", str(tmp_path / "run")])
+    status = main(
+        ["train", str(config), "train.epochs=1", "train.val_every_epochs=0", "--output", str(tmp_path / "run")]
+    )
     assert status == 0
     assert "3 iterations done" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0

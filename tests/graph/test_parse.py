@@ -48,7 +48,7 @@ def test_rows_mean_what_the_facts_say(tmp_path: Path) -> None:
         "groups": 1,
         "activation": "SiLU",
     }
-    assert stacked.repeat == 2  # round(3 · 0.5), the even of 1.5's neighbours
+    assert stacked.repeat == 2  # round(3 · 0.5), the even of 1.5's neighbors
     assert stacked.options["activation"] == "LeakyReLU(0.1)"
     assert (c3.repeat, c3.options["repeats"], c3.options["shortcut"]) == (1, 2, False)
     assert concat.src == ("2", "1")

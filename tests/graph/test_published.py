@@ -15,10 +15,10 @@ from yolov7_jax.nn.conv import Conv2d
 from yolov7_jax.nn.network import Network, abstract_variables
 
 # Published GFLOPs are twice the multiply-adds of convolutions and of what follows them: in a folded network the bias
-# (one for each number that comes out), else the batch normalisation (two for each).
+# (one for each number that comes out), else the batch normalization (two for each).
 FORMS = {
     "folded": (inference_form, 1),
-    "normalised": (deploy_form, 2),
+    "normalized": (deploy_form, 2),
     "training": (lambda graph: graph, 1),
 }
 
@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
 TABLE = [
     # YOLOv7, tables 1, 2 and 9
-    Published("yolov4", 640, "64.4", "142.8", "normalised"),
+    Published("yolov4", 640, "64.4", "142.8", "normalized"),
     Published("yolov4-csp", 640, "52.9", "120.4"),
     Published("yolor-csp", 640, "52.9", "120.4"),
     Published("yolor-csp-x", 640, "96.9", "226.8"),
@@ -43,7 +43,7 @@ TABLE = [
     Published("yolov7-tiny", 416, "6.2", "5.8"),
     Published("yolov4-tiny-3l", 320, "8.7", "5.2"),
     Published("yolov7-tiny", 320, "6.2", "3.5"),
-    Published("yolov7-tiny-silu", 640, "6.2", "13.8", "normalised"),
+    Published("yolov7-tiny-silu", 640, "6.2", "13.8", "normalized"),
     Published("yolor-p6", 1280, "37.2", "325.6"),
     Published("yolor-w6", 1280, "79.8", "453.2"),
     Published("yolor-e6", 1280, "115.8", "683.2"),
@@ -64,13 +64,13 @@ TABLE = [
     Published("yolov5x6", 1280, "140.7", "839.2"),
     # YOLOv7, table 3
     Published("yolov7x-light", 640, "47.0", "125.5"),
-    Published("yolov7x-wide", 640, "73.4", "195.5", "normalised"),
-    Published("yolov7x-deep", 640, "69.3", "187.6", "normalised"),
+    Published("yolov7x-wide", 640, "73.4", "195.5", "normalized"),
+    Published("yolov7x-deep", 640, "69.3", "187.6", "normalized"),
     # releases v3.1 and v5.0 of YOLOv5
-    Published("yolov5s-v3", 640, "7.5", None, "normalised"),
-    Published("yolov5m-v3", 640, "21.8", None, "normalised"),
-    Published("yolov5l-v3", 640, "47.8", None, "normalised"),
-    Published("yolov5x-v3", 640, "89.0", None, "normalised"),
+    Published("yolov5s-v3", 640, "7.5", None, "normalized"),
+    Published("yolov5m-v3", 640, "21.8", None, "normalized"),
+    Published("yolov5l-v3", 640, "47.8", None, "normalized"),
+    Published("yolov5x-v3", 640, "89.0", None, "normalized"),
     Published("yolov5s-v5", 640, "7.3", "17.0"),
     Published("yolov5m-v5", 640, "21.4", "51.3"),
     Published("yolov5l-v5", 640, "47.0", "115.4"),

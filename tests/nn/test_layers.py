@@ -15,9 +15,9 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate
+from yolov7_jax.nn.functional import max_pool
 from yolov7_jax.nn.heads import prior_bias
 from yolov7_jax.nn.network import Network, abstract_variables, by_image, init, lead_outputs
-from yolov7_jax.nn.weightless import max_pool
 
 
 def convolve_by_hand(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_batch_norm_trains_with_the_batch_and_keeps_unbiased_statistics() -> Non
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 2)).astype(np.float32)
     layer = BatchNorm()
     start = layer.init(jax.random.key(0), x, train=True)
-    assert float(start["batch_stats"]["mean"].sum()) == 0  # initialising must not count as a step
+    assert float(start["batch_stats"]["mean"].sum()) == 0  # initializing must not count as a step
     y, after = layer.apply(start, x, train=True, mutable=["batch_stats"])
     mean, biased = x.mean((0, 1, 2)), x.var((0, 1, 2))
     unbiased = x.reshape(-1, 2).var(0, ddof=1)

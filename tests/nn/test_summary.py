@@ -60,7 +60,7 @@ def test_parameters_are_those_of_the_reference(shared: Path, recording: str) -> 
 def test_inference_form_has_the_published_size(name: str, parameters_m: float, gflops: float) -> None:
     found = summarize(inference_form(zoo(name)))
     assert round(found.parameters / 1e6, 1) == parameters_m
-    # The papers also count the bias of each convolution, or its normalisation, up to 1 %.
+    # The papers also count the bias of each convolution, or its normalization, up to 1 %.
     assert 0.99 * gflops < found.flops / 1e9 <= gflops
 
 

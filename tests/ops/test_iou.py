@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from yolov7_jax.ops.iou import overlap, pairwise_iou
+from yolov7_jax.ops.iou import bbox_iou, pairwise_iou
 
-KINDS = ("iou", "giou", "diou", "ciou")
+IOU_TYPES = ("iou", "giou", "diou", "ciou")
 COORDINATES = st.integers(0, 40)
 BOXES_XYWH = st.lists(st.tuples(COORDINATES, COORDINATES, st.integers(1, 30), st.integers(1, 30)), min_size=1)
 
@@ -82,7 +82,7 @@ def scalar_ciou(a, b, alpha=None):
 )
 def test_ciou_by_hand(a, b, expected):
     # float32, and epsilons of 1e-7 beside areas of 4 and more
-    np.testing.assert_allclose(overlap(jnp.float32(a), jnp.float32(b)), expected, atol=3e-7)
+    np.testing.assert_allclose(bbox_iou(jnp.float32(a), jnp.float32(b)), expected, atol=3e-7)
 
 
 SIDE = st.one_of(st.floats(0.01, 50), st.sampled_from([1.0, 10.0]))
@@ -90,8 +90,8 @@ BOX = st.tuples(st.floats(-30, 30), st.floats(-30, 30), SIDE, SIDE)
 
 
 @functools.cache
-def and_slope(kind):
-    return jax.jit(jax.value_and_grad(functools.partial(overlap, kind=kind), argnums=(0, 1)))
+def and_slope(iou_type):
+    return jax.jit(jax.value_and_grad(functools.partial(bbox_iou, iou_type=iou_type), argnums=(0, 1)))
 
 
 ciou_and_slope = and_slope("ciou")
@@ -123,9 +123,9 @@ ANY_PLACE = st.one_of(ANY_SIDE, ANY_SIDE.map(lambda x: -x))
 ANY_BOX = st.tuples(ANY_PLACE, ANY_PLACE, ANY_SIDE, ANY_SIDE)
 
 
-@given(ANY_BOX, ANY_BOX, st.booleans(), st.sampled_from(KINDS))
-def test_value_and_gradient_are_always_finite(a, b, same, kind):
-    value, slopes = and_slope(kind)(jnp.float32(a), jnp.float32(a if same else b))
+@given(ANY_BOX, ANY_BOX, st.booleans(), st.sampled_from(IOU_TYPES))
+def test_value_and_gradient_are_always_finite(a, b, same, iou_type):
+    value, slopes = and_slope(iou_type)(jnp.float32(a), jnp.float32(a if same else b))
     assert -2 <= value <= 1 + 1e-6
     assert np.isfinite(slopes).all()
 
@@ -133,7 +133,7 @@ def test_value_and_gradient_are_always_finite(a, b, same, kind):
 def test_ciou_of_many_is_that_of_each():
     boxes = np.random.default_rng(0).uniform(1, 9, (2, 3, 5, 4)).astype(np.float32)
     expected = [[scalar_ciou(*pair)[0] for pair in zip(*rows, strict=True)] for rows in boxes.swapaxes(0, 1).tolist()]
-    np.testing.assert_allclose(overlap(*boxes), expected, atol=1e-6)  # float32 of numbers up to 1
+    np.testing.assert_allclose(bbox_iou(*boxes), expected, atol=1e-6)  # float32 of numbers up to 1
 
 
 def formulas(a, b):
@@ -163,26 +163,26 @@ def formulas(a, b):
     ],
 )
 def test_measures_by_hand(a, b, expected):
-    for kind, value in expected.items():
+    for iou_type, value in expected.items():
         # float32, and epsilons of 1e-7 beside areas of 4 and more
-        np.testing.assert_allclose(overlap(jnp.float32(a), jnp.float32(b), kind=kind), value, atol=2e-7)
+        np.testing.assert_allclose(bbox_iou(jnp.float32(a), jnp.float32(b), iou_type=iou_type), value, atol=2e-7)
 
 
 BIG_SIDE = st.floats(1, 50)
 BIG_BOX = st.tuples(st.floats(-30, 30), st.floats(-30, 30), BIG_SIDE, BIG_SIDE)
 
 
-@pytest.mark.parametrize("kind", ["iou", "giou", "diou"])
-def test_measures_equal_their_formulas(kind):
+@pytest.mark.parametrize("iou_type", ["iou", "giou", "diou"])
+def test_measures_equal_their_formulas(iou_type):
     @given(BIG_BOX, BIG_BOX)
     def check(a, b):
         with jax.enable_x64(True):
-            value, slopes = and_slope(kind)(np.float64(a), np.float64(b))
-        expected = formulas(a, b)[kind]
+            value, slopes = and_slope(iou_type)(np.float64(a), np.float64(b))
+        expected = formulas(a, b)[iou_type]
         np.testing.assert_allclose(value, expected, rtol=0, atol=2e-7)  # epsilons of 1e-7 beside areas of 1 and more
         at, step = np.float64([*a, *b]), 1e-6
         for slope, direction in zip(np.concatenate(slopes), np.eye(8) * step, strict=True):
-            after, before = (formulas(end[:4], end[4:])[kind] for end in (at + direction, at - direction))
+            after, before = (formulas(end[:4], end[4:])[iou_type] for end in (at + direction, at - direction))
             right, left = (after - expected) / step, (expected - before) / step
             # A difference quotient is as sure as its two sides agree; epsilons again.
             np.testing.assert_allclose(slope, (right + left) / 2, rtol=1e-6, atol=4e-7 + abs(right - left))
@@ -192,7 +192,9 @@ def test_measures_equal_their_formulas(kind):
 
 @given(BOX, BOX)
 def test_each_measure_takes_something_off_the_overlap(a, b):
-    iou, giou, diou, ciou = (float(overlap(jnp.float32(a), jnp.float32(b), kind=kind)) for kind in KINDS)
+    iou, giou, diou, ciou = (
+        float(bbox_iou(jnp.float32(a), jnp.float32(b), iou_type=iou_type)) for iou_type in IOU_TYPES
+    )
     slack = 1e-5  # float32
     assert -1 - slack <= giou <= iou + slack
     assert -1.5 <= ciou <= diou + slack <= iou + 2 * slack

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from yolov7_jax.types import Candidates
 
-FINE_REACH = 0.5
-"""of the lead head: a centre's own cell and the nearest ones, at most one to a side and one above or below"""
-COARSE_REACH = 1.0
+FINE_NEIGHBOR_OFFSET = 0.5
+"""of the lead head: a center's own cell and the nearest ones, at most one to a side and one above or below"""
+COARSE_NEIGHBOR_OFFSET = 1.0
 """of an auxiliary head: the own cell and all four around it"""
 
 
@@ -25,35 +25,35 @@ def candidates(
     strides: Sequence[int],
     image_size: tuple[int, int],
     anchor_t: float,
-    reach: float,
+    neighbor_offset: float,
     capacity: int | None = None,
 ) -> tuple[Candidates, int]:
     """The candidates of every box of one image, and how many there were over the capacity.
 
     An anchor is taken where no side of the box is `anchor_t` times larger or smaller than the anchor's; of each such
-    anchor the box gets its centre's cell and those neighbours that are within `reach` of the centre (YOLOv5; the
-    coarse set: YOLOv7, arXiv:2207.02696). No prediction is twice in a box's list.
+    anchor the box gets its center's cell and those neighbors that are within `neighbor_offset` of the center
+    (YOLOv5; the coarse set: YOLOv7, arXiv:2207.02696). No prediction is twice in a box's list.
 
     Args:
-        boxes_cxcywh_px: [M, 4] in pixels of the image; a centre outside of it counts for the nearest border cell.
+        boxes_cxcywh_px: [M, 4] in pixels of the image; a center outside of it counts for the nearest border cell.
         valid: [M], False for padding, which has no candidates.
         anchors: [L][A](width, height) in pixels.
         strides: [L] pixels of a cell.
         image_size: (h, w) in pixels.
         anchor_t: how many times larger or smaller than an anchor a box may be.
-        reach: in cells, over 0 and at most 1; see FINE_REACH and COARSE_REACH.
+        neighbor_offset: in cells, over 0 and at most 1; see FINE_NEIGHBOR_OFFSET and COARSE_NEIGHBOR_OFFSET.
         capacity: K, the slots of a box. By default all that can be needed: 3 for each anchor of each level where
-            reach is at most one half, 5 where it is more.
+            neighbor_offset is at most one half, 5 where it is more.
 
     Returns:
         Candidates of shape [M, K], whose index counts level, row, column, anchor as `ops.decode.make_grid` does, valid
-        ones first, own cells before neighbours; and the number of those left out.
+        ones first, own cells before neighbors; and the number of those left out.
     """
     tables = _tables(tuple(tuple(map(tuple, level)) for level in anchors), tuple(strides), image_size)
     boxes = np.asarray(boxes_cxcywh_px, np.float64)[valid][:, None, :]
     size = boxes[..., 2:]
     fits = np.all((size < anchor_t * tables.anchor_px) & (size * anchor_t > tables.anchor_px), axis=-1)
-    index, found = _cells_around(boxes[..., :2] / tables.stride, tables, reach)
+    index, found = _cells_around(boxes[..., :2] / tables.stride, tables, neighbor_offset)
     return _packed(index, found & fits[:, None, :], np.flatnonzero(valid), len(valid), capacity)
 
 
@@ -81,24 +81,24 @@ def _tables(
 
 
 def _cells_around(
-    centre: NDArray[np.float64], tables: _Tables, reach: float
+    center: NDArray[np.float64], tables: _Tables, neighbor_offset: float
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Index [n, S, J] of the own cell and its neighbours in S - 1 directions, and which of them are there.
+    """Index [n, S, J] of the own cell and its neighbors in S - 1 directions, and which of them are there.
 
-    centre: [n, J, 2] in cells. A neighbour in grid order lies `reach` from the centre; where that point is still in the
-    own cell (a centre on the edge of two cells, or of the image) it is no neighbour.
+    center: [n, J, 2] in cells. A neighbor in grid order lies `neighbor_offset` from the center; where that point is
+    still in the own cell (a center on the edge of two cells, or of the image) it is no neighbor.
     """
-    last, far = tables.grid_wh - 1, tables.grid_wh - centre
+    last, far = tables.grid_wh - 1, tables.grid_wh - center
 
     def cell(point: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.minimum(np.maximum(point.astype(np.int64), 0), last)
 
-    own = cell(centre)
-    before, after = cell(centre - reach) - own, cell(centre + reach) - own
-    before *= (centre % 1 < reach) & (centre > 1)
-    after *= (far % 1 < reach) & (far > 1)
-    # Within half a cell there is one neighbour or none along each axis: the two directions share a slot.
-    moves = np.concatenate([before + after] if reach <= FINE_REACH else [before, after], axis=-1)
+    own = cell(center)
+    before, after = cell(center - neighbor_offset) - own, cell(center + neighbor_offset) - own
+    before *= (center % 1 < neighbor_offset) & (center > 1)
+    after *= (far % 1 < neighbor_offset) & (far > 1)
+    # Within half a cell there is one neighbor or none along each axis: the two directions share a slot.
+    moves = np.concatenate([before + after] if neighbor_offset <= FINE_NEIGHBOR_OFFSET else [before, after], axis=-1)
     steps = np.tile(tables.step, moves.shape[-1] // 2)
     index = tables.first + (own * tables.step).sum(-1)
     around = (index[..., None] + moves * steps).transpose(0, 2, 1)

@@ -31,17 +31,17 @@ def assign(
     candidates: Candidates,
     grid: Grid,
     *,
-    top: int,
+    top_k: int,
     iou_cost: float,
-    reach: float = BOUNDED,
+    center_bound: float = BOUNDED,
     blocks: Array | None = None,
 ) -> Assignment:
-    """The positives of one image, at most `top` for each box; no gradient flows through the choice.
+    """The positives of one image, at most `top_k` for each box; no gradient flows through the choice.
 
     A candidate costs a box the cross-entropy of y = sqrt(σ(class) · σ(objectness)) against the box's class, summed over
-    all classes, and -iou_cost · log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top` largest IoUs⌋) candidates of
-    least cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first is
-    taken, in the order of boxes and of slots. Costs are finite for all finite outputs.
+    all classes, and -iou_cost · log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top_k` largest IoUs⌋) candidates
+    of least cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first
+    is taken, in the order of boxes and of slots. Costs are finite for all finite outputs.
 
     Args:
         raw: [N, 5 + C] outputs before the sigmoid, float32 or float64.
@@ -50,13 +50,13 @@ def assign(
         valid: bool [M], False for padding.
         candidates: of the image, [M, K].
         grid: where the N predictions live.
-        top: the most positives of a box (YOLOv7: 10; 20 where an auxiliary head has coarse candidates).
+        top_k: the most positives of a box (YOLOv7: 10; 20 where an auxiliary head has coarse candidates).
         iou_cost: weight of the overlap beside the classes (YOLOv7: 3).
-        reach: of the predicted centres, see `ops.decode.centre_in_cell`.
+        center_bound: of the predicted centers, see `ops.decode.center_in_cell`.
         blocks: in a `vmap` over images, what `blocks_needed` says of them all; by default what this image needs.
 
     Returns:
-        Assignment with P = M · top. A prediction is in it twice only where two boxes each brought it as a candidate.
+        Assignment with P = M · top_k. A prediction is in it twice only where two boxes each brought it as a candidate.
     """
     place = jnp.cumsum(jnp.reshape(candidates.valid, -1), dtype=jnp.int32)
     index = jnp.reshape(candidates.index, -1)
@@ -66,13 +66,13 @@ def assign(
         number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
         at = jnp.take(index, _slot(place, number), mode="clip")
         rows = raw[at]
-        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid, reach)
+        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid, center_bound)
         cost = _class_cost(rows, class_ids) - iou_cost * jnp.log(iou + IOU_EPSILON)
         compared = valid[:, None] & (number < place[-1])[None, :]
         return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
 
     raw = lax.stop_gradient(raw)
-    best = _nothing_yet(len(boxes_cxcywh_px), top, -(-index.size // BLOCK) * BLOCK, raw.dtype)
+    best = _nothing_yet(len(boxes_cxcywh_px), top_k, -(-index.size // BLOCK) * BLOCK, raw.dtype)
     best = lax.fori_loop(jnp.int32(0), blocks_needed(candidates) if blocks is None else blocks, add_block, best)
     truth, positive = _resolve(best)
     return Assignment(jnp.take(index, _slot(place, jnp.reshape(best.numbers, -1)), mode="clip"), truth, positive)
@@ -93,11 +93,11 @@ class _Best(NamedTuple):
     cheapest: Array  # int32 [candidates], the box that each costs least
 
 
-def _nothing_yet(M: int, top: int, candidates: int, dtype: jnp.dtype) -> _Best:
+def _nothing_yet(M: int, top_k: int, candidates: int, dtype: jnp.dtype) -> _Best:
     return _Best(
-        jnp.zeros((M, top), dtype),
-        jnp.full((M, top), jnp.inf, dtype),
-        jnp.zeros((M, top), jnp.int32),
+        jnp.zeros((M, top_k), dtype),
+        jnp.full((M, top_k), jnp.inf, dtype),
+        jnp.zeros((M, top_k), jnp.int32),
         jnp.zeros(candidates, jnp.int32),
     )
 
@@ -107,11 +107,11 @@ def _slot(place: Array, number: Array) -> Array:
     return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid, reach: float) -> Array:
+def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid, center_bound: float) -> Array:
     """IoU [M, Q] of the boxes with the predictions `at` [Q] of the grid, whose raw outputs are [Q, 5]."""
     cell, stride, anchor_px = (jnp.asarray(part)[at] for part in grid[:3])
     cells = Grid(cell, stride, anchor_px, levels=())
-    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells, reach=reach)[:, :4]))
+    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells, center_bound=center_bound)[:, :4]))
 
 
 def _class_cost(raw: Array, class_ids: Array) -> Array:
@@ -129,9 +129,9 @@ def _class_cost(raw: Array, class_ids: Array) -> Array:
 
 def _merge(best: _Best, iou: Array, cost: Array, number: Array) -> _Best:
     """`best` after a block of candidates [Q] more; iou 0 and cost inf, both [M, Q], where there is none."""
-    M, top = best.costs.shape
-    ious, _ = lax.top_k(jnp.concat([best.ious, iou], axis=1), top)
-    costs, which = lax.top_k(-jnp.concat([best.costs, cost], axis=1), top)
+    M, top_k = best.costs.shape
+    ious, _ = lax.top_k(jnp.concat([best.ious, iou], axis=1), top_k)
+    costs, which = lax.top_k(-jnp.concat([best.costs, cost], axis=1), top_k)
     numbers = jnp.concat([best.numbers, jnp.broadcast_to(number, (M, len(number)))], axis=1)
     # The first box of least cost, as argmin finds it, but several times faster on a CPU.
     box = jnp.arange(M, dtype=jnp.int32)[:, None]
@@ -145,14 +145,14 @@ def _merge(best: _Best, iou: Array, cost: Array, number: Array) -> _Best:
 
 
 def _resolve(best: _Best) -> tuple[Array, Array]:
-    """Truth int32 [P] and positive bool [P] of the slots P = M · top of `best`; no candidate is positive twice."""
-    M, top = best.costs.shape
+    """Truth int32 [P] and positive bool [P] of the slots P = M · top_k of `best`; no candidate is positive twice."""
+    M, top_k = best.costs.shape
     k = jnp.maximum(best.ious.sum(1).astype(jnp.int32), 1)
-    taken = (jnp.arange(top, dtype=jnp.int32)[None, :] < k[:, None]) & (best.costs < jnp.inf)
+    taken = (jnp.arange(top_k, dtype=jnp.int32)[None, :] < k[:, None]) & (best.costs < jnp.inf)
     taken, numbers = jnp.reshape(taken, -1), jnp.reshape(best.numbers, -1)
-    slot = jnp.arange(M * top, dtype=jnp.int32)
+    slot = jnp.arange(M * top_k, dtype=jnp.int32)
     target = jnp.where(taken, numbers, len(best.cheapest))
     takers = jnp.zeros_like(best.cheapest).at[target].add(1, mode="drop")
-    first = jnp.full_like(best.cheapest, M * top).at[target].min(slot, mode="drop")
-    truth = jnp.where(takers[numbers] > 1, best.cheapest[numbers], slot // top)
+    first = jnp.full_like(best.cheapest, M * top_k).at[target].min(slot, mode="drop")
+    truth = jnp.where(takers[numbers] > 1, best.cheapest[numbers], slot // top_k)
     return truth, taken & (first[numbers] == slot)

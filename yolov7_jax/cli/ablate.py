@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from yolov7_jax.ablations.results import Results
+    from yolov7_jax.experiment.ablations.results import Results
 
 SHOWN = 3  # average precisions; the files have all
 WIDTH = 140  # columns, so that the table is the same wherever it is written to
@@ -16,7 +16,7 @@ WIDTH = 140  # columns, so that the table is the same wherever it is written to
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("table", help="number of a table of the paper: 3, 4, 5, 6, 7, 8 or 10")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all rows, such as loss.top=5")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all rows, such as loss.top_k=5")
     parser.add_argument(
         "--scale",
         choices=("small", "paper"),
@@ -40,7 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     folder = parsed.output or Path(f"runs/ablate/{parsed.table}-{parsed.scale}")
     with TrainingConsole() as console:
-        results = ablate(parsed.table, folder, **asked, watcher=console, track=console.track)
+        results = ablate(parsed.table, folder, **asked, watcher=console, progress=console.progress)
     _show(results)
     if results.signal is not None:
         print("saved; the same command goes on")

@@ -6,18 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_labelled, labelled_options, tell_left_out
+from yolov7_jax.cli.arguments import add_labeled, labeled_options, tell_left_out
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from yolov7_jax.data.anchors import AnchorFit
+    from yolov7_jax.datasets.curate.anchors import AnchorFit
     from yolov7_jax.graph.spec import Anchors
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    add_labelled(parser)
+    add_labeled(parser)
     parser.add_argument("--generations", type=int, default=1000, help="rounds of the search (default 1000)")
     parser.add_argument("--population", type=int, default=4, help="mutations tried in a round (default 4)")
     parser.add_argument("--seed", type=int, default=0, help="of chance (default 0)")
@@ -30,8 +30,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Prints how the network's anchors and the new ones fit."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import track
-    from yolov7_jax.data.anchors import ENOUGH, TINY
+    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.datasets.curate.anchors import ENOUGH, TINY
     from yolov7_jax.experiment import fit_anchors
 
     done = fit_anchors(
@@ -40,8 +40,8 @@ def run(parsed: argparse.Namespace) -> int:
         generations=parsed.generations,
         population=parsed.population,
         seed=parsed.seed,
-        track=track,
-        **labelled_options(parsed),
+        progress=progress,
+        **labeled_options(parsed),
     )
     found, strides = done.found, done.graph.strides
     tell_left_out(done.faults)

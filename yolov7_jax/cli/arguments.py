@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 DATA = "data YAML of yolov5/yolov7 or one that joins data sets, COCO JSON or folder, Pascal VOC folder, or tfds:NAME"
-"""What labelled images are named by."""
+"""What labeled images are named by."""
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="zoo name or model YAML, for weights that do not describe their network")
 
 
-def add_labelled(parser: argparse.ArgumentParser) -> None:
-    """Labelled images, and the network whose anchors are to fit their boxes."""
+def add_labeled(parser: argparse.ArgumentParser) -> None:
+    """Labeled images, and the network whose anchors are to fit their boxes."""
     parser.add_argument("data", help=DATA)
     parser.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
     parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
@@ -35,7 +35,7 @@ def add_labelled(parser: argparse.ArgumentParser) -> None:
 
 
 def tell_left_out(faults: Sequence[str]) -> None:
-    """Says how much of labelled images was left out, if anything, on standard error."""
+    """Says how much of labeled images was left out, if anything, on standard error."""
     if faults:
         print(f"{len(faults)} faulty objects or images were left out; the first: {faults[0]}", file=sys.stderr)
 
@@ -71,7 +71,7 @@ def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(parsed, key) for key in keys}
 
 
-def labelled_options(parsed: argparse.Namespace) -> dict[str, Any]:
-    """What `add_labelled` parsed, but the data, as the functions of `experiment` call it."""
+def labeled_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What `add_labeled` parsed, but the data, as the functions of `experiment` call it."""
     keys = ("split", "model", "size", "anchor_t")
     return {key: getattr(parsed, key) for key in keys} | {"image_folder": parsed.images}

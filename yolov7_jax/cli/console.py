@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from yolov7_jax.cli.progress import track
+from yolov7_jax.cli.progress import progress
 
 T = TypeVar("T")
 
@@ -57,10 +57,10 @@ class TrainingConsole:
                 self._told.add(key)
                 self.noted(f"step {step}: {metrics[key]:.0f} {text}; metrics.jsonl counts them from here on")
 
-    def track(self, items: Iterable[T], total: int) -> Iterator[T]:
+    def progress(self, items: Iterable[T], total: int) -> Iterator[T]:
         """Shows the progress of something else in place of the bar."""
         self._progress.stop()
-        yield from track(items, total)
+        yield from progress(items, total)
 
     def evaluated(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Adds a line with average precision."""

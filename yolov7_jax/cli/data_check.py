@@ -12,7 +12,7 @@ from yolov7_jax.cli.arguments import add_copy, add_data_sets
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from yolov7_jax.data.check import Report
+    from yolov7_jax.datasets.curate.check import Report
 
 _MOST_NOTICES = 5  # of a kind
 
@@ -30,12 +30,12 @@ def run(parsed: argparse.Namespace) -> int:
     """Checks; prints all faults, some notices and the counts; returns 1 if there are faults."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import track
-    from yolov7_jax.data.check import check_data
-    from yolov7_jax.data.fixing import fix_data
+    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.datasets.curate.check import check_data
+    from yolov7_jax.datasets.curate.fix import fix_data
 
     report = check_data(
-        parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, track=track
+        parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, progress=progress
     )
     for line in _lines(report, most=None if parsed.all else _MOST_NOTICES):
         print(line)
@@ -47,7 +47,7 @@ def run(parsed: argparse.Namespace) -> int:
     )
     if parsed.fix:
         written = fix_data(
-            parsed.data, parsed.fix, report, image_folder=parsed.images, link=not parsed.copy, track=track
+            parsed.data, parsed.fix, report, image_folder=parsed.images, link=not parsed.copy, progress=progress
         )
         for sentence in written.sentences:
             print(sentence)
@@ -70,7 +70,7 @@ def _lines(report: Report, *, most: int | None) -> list[str]:
 def _table(report: Report) -> Table:
     from rich.table import Table
 
-    from yolov7_jax.data.check import NOTICES
+    from yolov7_jax.datasets.curate.check import NOTICES
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind", overflow="fold")

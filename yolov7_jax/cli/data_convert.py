@@ -18,8 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Converts, and says what the new format cannot hold."""
-    from yolov7_jax.cli.progress import track
-    from yolov7_jax.data.conversion import convert_data
+    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.datasets.curate.conversion import convert_data
 
     written = convert_data(
         parsed.data,
@@ -28,7 +28,7 @@ def run(parsed: argparse.Namespace) -> int:
         splits=parsed.split,
         image_folder=parsed.images,
         link=not parsed.copy,
-        track=track,
+        progress=progress,
     )
     for sentence in written.sentences:
         print(sentence)

@@ -49,7 +49,7 @@ def _is_data(source: str) -> bool:
 
 
 def _labels(parsed: argparse.Namespace) -> list[Path]:
-    from yolov7_jax.cli.progress import track
+    from yolov7_jax.cli.progress import progress
     from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import show_labels
 
@@ -66,7 +66,7 @@ def _labels(parsed: argparse.Namespace) -> list[Path]:
         images=parsed.images,
         seed=parsed.seed,
         faults_first=parsed.faults_first,
-        track=track,
+        progress=progress,
     )
     for sentence in done.faults:
         print(sentence, file=sys.stderr)
@@ -81,5 +81,10 @@ def _samples(parsed: argparse.Namespace) -> list[Path]:
     config = read_config(parsed.source, parsed.overrides)
     with TrainingConsole() as console:
         return show_samples(
-            config, parsed.output, images=parsed.images, assign=parsed.assign, watcher=console, track=console.track
+            config,
+            parsed.output,
+            images=parsed.images,
+            assign=parsed.assign,
+            watcher=console,
+            progress=console.progress,
         )

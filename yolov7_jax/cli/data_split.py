@@ -11,7 +11,7 @@ from yolov7_jax.cli.arguments import add_copy, add_data_sets
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from yolov7_jax.data.splitting import Dealt
+    from yolov7_jax.datasets.curate.split import Dealt
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Deals out, and prints the table of classes by split."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import track
-    from yolov7_jax.data.splitting import split_data
+    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.datasets.curate.split import split_data
 
     dealt = split_data(
         parsed.data,
@@ -46,7 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
         splits=parsed.split,
         image_folder=parsed.images,
         link=not parsed.copy,
-        track=track,
+        progress=progress,
     )
     Console().print(_table(dealt))
     for sentence in dealt.written.sentences:

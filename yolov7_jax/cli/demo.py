@@ -16,11 +16,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Draws, trains, evaluates, reports."""
     from yolov7_jax.cli.console import TrainingConsole
     from yolov7_jax.cli.train import outcome
-    from yolov7_jax.eval.report import class_table
-    from yolov7_jax.experiment import demo
+    from yolov7_jax.evaluation.report import class_table
+    from yolov7_jax.experiment import run_demo
 
     with TrainingConsole() as console:
-        done = demo(parsed.output, overrides=parsed.overrides, watcher=console, track=console.track)
+        done = run_demo(parsed.output, overrides=parsed.overrides, watcher=console, progress=console.progress)
     if done.result is None:
         return outcome(done.training)
     from rich.console import Console

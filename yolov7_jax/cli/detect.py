@@ -23,17 +23,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where pictures could not be read."""
-    from yolov7_jax.cli.progress import track
+    from yolov7_jax.cli.progress import progress
     from yolov7_jax.experiment import detect
-    from yolov7_jax.infer.detector import Detector, Options
-    from yolov7_jax.infer.sources import find_images
+    from yolov7_jax.inference.detector import Detector, Options
+    from yolov7_jax.inference.image_paths import find_images
 
     pictures = find_images(parsed.sources)
     options = Options(
         **detector_options(parsed), classes=parsed.classes, agnostic=parsed.agnostic, rect=not parsed.square
     )
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
-    done = detect(detector, pictures, parsed.output, options=options, draw=not parsed.no_pictures, track=track)
+    done = detect(detector, pictures, parsed.output, options=options, draw=not parsed.no_pictures, progress=progress)
     for reason in done.failures.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if done.overflow:

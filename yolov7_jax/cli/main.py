@@ -12,13 +12,13 @@ from yolov7_jax.errors import InputError
 
 COMMANDS: Mapping[str, str] = {
     "demo": "train a small network on drawn pictures, and show what came of it",
-    "train": "train a network on labelled images",
+    "train": "train a network on labeled images",
     "detect": "find objects in pictures",
-    "val": "measure COCO average precision on labelled images",
+    "val": "measure COCO average precision on labeled images",
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",
     "reparam": "fold weights into their inference form",
-    "data": "check, draw, count, convert and split labelled images",
+    "data": "check, draw, count, convert and split labeled images",
     "anchors": "see how anchors fit the boxes of a data set, and find better ones",
     "ablate": "run an ablation of the YOLOv7 paper, small or in full, and write its table",
 }

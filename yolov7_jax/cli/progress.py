@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], total: int) -> Iterator[T]:
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
     """Hands items on and shows on standard error how far it is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn

@@ -56,7 +56,7 @@ def _all(size: int | None, classes: int | None) -> Table:
     """A row for each network of the zoo; shows on standard error how far it is."""
     from rich.table import Table
 
-    from yolov7_jax.cli.progress import track
+    from yolov7_jax.cli.progress import progress
     from yolov7_jax.convert.load import resolve
     from yolov7_jax.graph.zoo import zoo_names
 
@@ -69,7 +69,7 @@ def _all(size: int | None, classes: int | None) -> Table:
     sides = {name: graph.default_size if size is None else size for name, graph in graphs.items()}
     for name, graph in graphs.items():
         graph.check_side(sides[name])
-    for name, graph in track(graphs.items(), len(graphs)):
+    for name, graph in progress(graphs.items(), len(graphs)):
         table.add_row(name, *_network(graph, sides[name]))
     return table
 

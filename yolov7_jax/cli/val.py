@@ -24,19 +24,19 @@ def run(parsed: argparse.Namespace) -> int:
     """Evaluates and prints the table of classes, the twelve numbers and the speed."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import track
-    from yolov7_jax.data.sources import open_source
-    from yolov7_jax.eval.report import class_table
+    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.datasets import open_source
+    from yolov7_jax.evaluation.report import class_table
     from yolov7_jax.experiment import validate
     from yolov7_jax.experiment.inference import known_by_name
-    from yolov7_jax.infer.detector import Detector, Options
+    from yolov7_jax.inference.detector import Detector, Options
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
     options = Options(**detector_options(parsed), multi_label=True, rect=parsed.rect)
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
-    done = validate(detector, source, options=options, folder=parsed.output, track=track)
+    done = validate(detector, source, options=options, folder=parsed.output, progress=progress)
     Console().print(class_table(done.result))
     print("\n" + "  ".join(f"{name} {value:.4f}" for name, value in done.result.numbers().items()))
     print("ms an image: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in done.speed_ms.items()))

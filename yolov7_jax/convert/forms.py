@@ -51,7 +51,7 @@ def best_fit(candidates: Iterable[Graph], state: State) -> Fit:
 
 
 def with_joined_norms_folded(state: State) -> State:
-    """The state dict in which the normalisations that BottleneckCSP has over two joined convolutions are in these.
+    """The state dict in which the normalizations that BottleneckCSP has over two joined convolutions are in these.
 
     PyTorch models fused for inference keep them: they follow no single convolution.
     """
@@ -66,7 +66,7 @@ def with_joined_norms_folded(state: State) -> State:
 
 
 def _joined_convolutions(owner: str, state: State) -> dict[str, NDArray[np.float64]]:
-    """Weights and biases of a layer's two joined convolutions with its normalisation in them; empty if not so."""
+    """Weights and biases of a layer's two joined convolutions with its normalization in them; empty if not so."""
     kernels = [np.asarray(state.get(f"{owner}.{part}.weight", 0), np.float64) for part in _JOINED]
     norm = [np.asarray(state.get(f"{owner}.bn.{leaf}", 0), np.float64) for leaf in _NORM]
     if any(kernel.ndim != 4 for kernel in kernels) or {n.shape for n in norm} != {(sum(map(len, kernels)),)}:

@@ -1,4 +1,4 @@
-"""Recognises the networks of the zoo, and tells the form of a network."""
+"""Recognizes the networks of the zoo, and tells the form of a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LACKS = {"IAuxDetect": "no auxiliary heads, no implicit vectors", "IDetect": "n
 class Identity:
     """What a network is: its name in the zoo, None if it is not there, and its form.
 
-    form: "training"; "deploy" (the training heads are gone, normalisations are there); "inference" (all folded).
+    form: "training"; "deploy" (the training heads are gone, normalizations are there); "inference" (all folded).
     lacks: what a deploy form is without, in words.
     """
 

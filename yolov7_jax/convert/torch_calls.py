@@ -90,7 +90,7 @@ def storage(reference: Any, sizes: Mapping[str, int]) -> Storage:
             raise damaged("the memory of a tensor is not described as PyTorch does")
     if str(kind) not in _STORAGES:
         raise Refused(
-            f"holds tensors of kind {kind} (quantised or unknown); save a state dict of plain tensors instead"
+            f"holds tensors of kind {kind} (quantized or unknown); save a state dict of plain tensors instead"
         )
     dtype = np.dtype(_STORAGES[str(kind)])
     if key not in sizes:
@@ -208,7 +208,7 @@ def call_refused(function: Any) -> Refused:
     """The refusal of a call that is not in `CALLS`, or of an object of a class that may have none."""
     name = str(function) if isinstance(function, Name) else f"a {type(function).__name__}"
     if name.startswith(("torch._utils._rebuild", "torch.serialization._get_layout")):
-        return Refused(f"holds a quantised, sparse or empty tensor (it calls {name}); save dense tensors instead")
+        return Refused(f"holds a quantized, sparse or empty tensor (it calls {name}); save dense tensors instead")
     return Refused(
         f"calls {name}, which weights do not need, and nothing was executed; "
         "use a file from a source you trust, or save only the state dict"

@@ -40,7 +40,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def transfer(weights: Weights, names: Sequence[str], key: jax.Array) -> tuple[Weights, TransferReport]:
-    """The weights for other classes: those with a name in common keep their rows, the rest is initialised.
+    """The weights for other classes: those with a name in common keep their rows, the rest is initialized.
 
     Everything but the class rows of the detect layer stays, box and objectness rows too; anchors are the weights'.
 
@@ -54,7 +54,7 @@ def transfer(weights: Weights, names: Sequence[str], key: jax.Array) -> tuple[We
     """
     if weights.graph.folded:
         raise WeightsError(
-            "the weights are in inference form (batch normalisation folded) and cannot be trained; "
+            "the weights are in inference form (batch normalization folded) and cannot be trained; "
             "start from the checkpoint of a training"
         )
     names = tuple(names)

@@ -10,13 +10,13 @@ import numpy as np
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
-from yolov7_jax.data.image import cv2
 from yolov7_jax.data.letterbox import fit
 from yolov7_jax.data.mix import mixup
 from yolov7_jax.data.mosaic import FOUR, NINE, Tile, mosaic, mosaic_of_nine
 from yolov7_jax.data.paste import PASTE_IMAGES, mirrored, paste_in
 from yolov7_jax.data.render import render
 from yolov7_jax.errors import InputError
+from yolov7_jax.image import cv2
 from yolov7_jax.types import Sample
 
 Fetch = Callable[[int], Sample]
@@ -24,7 +24,7 @@ Fetch = Callable[[int], Sample]
 
 LIMITS: dict[str, tuple[float, float]] = {
     "mosaic": (0, 1),
-    "mosaic_nine": (0, 1),
+    "mosaic9": (0, 1),
     "close_mosaic": (0, np.inf),
     "mixup": (0, 1),
     "mixup_beta": (1e-3, np.inf),
@@ -62,23 +62,23 @@ def augmented(
     position: int,
     *,
     count: int,
-    window: int,
+    mosaic_window: int,
     side: int,
     size: tuple[int, int],
     config: AugmentConfig,
 ) -> Sample:
     """A training sample made around the image at `position`: uint8 [h, w, 3], boxes within it, the image's id.
 
-    Mosaic, with copies of objects in it, and mixup, or the image alone in its letterbox; then colours; then objects of
-    other images; then mirror images. Partners come from the `window` positions before `position`, in a circle, so that
-    an epoch's images need to be decoded about once each. What is drawn does not depend on `size`.
+    Mosaic, with copies of objects in it, and mixup, or the image alone in its letterbox; then colors; then objects of
+    other images; then mirror images. Partners come from the `mosaic_window` positions before `position`, in a circle,
+    so that an epoch's images need to be decoded about once each. What is drawn does not depend on `size`.
 
     Args:
         rng: what every decision is drawn from.
         fetch: gives samples by position; what it gives is not written to.
         position: from 0 to count - 1.
         count: positions of the epoch.
-        window: how far back partners lie at most; with one image, it is its own partner.
+        mosaic_window: how far back partners lie at most; with one image, it is its own partner.
         side: long side of the fetched images in pixels; the canvas of a mosaic is twice as wide.
         size: height and width of the result; a mosaic is seen as large as its longer side is to `side`.
         config: probabilities and ranges.
@@ -87,7 +87,7 @@ def augmented(
         InputError: a number of the config is outside its range.
     """
     check_augment(config)
-    back = min(window, count - 1)
+    back = min(mosaic_window, count - 1)
 
     def partners(number: int) -> list[Sample]:
         steps = rng.integers(1, back, number, endpoint=True) if back > 0 else np.zeros(number, int)
@@ -120,7 +120,7 @@ def _mosaic(
     config: AugmentConfig,
 ) -> Sample:
     """Four or nine samples, the first of them given, on a canvas of twice the side, in a random view of the canvas."""
-    nine = rng.random() < config.mosaic_nine
+    nine = rng.random() < config.mosaic9
     samples = first + partners((NINE if nine else FOUR) - len(first))
     canvas = 2 * side
     low, high = (0, side) if nine else (side // 2, side + side // 2)

@@ -1,4 +1,4 @@
-"""Random changes of colour."""
+"""Random changes of color."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.image import cv2
+from yolov7_jax.image import cv2
 
 STRIP_BYTES = 2**17
 """What is converted at once: fresh memory for a whole image would cost more than the arithmetic."""

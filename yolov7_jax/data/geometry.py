@@ -49,7 +49,7 @@ def random_warp(
 ) -> tuple[Matrix, float]:
     """A random view of a canvas as seen in an image: the matrix from canvas to image, and its scale.
 
-    About the centre of the canvas: perspective, rotation with scale, shear; then the centre goes to the centre of the
+    About the center of the canvas: perspective, rotation with scale, shear; then the center goes to the center of the
     image, give or take a translation.
 
     Args:
@@ -86,7 +86,7 @@ def warp_boxes(boxes_xyxy_px: NDArray[np.floating], matrix: Matrix) -> NDArray[n
         matrix: one for all, [3, 3], or one for each box, [n, 3, 3].
     """
     corners = np.ones((len(boxes_xyxy_px), 4, 3))
-    corners[:, :, 0] = boxes_xyxy_px[:, [0, 2, 2, 0]]  # clockwise: neighbours share an edge
+    corners[:, :, 0] = boxes_xyxy_px[:, [0, 2, 2, 0]]  # clockwise: neighbors share an edge
     corners[:, :, 1] = boxes_xyxy_px[:, [1, 1, 3, 3]]
     points = corners @ matrix.swapaxes(-1, -2)
     visible = points[..., 2] >= HORIZON

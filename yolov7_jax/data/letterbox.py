@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.data.image import cv2
+from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import clip_boxes
 
-GREY = 114
+GRAY = 114
 """The padding that the published weights saw in training."""
 
 
@@ -76,7 +76,7 @@ def letterbox(
     scaleup: bool = True,
     shrink: Literal["linear", "area"] = "linear",
 ) -> tuple[NDArray[np.uint8], Letterbox]:
-    """The image [h, w, 3] resized as a whole to fit `size`, with grey around it, and where it lies.
+    """The image [h, w, 3] resized as a whole to fit `size`, with gray around it, and where it lies.
 
     Args:
         image: uint8 RGB.
@@ -92,6 +92,6 @@ def letterbox(
         shrinks = content_h * content_w < image.shape[0] * image.shape[1]
         interpolation = cv2.INTER_AREA if shrinks and shrink == "area" else cv2.INTER_LINEAR
         image = cv2.resize(image, (content_w, content_h), interpolation=interpolation)
-    boxed = np.full((height, width, 3), GREY, np.uint8)
+    boxed = np.full((height, width, 3), GRAY, np.uint8)
     boxed[top : top + content_h, left : left + content_w] = image
     return boxed, geometry

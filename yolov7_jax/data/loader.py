@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.data.image import opencv_threads
 from yolov7_jax.data.pipeline import Pipeline, Row
-from yolov7_jax.data.prefetch import prefetch, prefetch_by
 from yolov7_jax.data.worker import IDLE, begin, make_row
 from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.image import opencv_threads
+from yolov7_jax.prefetch import prefetch, prefetch_by
 from yolov7_jax.types import Batch
 
 
@@ -58,7 +58,7 @@ class Loader:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Why images of the batches so far were grey, each sentence once."""
+        """Why images of the batches so far were gray, each sentence once."""
         return tuple(self._faults)
 
     def batches(self, start: int = 0) -> Generator[Batch, None, None]:

@@ -1,10 +1,10 @@
-"""Two labelled images in one."""
+"""Two labeled images in one."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from yolov7_jax.data.image import cv2
+from yolov7_jax.image import cv2
 from yolov7_jax.types import Sample
 
 

@@ -26,13 +26,13 @@ def place(sample: Sample, x: int, y: int, *, canvas: int) -> Tile:
     return Tile(sample, x, y, (max(-x, 0), max(-y, 0), min(width, canvas - x), min(height, canvas - y)))
 
 
-def mosaic(samples: Sequence[Sample], centre: tuple[int, int], *, canvas: int) -> list[Tile]:
-    """Four samples around a centre (x, y): upper left, upper right, lower left, lower right."""
+def mosaic(samples: Sequence[Sample], center: tuple[int, int], *, canvas: int) -> list[Tile]:
+    """Four samples around a center (x, y): upper left, upper right, lower left, lower right."""
     tiles = []
     for index, sample in enumerate(samples):
         height, width = sample.image.shape[:2]
-        x = centre[0] if index % 2 else centre[0] - width
-        y = centre[1] if index >= 2 else centre[1] - height
+        x = center[0] if index % 2 else center[0] - width
+        y = center[1] if index >= 2 else center[1] - height
         tiles.append(place(sample, x, y, canvas=canvas))
     return tiles
 

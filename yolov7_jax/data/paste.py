@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from yolov7_jax.data.clip import Floats, visible_region, warp_points
 from yolov7_jax.data.geometry import scale_and_shift, shift
-from yolov7_jax.data.image import cv2
 from yolov7_jax.data.mosaic import Tile
 from yolov7_jax.data.pieces import Piece, cut_out, shown
-from yolov7_jax.data.polygons import of_object
+from yolov7_jax.image import cv2
+from yolov7_jax.ops.polygons import of_object
 from yolov7_jax.types import Sample
 
 MOST_COVER = 0.3
@@ -63,7 +63,7 @@ def mirrored(rng: np.random.Generator, tiles: Sequence[Tile], share: float, *, c
 
 
 def paste_in(rng: np.random.Generator, sample: Sample, others: Sequence[Sample], *, zoom: float) -> Sample:
-    """A sample with outlined objects of other images in it, each at a random place, whole, and labelled.
+    """A sample with outlined objects of other images in it, each at a random place, whole, and labeled.
 
     Some are chosen by chance; those that would cover too much of another's box, or be too small, are left out.
 
@@ -99,14 +99,14 @@ def is_in_front(piece: Piece) -> bool:
 
 
 def paste(image: NDArray[np.uint8], piece: Piece, box_xyxy_px: Floats) -> None:
-    """Draws an outlined object into an image, in place: the pixels whose centres lie in its polygons, bilinear.
+    """Draws an outlined object into an image, in place: the pixels whose centers lie in its polygons, bilinear.
 
     Args:
         image: uint8 [h, w, 3].
         piece: a sample of one object, in front of the horizon.
         box_xyxy_px: [4], the box of what shows of it.
     """
-    left, top, right, bottom = np.ceil(box_xyxy_px - 0.5).astype(int).tolist()  # pixels with their centres in the box
+    left, top, right, bottom = np.ceil(box_xyxy_px - 0.5).astype(int).tolist()  # pixels with their centers in the box
     if left >= right or top >= bottom:
         return
     to_window = shift(-left, -top) @ piece.matrix

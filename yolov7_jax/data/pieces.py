@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from yolov7_jax.data.clip import visible_boxes, visible_region
 from yolov7_jax.data.geometry import MIN_AREA, MIN_AREA_OUTLINED, Matrix, still_labels, warp_boxes
-from yolov7_jax.data.polygons import joined, select
 from yolov7_jax.ops.boxes import clip_boxes
+from yolov7_jax.ops.polygons import joined, select
 from yolov7_jax.types import Sample
 
 

@@ -1,4 +1,4 @@
-"""From labelled images to the rows of training batches: each row is a pure function of seed, epoch and position."""
+"""From labeled images to the rows of training batches: each row is a pure function of seed, epoch and position."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.assign.candidates import COARSE_REACH, FINE_REACH, candidates
+from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.augment import augmented, check_augment
-from yolov7_jax.data.image import cv2
-from yolov7_jax.data.letterbox import GREY, fit
+from yolov7_jax.data.letterbox import GRAY, fit
 from yolov7_jax.data.memo import Memo
-from yolov7_jax.data.polygons import scaled
 from yolov7_jax.data.sampling import EpochPlan, epoch_length, plan_epoch
-from yolov7_jax.data.sources import OnFault, Source
 from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
-from yolov7_jax.types import Batch, Candidates, Sample
+from yolov7_jax.ops.polygons import scaled
+from yolov7_jax.source import Source
+from yolov7_jax.types import Batch, Candidates, OnError, Sample
 
 _CACHED_BEYOND_WINDOW = 64  # images of batches in the making: speed alone depends on it
 
 
 class Row(NamedTuple):
-    """One image of a batch. sample: the fields of a Batch without the axis B. faults: why parts of it are grey."""
+    """One image of a batch. sample: the fields of a Batch without the axis B. faults: why parts of it are gray."""
 
     sample: Batch
     faults: tuple[str, ...]
@@ -38,15 +38,17 @@ class Pipeline:
     """Makes the training samples of a source; it can be pickled, and used by several threads at once.
 
     An epoch has `steps` batches; see `sampling.plan_epoch` for what is in them. The images that mosaics draw from are
-    kept decoded, at the side of the largest shape: up to `window` squares of it and some more, 1.2 MB each at 640.
+    kept decoded, at the side of the largest shape: up to `mosaic_window` squares of it and some more, 1.2 MB each at
+    640.
 
     source: what to train on. augment: probabilities and ranges. shapes: (h, w) in pixels, of which each batch has one.
     anchors: [L][A] (width, height) in pixels. strides: [L] in pixels. anchor_t: how many times larger or smaller than
     an anchor a box may be. batch_size: images of a step over all hosts. seed: not negative. max_boxes: M; boxes beyond
-    it are left out and counted. window: how far back in the order partners of a mosaic are drawn. capacity: K, by
-    default as many as a box can need. reach: how near a cell is that is a candidate, in cells, see `assign.candidates`.
-    coarse: whether an auxiliary head wants candidates of its own, within aux_reach. on_fault: stop at an image that
-    cannot be read, or train on grey without boxes in its place. repeats: [images] how often each occurs in an epoch on
+    it are left out and counted. mosaic_window: how far back in the order partners of a mosaic are drawn. capacity: K,
+    by default as many as a box can need. neighbor_offset: how near a neighboring cell must be,
+    in cells, see `assign.candidates`. coarse: whether an auxiliary head wants candidates of its own, within
+    aux_neighbor_offset. on_error: stop at an image that cannot be read, or train on gray
+    without boxes in its place. repeats: [images] how often each occurs in an epoch on
     average; by default once. buckets: [images] the shape that each wants; without them batches have any shape by
     chance; with them there is no mosaic, nor what goes with it. epochs: of the whole training, of which the last
     augment.close_mosaic have no mosaic either; without it there is no last one.
@@ -61,12 +63,12 @@ class Pipeline:
     batch_size: int
     seed: int
     max_boxes: int = 120
-    window: int = 256
+    mosaic_window: int = 256
     capacity: int | None = None
-    reach: float = FINE_REACH
+    neighbor_offset: float = FINE_NEIGHBOR_OFFSET
     coarse: bool = False
-    aux_reach: float = COARSE_REACH
-    on_fault: OnFault = "skip"
+    aux_neighbor_offset: float = COARSE_NEIGHBOR_OFFSET
+    on_error: OnError = "skip"
     repeats: NDArray[np.float64] | None = None
     buckets: NDArray[np.int64] | None = None
     epochs: int | None = None
@@ -77,13 +79,13 @@ class Pipeline:
     def __post_init__(self) -> None:
         if not len(self.source):
             raise DataError("there are no images to train on; name a split that has some")
-        for name, least in (("seed", 0), ("batch_size", 1), ("max_boxes", 1), ("window", 0)):
+        for name, least in (("seed", 0), ("batch_size", 1), ("max_boxes", 1), ("mosaic_window", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; expected {least} or more")
         check_augment(self.augment)
         side = max(self.largest_shape)
-        load = partial(load_resized, self.source, side=side, on_fault=self.on_fault)
-        images = Memo(load, 3 * side**2 * (self.window + _CACHED_BEYOND_WINDOW), _image_bytes)
+        load = partial(load_resized, self.source, side=side, on_error=self.on_error)
+        images = Memo(load, 3 * side**2 * (self.mosaic_window + _CACHED_BEYOND_WINDOW), _image_bytes)
         object.__setattr__(self, "_side", side)
         object.__setattr__(self, "_images", images)
         plan = partial(
@@ -140,7 +142,7 @@ class Pipeline:
                 fetch,
                 position,
                 count=len(plan.order),
-                window=self.window,
+                mosaic_window=self.mosaic_window,
                 side=self._side,
                 size=(height, width),
                 config=self._augment(epoch),
@@ -167,9 +169,11 @@ class Pipeline:
         class_ids = np.zeros(self.max_boxes, np.int32)
         class_ids[:count] = made.class_ids[:count]
         valid = np.arange(self.max_boxes) < count
-        reaches = (self.reach, self.aux_reach) if self.coarse else (self.reach,)
+        neighbor_offsets = (self.neighbor_offset, self.aux_neighbor_offset) if self.coarse else (self.neighbor_offset,)
         shape = (made.image.shape[0], made.image.shape[1])
-        found = [self._candidates(boxes_cxcywh_px, valid, shape, reach) for reach in reaches]
+        found = [
+            self._candidates(boxes_cxcywh_px, valid, shape, neighbor_offset) for neighbor_offset in neighbor_offsets
+        ]
         return Batch(
             image=made.image,
             boxes_cxcywh_px=boxes_cxcywh_px,
@@ -182,7 +186,11 @@ class Pipeline:
         )
 
     def _candidates(
-        self, boxes_cxcywh_px: NDArray[np.float32], valid: NDArray[np.bool_], shape: tuple[int, int], reach: float
+        self,
+        boxes_cxcywh_px: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        shape: tuple[int, int],
+        neighbor_offset: float,
     ) -> tuple[Candidates, int]:
         return candidates(
             boxes_cxcywh_px,
@@ -191,31 +199,31 @@ class Pipeline:
             strides=self.strides,
             image_size=shape,
             anchor_t=self.anchor_t,
-            reach=reach,
+            neighbor_offset=neighbor_offset,
             capacity=self.capacity,
         )
 
 
 class Loaded(NamedTuple):
-    """An image of the source at training size; fault: why it is grey, or nothing."""
+    """An image of the source at training size; fault: why it is gray, or nothing."""
 
     sample: Sample
     fault: str = ""
 
 
-def load_resized(source: Source, index: int, *, side: int, on_fault: OnFault) -> Loaded:
+def load_resized(source: Source, index: int, *, side: int, on_error: OnError) -> Loaded:
     """An image of the source with its long side resized to `side`, its objects with it; arrays are not written to.
 
     Raises:
-        DataError: the image or its labels cannot be used, unless grey without objects is to take its place.
+        DataError: the image or its labels cannot be used, unless gray without objects is to take its place.
     """
     try:
         sample, fault = source[index], ""
     except DataError as error:
-        if on_fault == "stop":
+        if on_error == "stop":
             raise
-        grey = np.full((side, side, 3), GREY, np.uint8)
-        sample = Sample(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), source.image_ids[index])
+        gray = np.full((side, side, 3), GRAY, np.uint8)
+        sample = Sample(gray, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), source.image_ids[index])
         fault = str(error)
     resized = _resized(sample, side)
     for array in (resized.image, resized.boxes_xyxy_px, resized.class_ids, *resized.polygons):

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.data.geometry import Matrix, is_upright, scale_and_shift, shift
-from yolov7_jax.data.image import cv2
-from yolov7_jax.data.letterbox import GREY
+from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.mosaic import Tile
 from yolov7_jax.data.paste import is_in_front, paste
 from yolov7_jax.data.pieces import Piece, shown
+from yolov7_jax.image import cv2
 from yolov7_jax.types import Sample
 
 STRIP = 64
@@ -32,7 +32,7 @@ def render(
 ) -> Sample:
     """What a warp of the canvas shows in an image: uint8 [h, w, 3] and the boxes worth keeping.
 
-    Where no tile lies is grey. Each pixel belongs to the tile in which its centre falls, and its colour is bilinear
+    Where no tile lies is gray. Each pixel belongs to the tile in which its center falls, and its color is bilinear
     among the pixels of that tile which show, so tiles do not run into each other. Where the warp only scales and
     shifts, it is adjusted for each tile by half a pixel of the tile or of the image at most, so that whole pixels come
     to lie on whole pixels and the tile is a plain resizing, three times as fast; its boxes go exactly with it.
@@ -45,7 +45,7 @@ def render(
         copies: outlined objects put on the canvas over the tiles, in this order; those that reach behind the horizon
             of the warp are left out.
     """
-    image = np.full((*size, 3), GREY, np.uint8)
+    image = np.full((*size, 3), GRAY, np.uint8)
     matrices = _resize_into(image, tiles, warp) if is_upright(warp) else _remap_into(image, tiles, warp)
     pieces = [Piece(tile.sample, tile.part, matrix, scale) for tile, matrix in zip(tiles, matrices, strict=True)]
     warped = [copy._replace(matrix=warp @ copy.matrix, scale=scale * copy.scale) for copy in copies]
@@ -76,7 +76,7 @@ def _resize_into(image: NDArray[np.uint8], tiles: Sequence[Tile], warp: Matrix) 
 def _whole_pixels(low: int, high: int, zoom: float, origin: float, offset: int, size: int) -> tuple[int, int, int, int]:
     """The range of pixels that an axis of a tile fills in the image, and the range of source pixels that fills it.
 
-    Source pixel x lies at zoom · (x + offset) + origin: computed in this order, neighbours agree on their seam.
+    Source pixel x lies at zoom · (x + offset) + origin: computed in this order, neighbors agree on their seam.
     """
     first, last = (min(max(round(zoom * (edge + offset) + origin), 0), size) for edge in (low, high))
     start, stop = ((edge - origin) / zoom - offset for edge in (first, last))
@@ -114,7 +114,7 @@ def _remap_tile(image: NDArray[np.uint8], tile: Tile, x: NDArray[np.float32], y:
 def _canvas_of_pixels(
     back: Matrix, top: int, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where on the canvas the centres of rows of an image lie, from row `top` on: x and y [h, w].
+    """Where on the canvas the centers of rows of an image lie, from row `top` on: x and y [h, w].
 
     `back` is the matrix from image to canvas. What would lie behind the horizon is put beyond any tile.
     """

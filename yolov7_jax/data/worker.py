@@ -10,8 +10,8 @@ from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any
 
-from yolov7_jax.data.image import opencv_threads
 from yolov7_jax.data.pipeline import Pipeline, Row
+from yolov7_jax.image import opencv_threads
 
 IDLE = -1
 """Where a worker's epoch and position stand while it makes no sample."""

@@ -1,8 +1,8 @@
 """Whole runs put together from the parts: the one place that knows everything."""
 
-from yolov7_jax.experiment.ablation import ablate
+from yolov7_jax.experiment.ablate_run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
-from yolov7_jax.experiment.demonstration import DemoRun, demo
+from yolov7_jax.experiment.demonstration import DemoRun, run_demo
 from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate
 from yolov7_jax.experiment.label_sheets import LabelSheets, show_labels
 from yolov7_jax.experiment.label_statistics import StatisticsRun, label_statistics
@@ -18,11 +18,11 @@ __all__ = [
     "TrainingRun",
     "ValidationRun",
     "ablate",
-    "demo",
     "detect",
     "fit_anchors",
     "label_statistics",
     "resume",
+    "run_demo",
     "show_labels",
     "show_samples",
     "train",

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from yolov7_jax.config import yaml_text
 from yolov7_jax.convert.load import Model
-from yolov7_jax.data.anchors import AnchorSearch, search
-from yolov7_jax.data.statistics import sizes_at
+from yolov7_jax.datasets.curate.anchors import AnchorSearch, search
+from yolov7_jax.datasets.curate.statistics import sizes_at
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import Track, untracked
-from yolov7_jax.experiment.labelled import network, objects_in, open_labelled
+from yolov7_jax.experiment.inference import ProgressBar, no_progress
+from yolov7_jax.experiment.labeled import network, objects_in, open_labeled
 from yolov7_jax.graph.spec import Graph
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -46,7 +46,7 @@ def fit_anchors(
     generations: int = 1000,
     population: int = 4,
     seed: int = 0,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> AnchorRun:
     """How well a network's anchors fit the boxes of a data set, and better ones if there are any.
 
@@ -62,7 +62,7 @@ def fit_anchors(
         generations: rounds of the genetic search.
         population: mutations tried in a round.
         seed: of chance.
-        track: a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data or the model cannot be used, there are fewer boxes than anchors, or the file is there.
@@ -72,8 +72,8 @@ def fit_anchors(
     graph = network(model)
     side = graph.default_size if size is None else size
     graph.check_side(side)
-    labelled = open_labelled(data, split, image_folder=image_folder, track=track)
-    sizes_px = sizes_at(objects_in(labelled, where=f"{data} ({split})"), side)
+    labeled = open_labeled(data, split, image_folder=image_folder, progress=progress)
+    sizes_px = sizes_at(objects_in(labeled, where=f"{data} ({split})"), side)
     try:
         found = search(
             sizes_px, graph.anchors, anchor_t=anchor_t, generations=generations, population=population, seed=seed
@@ -91,7 +91,7 @@ def fit_anchors(
             "model": named,
         }
         _write(written, _configuration(written, settings, found))
-    return AnchorRun(found, graph, side, len(labelled.source), labelled.found.sentences, written)
+    return AnchorRun(found, graph, side, len(labeled.source), labeled.found.sentences, written)
 
 
 def _free(file: Path) -> Path:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax.config_file import read_config
-from yolov7_jax.data.scenes import write_scenes
-from yolov7_jax.data.sources import open_source
-from yolov7_jax.eval.coco import CocoResult
-from yolov7_jax.eval.page import report_page
-from yolov7_jax.experiment.inference import EVALUATION, Track, new_folder, untracked, validate
+from yolov7_jax.datasets import open_source
+from yolov7_jax.demo.scenes import write_scenes
+from yolov7_jax.experiment.inference import EVALUATION, ProgressBar, new_folder, no_progress, validate
 from yolov7_jax.experiment.training import TrainingRun, train
-from yolov7_jax.infer.detector import Detector
-from yolov7_jax.train.loop import Watcher
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.training.loop import Watcher
+from yolov7_jax.types import CocoResult
+from yolov7_jax.viz.page import report_page
 
 TRAIN_PICTURES, VAL_PICTURES = 512, 128
 
@@ -28,12 +28,12 @@ class DemoRun(NamedTuple):
     result: CocoResult | None
 
 
-def demo(
+def run_demo(
     folder: Path | str = "runs/demo",
     *,
     overrides: Sequence[str] = (),
     watcher: Watcher | None = None,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> DemoRun:
     """Draws pictures, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
 
@@ -47,11 +47,11 @@ def demo(
     folder = new_folder(Path(folder))
     data = write_scenes(folder / "scenes", train=TRAIN_PICTURES, val=VAL_PICTURES)
     config = read_config("demo", [f"data.path={data}", *overrides])
-    trained = train(config, folder / "train", watcher=watcher, track=track)
+    trained = train(config, folder / "train", watcher=watcher, progress=progress)
     if not trained.finished:
         return DemoRun(None, trained, None)
     detector = Detector.load(trained.folder)
-    result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", track=track).result
+    result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", progress=progress).result
     minutes, seconds = divmod(round(time.perf_counter() - began), 60)
     facts: dict[str, str | int | float] = {
         "AP50": result.AP50,

@@ -12,25 +12,29 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.data.image import write_image
-from yolov7_jax.data.sources import Source, with_names
+from yolov7_jax.datasets import with_names
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.eval.coco import CocoResult, evaluate, to_coco_json
-from yolov7_jax.eval.confusion import confusion_matrix, objects_by_image
-from yolov7_jax.eval.report import confusion_figure, metrics_json, precision_recall_figure, save_figure, write_json
-from yolov7_jax.infer.detector import Detector, Options
-from yolov7_jax.infer.draw import draw_detections
-from yolov7_jax.infer.records import detection_rows, yolo_lines
+from yolov7_jax.evaluation.coco import evaluate, to_coco_json
+from yolov7_jax.evaluation.confusion import confusion_matrix, objects_by_image
+from yolov7_jax.evaluation.report import metrics_json, write_json
+from yolov7_jax.image import write_image
+from yolov7_jax.inference.detector import Detector, Options
+from yolov7_jax.inference.records import detection_rows, yolo_lines
+from yolov7_jax.source import Source
+from yolov7_jax.types import CocoResult
+from yolov7_jax.viz.draw import draw_detections
+from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
+from yolov7_jax.viz.figure import save_figure
 
 T = TypeVar("T")
-Track = Callable[[Iterable[T], int], Iterable[T]]
+ProgressBar = Callable[[Iterable[T], int], Iterable[T]]
 """Shows the progress of something of known length while handing it on."""
 
 EVALUATION = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=8)
 """How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
 
 
-def untracked(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
+def no_progress(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
     """Shows nothing."""
     return items
 
@@ -62,7 +66,7 @@ def detect(
     *,
     options: Options | None = None,
     draw: bool = True,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> DetectionRun:
     """Detects in picture files and writes detections.json, labels/*.txt (YOLO format) and pictures/ with boxes.
 
@@ -79,7 +83,7 @@ def detect(
     failures: dict[Path, str] = {}
     overflow = 0
     try:
-        for result in track(results, len(pictures)):
+        for result in progress(results, len(pictures)):
             path = pictures[result.position]
             if result.error is not None:
                 failures[path] = str(result.error)
@@ -105,9 +109,9 @@ def validate(
     *,
     options: Options = EVALUATION,
     folder: Path | None = None,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> ValidationRun:
-    """COCO AP of a detector on labelled images.
+    """COCO AP of a detector on labeled images.
 
     With a folder it writes metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
 
@@ -124,7 +128,7 @@ def validate(
     overflow = 0
     began = time.perf_counter()
     images = (_image(source, index) for index in range(len(source)))
-    for result in track(detector.stream(images, options), len(source)):
+    for result in progress(detector.stream(images, options), len(source)):
         if result.error is not None:
             raise result.error
         image_id = source.image_ids[result.position]

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolov7_jax.data.image import write_image
-from yolov7_jax.data.sources import Source
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import Track, new_folder, untracked
-from yolov7_jax.experiment.labelled import open_labelled
-from yolov7_jax.infer.label_sheet import LabelledImage, draw_labels, left_out
-from yolov7_jax.infer.sheet import MOST_PICTURES
+from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
+from yolov7_jax.experiment.labeled import open_labeled
+from yolov7_jax.image import write_image
+from yolov7_jax.source import Source
+from yolov7_jax.viz.labels import LabeledImage, draw_labels, left_out
+from yolov7_jax.viz.sheet import MOST_PICTURES
 
 
 class LabelSheets(NamedTuple):
@@ -32,11 +32,11 @@ def show_labels(
     images: int = 16,
     seed: int = 0,
     faults_first: bool = False,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> LabelSheets:
     """Draws images of a data set with their labels, chosen by chance, in a new folder: sheets of 16, labels-1.png ….
 
-    Frames have the class's colour, ignored objects (crowds, difficult ones) dashed frames, polygons their outline.
+    Frames have the class's color, ignored objects (crowds, difficult ones) dashed frames, polygons their outline.
 
     Args:
         data: what `open_source` opens.
@@ -46,14 +46,14 @@ def show_labels(
         images: how many; all, if there are fewer.
         seed: of the choice.
         faults_first: begin with images from whose labels something is left out.
-        track: a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data cannot be used, or the number of images is not 1 or more.
     """
     if images < 1:
         raise InputError(f"{images} images were asked for; expected at least 1")
-    source, found = open_labelled(data, split, image_folder=image_folder, track=track)
+    source, found = open_labeled(data, split, image_folder=image_folder, progress=progress)
     folder = new_folder(Path(folder))
     faults = [fault.sentence for fault in found.unusable.values()]
     files: list[Path] = []
@@ -64,7 +64,7 @@ def show_labels(
             labels = source.labels(index)
             faults += [fault.sentence for fault in labels.faults]
             try:
-                chosen.append(LabelledImage(source.path(index).name, source.read(index), labels))
+                chosen.append(LabeledImage(source.path(index).name, source.read(index), labels))
             except DataError as error:
                 faults.append(str(error))
         files.append(folder / f"labels-{len(files) + 1}.png")

@@ -1,4 +1,4 @@
-"""Numbers and pictures of what a labelled data set holds."""
+"""Numbers and pictures of what a labeled data set holds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax.convert.load import Model
-from yolov7_jax.data.statistics import Statistics, statistics
+from yolov7_jax.datasets.curate.statistics import Statistics, statistics
 from yolov7_jax.errors import InputError
-from yolov7_jax.eval.label_figures import class_figure, label_figure
-from yolov7_jax.eval.report import save_figure, write_json
-from yolov7_jax.experiment.inference import Track, new_folder, untracked
-from yolov7_jax.experiment.labelled import network, objects_in, open_labelled
+from yolov7_jax.evaluation.report import write_json
+from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
+from yolov7_jax.experiment.labeled import network, objects_in, open_labeled
+from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.label_figures import class_figure, label_figure
 
 STATISTICS = "stats.json"
 
@@ -33,7 +34,7 @@ def label_statistics(
     size: int | None = None,
     model: Model = "yolov7-tiny",
     anchor_t: float = 4.0,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> StatisticsRun:
     """Counts sizes, shapes, places and classes of objects, and how well a network's anchors fit them.
 
@@ -47,7 +48,7 @@ def label_statistics(
         size: the longer side of images in training, in pixels; by default the one the network is published for.
         model: whose anchors: a zoo name, a model YAML, weights, or a run's folder.
         anchor_t: how many times larger or smaller than an anchor a box may be.
-        track: a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data or the model cannot be used, or there are no objects.
@@ -56,12 +57,12 @@ def label_statistics(
     side = graph.default_size if size is None else size
     if side < 1:
         raise InputError(f"the size is {side}; expected a number of pixels, such as 640")
-    labelled = open_labelled(data, split, image_folder=image_folder, track=track)
-    objects = objects_in(labelled, where=f"{data} ({split})")
-    counts = statistics(objects, labelled.source.names, size=side, anchors=graph.anchors, anchor_t=anchor_t)
+    labeled = open_labeled(data, split, image_folder=image_folder, progress=progress)
+    objects = objects_in(labeled, where=f"{data} ({split})")
+    counts = statistics(objects, labeled.source.names, size=side, anchors=graph.anchors, anchor_t=anchor_t)
     if folder is not None:
         folder = new_folder(Path(folder))
         write_json(folder / STATISTICS, counts.as_json())
         save_figure(label_figure(counts), folder / "labels.png")
         save_figure(class_figure(counts), folder / "classes.png")
-    return StatisticsRun(counts, labelled.found.sentences, folder)
+    return StatisticsRun(counts, labeled.found.sentences, folder)

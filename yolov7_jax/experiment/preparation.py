@@ -14,43 +14,44 @@ from yolov7_jax.config import Config
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.audit import Audit, readable
+from yolov7_jax.data.batch_shapes import rectangles, squares
 from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sampling import image_repeats
-from yolov7_jax.data.shapes import rectangles, squares
-from yolov7_jax.data.sources import Source, with_names
+from yolov7_jax.datasets import with_names
+from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.idle import idle_settings
-from yolov7_jax.experiment.inference import Track
-from yolov7_jax.experiment.labelled import look_over
+from yolov7_jax.experiment.ineffective_settings import idle_settings
+from yolov7_jax.experiment.inference import ProgressBar
+from yolov7_jax.experiment.labeled import look_over
 from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
-from yolov7_jax.train.loop import Watcher
+from yolov7_jax.source import Source
+from yolov7_jax.training.loop import Watcher
 
 
 class Data(NamedTuple):
-    """Labelled images to train on, and to evaluate on if that is wanted."""
+    """Labeled images to train on, and to evaluate on if that is wanted."""
 
     train: Source
     val: Source | None
 
 
-def open_data(config: Config, watcher: Watcher, track: Track[Any]) -> Data:
+def open_data(config: Config, watcher: Watcher, progress: ProgressBar[Any]) -> Data:
     """The training and validation images, looked over; tells of everything that is wrong."""
     settings = config.data
     if not settings.path:
         raise InputError(
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder or tfds:NAME: data.path=FILE"
         )
-    train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, track)
+    train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, progress)
     for line in idle_settings(config, images=len(train), outlined=found.outlined):
         watcher.noted(line)
-    if not config.train.val_every:
+    if not config.train.val_every_epochs:
         return Data(train, None)
     path, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
-    val, _ = _look_over(path, settings.val_split, images, config, watcher, track)
+    val, _ = _look_over(path, settings.val_split, images, config, watcher, progress)
     if unknown := [name for name in val.names if name not in train.names]:
         raise InputError(
             f"{path}: its classes {', '.join(unknown[:8])} are not among those of the training images "
@@ -60,12 +61,12 @@ def open_data(config: Config, watcher: Watcher, track: Track[Any]) -> Data:
 
 
 def _look_over(
-    path: str, split: str, images: str, config: Config, watcher: Watcher, track: Track[Any]
+    path: str, split: str, images: str, config: Config, watcher: Watcher, progress: ProgressBar[Any]
 ) -> tuple[Source, Audit]:
-    source, found = look_over(path, split, image_folder=images or None, cache=config.data.cache, track=track)
+    source, found = look_over(path, split, image_folder=images or None, cache=config.data.cache, progress=progress)
     for line in found.lines():
         watcher.noted(f"{split}: {line}")
-    if config.data.faults == "stop":
+    if config.data.on_error == "stop":
         found.stop_at_faults()
     return readable(source, found), found
 
@@ -118,13 +119,13 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         strides=graph.strides,
         anchor_t=config.loss.anchor_t,
         max_boxes=config.data.max_boxes,
-        window=config.data.window,
+        mosaic_window=config.data.mosaic_window,
         seed=config.train.seed,
         batch_size=config.train.batch_size,
-        reach=config.loss.reach,
+        neighbor_offset=config.loss.neighbor_offset,
         coarse=graph.has_aux and config.loss.aux == "coarse_to_fine",
-        aux_reach=config.loss.aux_reach,
-        on_fault=config.data.faults,
+        aux_neighbor_offset=config.loss.aux_neighbor_offset,
+        on_error=config.data.on_error,
     )
 
 

@@ -13,19 +13,19 @@ import numpy as np
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import check_config
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.image import write_image
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import open_data, starting_weights, training_pipeline
 from yolov7_jax.experiment.training import Silent
-from yolov7_jax.infer.cells import HeadCells, draw_cells
-from yolov7_jax.infer.sheet import draw_batch
+from yolov7_jax.image import write_image
 from yolov7_jax.nn.network import Network
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.train.loop import Watcher
-from yolov7_jax.train.loss import assignments
+from yolov7_jax.training.loop import Watcher
+from yolov7_jax.training.loss import assignments
 from yolov7_jax.types import Batch
+from yolov7_jax.viz.assignments import HeadCells, draw_cells
+from yolov7_jax.viz.sheet import draw_batch
 
 
 def show_samples(
@@ -35,7 +35,7 @@ def show_samples(
     images: int = 8,
     assign: bool = False,
     watcher: Watcher | None = None,
-    track: Track[Any] = untracked,
+    progress: ProgressBar[Any] = no_progress,
 ) -> list[Path]:
     """Draws the first training samples of a configuration, as they are augmented, in a new folder.
 
@@ -49,9 +49,9 @@ def show_samples(
     check_config(config, where="config")
     if images < 1:
         raise InputError(f"{images} images were asked for; expected at least 1")
-    config = replace(config, train=replace(config.train, val_every=0, batch_size=images))
+    config = replace(config, train=replace(config.train, val_every_epochs=0, batch_size=images))
     watcher = watcher or Silent()
-    data = open_data(config, watcher, track)
+    data = open_data(config, watcher, progress)
     weights, report = starting_weights(config, data.train.names)
     watcher.noted(report)
     weights.graph.check_side(config.train.size)

@@ -16,21 +16,21 @@ from yolov7_jax.config import Config, DataConfig, yaml_text
 from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.data.sources import Source
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.inference import Track, new_folder, untracked
+from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, shown_batches
+from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import Data, open_data, starting_weights, training_pipeline
-from yolov7_jax.experiment.traces import Publisher, draw_curves, evaluator, shown_batches
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.train.checkpoint import Checkpoints, Progress
-from yolov7_jax.train.log import Log, Row, check_tensorboard
-from yolov7_jax.train.loop import Parts, Plan, Watcher
-from yolov7_jax.train.loop import train as run_loop
-from yolov7_jax.train.memory import MeasuredStep
-from yolov7_jax.train.mesh import data_mesh, shard_batch
-from yolov7_jax.train.state import TrainState, init_state
-from yolov7_jax.train.step import make_step
-from yolov7_jax.train.stop import StopSignals
+from yolov7_jax.source import Source
+from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
+from yolov7_jax.training.log import Log, Row, check_tensorboard
+from yolov7_jax.training.loop import Parts, Plan, Watcher
+from yolov7_jax.training.loop import train as run_loop
+from yolov7_jax.training.memory import MeasuredStep
+from yolov7_jax.training.mesh import data_mesh, shard_batch
+from yolov7_jax.training.state import TrainState, init_state
+from yolov7_jax.training.step import make_step
+from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
@@ -68,7 +68,7 @@ class TrainingRun:
 
 
 def train(
-    config: Config, folder: Path | str, *, watcher: Watcher | None = None, track: Track[Any] = untracked
+    config: Config, folder: Path | str, *, watcher: Watcher | None = None, progress: ProgressBar[Any] = no_progress
 ) -> TrainingRun:
     """Trains a network as a configuration says, in a new folder.
 
@@ -81,7 +81,7 @@ def train(
     """
     check_config(config, where="config")
     watcher = watcher or Silent()
-    data = open_data(config, watcher, track)
+    data = open_data(config, watcher, progress)
     weights, report = starting_weights(config, data.train.names)
     watcher.noted(report)
     machine = _assemble(config, weights.graph, data)
@@ -89,10 +89,12 @@ def train(
     network = {"graph": weights.graph.to_json(), "names": weights.names, "images": len(data.train)}
     _write(folder / NETWORK, json.dumps(network))
     _write(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
-    return _run(config, weights, data, machine, folder, watcher, track)
+    return _run(config, weights, data, machine, folder, watcher, progress)
 
 
-def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[Any] = untracked) -> TrainingRun:
+def resume(
+    folder: Path | str, *, watcher: Watcher | None = None, progress: ProgressBar[Any] = no_progress
+) -> TrainingRun:
     """Goes on with a run from its last checkpoint, to the same result as if it had never been interrupted.
 
     Raises:
@@ -102,13 +104,13 @@ def resume(folder: Path | str, *, watcher: Watcher | None = None, track: Track[A
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
     config = read_config(folder / CONFIG)
-    data = open_data(config, watcher, track)
+    data = open_data(config, watcher, progress)
     checkpoints = folder / CHECKPOINTS
     if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
         weights = _stored_network(folder / NETWORK, data.train)
     else:  # it was interrupted before its first checkpoint
         weights, _ = starting_weights(config, data.train.names)
-    return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, track)
+    return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, progress)
 
 
 def with_whole_paths(config: Config) -> Config:
@@ -164,8 +166,8 @@ def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
     plan = Plan(
         pipeline.steps,
         config.train.epochs,
-        config.train.val_every if data.val is not None else 0,
-        config.train.checkpoint_every,
+        config.train.val_every_epochs if data.val is not None else 0,
+        config.train.checkpoint_every_steps,
         config.train.max_nonfinite,
     )
     step = _step(graph, _of_step(config), pipeline.steps, mesh)
@@ -216,19 +218,19 @@ def _run(
     machine: _Machine,
     folder: Path,
     watcher: Watcher,
-    track: Track[Any],
+    progress: ProgressBar[Any],
 ) -> TrainingRun:
     state = init_state(weights.graph, config, machine.mesh, variables=weights.variables or None)
     log = Log(folder, tensorboard=config.train.tensorboard)
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
-        state, progress = restored or (state, Progress())
-        log.rewind(progress.step, evaluated=progress.evaluated)
+        state, status = restored or (state, RunStatus())
+        log.rewind(status.step, evaluated=status.evaluated)
         parts = Parts(
             plan=machine.plan,
             train_step=_telling_memory(machine, watcher),
             batches=partial(shown_batches, machine.loader, folder, weights.names, watcher),
-            evaluate=evaluator(config, weights, data.val, folder, stop, track),
+            evaluate=evaluator(config, weights, data.val, folder, stop, progress),
             publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
             log=log,
@@ -237,12 +239,12 @@ def _run(
             folder=folder,
         )
         try:
-            state, progress = run_loop(state, progress, parts)
+            state, status = run_loop(state, status, parts)
         finally:
             log.close()
             draw_curves(folder)
-    finished = progress.step == machine.plan.steps
-    return TrainingRun(folder, progress.step, progress.best_score, progress.best_step, finished, stop.received)
+    finished = status.step == machine.plan.steps
+    return TrainingRun(folder, status.step, status.best_score, status.best_step, finished, stop.received)
 
 
 def _write(file: Path, text: str) -> None:

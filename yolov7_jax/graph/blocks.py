@@ -8,7 +8,7 @@ from yolov7_jax.graph.builder import Builder
 
 
 def conv(b: Builder, x: str, channels: int, kernel: int = 1, stride: int = 1, *, tag: str = "") -> str:
-    """Convolution, batch normalisation, activation."""
+    """Convolution, batch normalization, activation."""
     return b.add("Conv", x, channels, kernel, stride, tag=tag)
 
 
@@ -18,7 +18,7 @@ def concat(b: Builder, xs: Sequence[str], *, tag: str = "") -> str:
 
 
 def upsample(b: Builder, x: str, *, tag: str = "") -> str:
-    """Nearest neighbour, twice the size."""
+    """Nearest neighbor, twice the size."""
     return b.add("nn.Upsample", x, None, 2, "nearest", tag=tag)
 
 

@@ -19,7 +19,7 @@ def plain_head(graph: Graph) -> Graph:
 def deploy_form(graph: Graph) -> Graph:
     """The graph with a plain head and its layers numbered anew: that of the inference files of YOLOv7's family.
 
-    Weights in this form still have batch normalisation and the branches of RepConv.
+    Weights in this form still have batch normalization and the branches of RepConv.
     """
     plain = plain_head(graph)
     number = {node.name: str(place) for place, node in enumerate(plain)} | {IMAGE: IMAGE}
@@ -28,7 +28,7 @@ def deploy_form(graph: Graph) -> Graph:
 
 
 def inference_form(graph: Graph) -> Graph:
-    """The graph that `reparam` folds weights for: plain head, every convolution with its normalisation taken in."""
+    """The graph that `reparam` folds weights for: plain head, every convolution with its normalization taken in."""
     return replace(plain_head(graph), folded=True)
 
 

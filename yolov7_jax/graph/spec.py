@@ -56,7 +56,7 @@ class Graph:
     anchors: [L][A](width, height) in pixels. strides: [L] pixels of a cell. max_stride: the largest of any layer, which
     image sides must be multiples of. num_classes: C.
     channels: of the input image. folded: the inference form, in which every convolution has taken in its batch
-    normalisation (and RepConv its branches). single_class_score: how a network with one class scores a box,
+    normalization (and RepConv its branches). single_class_score: how a network with one class scores a box,
     "objectness" (YOLOv7 and YOLOR) or "product" of objectness and class (YOLOv5).
     """
 

@@ -1,4 +1,4 @@
-"""The transformer block of C3TR (YOLOv5 v6.0; Attention is all you need, arXiv 1706.03762, without normalisation)."""
+"""The transformer block of C3TR (YOLOv5 v6.0; Attention is all you need, arXiv 1706.03762, without normalization)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and activation: what all layers are made of. NHWC, kernels HWIO."""
+"""Convolution, batch normalization and activation: what all layers are made of. NHWC, kernels HWIO."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 class Form:
     """How the layers of one network are built.
 
-    dtype: of the computation. folded: batch normalisation is folded into convolutions. frozen: regular expression
-    over whole tree paths; batch normalisation whose path/mean it describes keeps its running statistics in training.
+    dtype: of the computation. folded: batch normalization is folded into convolutions. frozen: regular expression
+    over whole tree paths; batch normalization whose path/mean it describes keeps its running statistics in training.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -44,7 +44,7 @@ class Form:
     frozen: str = ""
 
     def is_frozen(self, path: Sequence[str]) -> bool:
-        """Whether the batch normalisation at a tree path is to normalise as in inference."""
+        """Whether the batch normalization at a tree path is to normalize as in inference."""
         return re.fullmatch(self.frozen, "/".join((*path, "mean"))) is not None
 
 
@@ -96,7 +96,7 @@ class Conv2d(nn.Module):
 
 
 def _strided_by_pairs(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """A convolution of stride 2, as one of stride (2, 1) over pairs of neighbouring columns.
+    """A convolution of stride 2, as one of stride (2, 1) over pairs of neighboring columns.
 
     Pairing columns is a free reshape and doubles the channels, which are too few in images for vector units: the
     stem runs about four times faster on CPU. The kernel gets columns of zeros where it does not begin or end a pair.
@@ -113,7 +113,7 @@ def _strided_by_pairs(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Arra
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with PyTorch's running statistics: their variance is the unbiased one.
+    """Batch normalization with PyTorch's running statistics: their variance is the unbiased one.
 
     Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step).
     """
@@ -122,7 +122,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalised x; in training the `batch_stats` collection is updated when it is mutable."""
+        """Normalized x; in training the `batch_stats` collection is updated when it is mutable."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
@@ -144,7 +144,7 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution without bias → batch normalisation → activation; in folded form a convolution with bias.
+    """Convolution without bias → batch normalization → activation; in folded form a convolution with bias.
 
     channels: None for those of the input. groups: None for the most that there can be, one a channel where input and
     output have as many (depth-wise).

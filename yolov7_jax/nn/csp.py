@@ -150,9 +150,9 @@ class CSP(nn.Module):
 
 
 class BottleneckCSP(nn.Module):
-    """The cross-stage partial layer of YOLOv5 before v4: one normalisation and activation over both parts.
+    """The cross-stage partial layer of YOLOv5 before v4: one normalization and activation over both parts.
 
-    cv2 and cv3 are plain convolutions; in folded form they have taken the normalisation in. csp_activation is that of
+    cv2 and cv3 are plain convolutions; in folded form they have taken the normalization in. csp_activation is that of
     the joined parts, where it is not that of the convolutions.
     """
 

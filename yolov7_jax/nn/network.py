@@ -15,9 +15,9 @@ from jax.typing import DTypeLike
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
 from yolov7_jax.nn.conv import Form
 from yolov7_jax.nn.csp import repeated
+from yolov7_jax.nn.functional import FUNCTIONS
 from yolov7_jax.nn.heads import Detect
 from yolov7_jax.nn.modules import MODULES
-from yolov7_jax.nn.weightless import FUNCTIONS
 from yolov7_jax.types import Outputs
 
 NODE_OUTPUTS = "intermediates"
@@ -28,7 +28,7 @@ class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
 
     graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32. frozen:
-    which batch normalisation keeps its running statistics in training (`Form`).
+    which batch normalization keeps its running statistics in training (`Form`).
     Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
     training add `mutable=["batch_stats"]`.
     """

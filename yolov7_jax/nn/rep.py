@@ -9,7 +9,7 @@ from yolov7_jax.nn.conv import BatchNorm, Conv2d, Form, activate
 
 
 class _ConvNorm(nn.Module):
-    """Convolution "0" and batch normalisation "1", as PyTorch names a sequence of two."""
+    """Convolution "0" and batch normalization "1", as PyTorch names a sequence of two."""
 
     channels: int
     kernel: int

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.nn.conv import Conv, Form
-from yolov7_jax.nn.weightless import max_pool
+from yolov7_jax.nn.functional import max_pool
 
 
 def _same_size_pool(x: jax.Array, kernel: int) -> jax.Array:

@@ -98,8 +98,8 @@ def _trace(graph: Graph, image: jax.ShapeDtypeStruct) -> tuple[dict[str, _Count]
         return out
 
     with nn.intercept_methods(count):
-        initialise = partial(Network(graph).init, mutable=("params", "batch_stats", NODE_OUTPUTS))
-        outputs = jax.eval_shape(initialise, jax.random.key(0), image).get(NODE_OUTPUTS, {})
+        initialize = partial(Network(graph).init, mutable=("params", "batch_stats", NODE_OUTPUTS))
+        outputs = jax.eval_shape(initialize, jax.random.key(0), image).get(NODE_OUTPUTS, {})
     return counts, {name: outputs[node_scope(name)][0].shape[1:] for name in (node.name for node in graph.nodes[:-1])}
 
 

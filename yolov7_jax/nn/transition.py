@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.nn.conv import Conv, Form
-from yolov7_jax.nn.weightless import max_pool, space_to_depth
+from yolov7_jax.nn.functional import max_pool, space_to_depth
 
 
 class Focus(nn.Module):

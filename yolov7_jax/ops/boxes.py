@@ -6,14 +6,14 @@ from yolov7_jax.types import Array
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Array) -> Array:
-    """Corners of boxes given by centre and size; [..., 4], any unit."""
+    """Corners of boxes given by center and size; [..., 4], any unit."""
     xp = boxes_cxcywh.__array_namespace__()
-    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] * 0.5
-    return xp.concat([centre - half, centre + half], axis=-1)
+    center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] * 0.5
+    return xp.concat([center - half, center + half], axis=-1)
 
 
 def xyxy_to_cxcywh(boxes_xyxy: Array) -> Array:
-    """Centre and size of boxes given by corners; [..., 4], any unit."""
+    """Center and size of boxes given by corners; [..., 4], any unit."""
     xp = boxes_xyxy.__array_namespace__()
     low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
     return xp.concat([(low + high) * 0.5, high - low], axis=-1)

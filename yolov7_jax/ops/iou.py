@@ -10,11 +10,11 @@ from jax import lax
 
 from yolov7_jax.types import Array
 
-Kind = Literal["ciou", "diou", "giou", "iou"]
+IouType = Literal["ciou", "diou", "giou", "iou"]
 """Measures of how well boxes agree, for training."""
 
 EPSILON = 1e-7
-"""added to what is divided by in `overlap`"""
+"""added to what is divided by in `bbox_iou`"""
 
 
 def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
@@ -31,29 +31,29 @@ def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
     return intersection / xp.where(union > 0, union, 1)
 
 
-def overlap(boxes_cxcywh: Array, others_cxcywh: Array, *, kind: Kind = "ciou") -> Array:
+def bbox_iou(boxes_cxcywh: Array, others_cxcywh: Array, *, iou_type: IouType = "ciou") -> Array:
     """How well boxes [..., 4] agree with as many others, in one unit: [...], 1 where they are the same.
 
     iou: intersection over union. giou: less the share of the enclosing box that neither covers (arXiv:1902.09630).
-    diou: IoU less the squared distance of the centres over the squared diagonal of the enclosing box. ciou: that less
+    diou: IoU less the squared distance of the centers over the squared diagonal of the enclosing box. ciou: that less
     α · v, where v is the difference of the shapes; α carries no gradient (both arXiv:1911.08287). Value and gradient
     are finite for all boxes whose sizes are not negative (and may be 0) and whose numbers are not over 1e18.
     """
     size, other = boxes_cxcywh[..., 2:], others_cxcywh[..., 2:]
     offset = boxes_cxcywh[..., :2] - others_cxcywh[..., :2]
     apart = jnp.maximum(offset, -offset)  # abs, but of slope 0 at 0
-    # From the distance of the centres, not from corners: so nothing is lost to rounding far from the origin.
+    # From the distance of the centers, not from corners: so nothing is lost to rounding far from the origin.
     shared = jnp.maximum(jnp.minimum(jnp.minimum(size, other), (size + other) / 2 - apart), 0)
     enclosing = jnp.maximum(jnp.maximum(size, other), (size + other) / 2 + apart)
     intersection = shared.prod(-1)
     union = size.prod(-1) + other.prod(-1) - intersection + EPSILON
     iou = intersection / union
-    if kind == "iou":
+    if iou_type == "iou":
         return iou
-    if kind == "giou":
+    if iou_type == "giou":
         return iou - (1 - union / (enclosing.prod(-1) + EPSILON))
     distance = jnp.square(apart).sum(-1) / (jnp.square(enclosing).sum(-1) + EPSILON)
-    if kind == "diou":
+    if iou_type == "diou":
         return iou - distance
     v = jnp.square(_angle(size) - _angle(other)) * (4 / math.pi**2)
     alpha = lax.stop_gradient(v / (jnp.maximum(1 - iou, 0) + v + EPSILON))

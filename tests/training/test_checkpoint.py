@@ -1,0 +1,100 @@
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolov7_jax.errors import InputError
+from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
+
+
+class State(NamedTuple):
+    step: Any
+    params: Any
+    gradients: Any
+
+
+def state(step: int) -> State:
+    return State(jnp.int32(step), {"a": {"b": jnp.arange(5.0) / 3 + step}}, None)
+
+
+def scored(step: int, score: float) -> RunStatus:
+    return RunStatus(step, evaluated=True, score=score, best_score=score, best_step=step)
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    status = RunStatus(3, pending=({"box": 1 / 3},))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(3), status)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        restored, again = checkpoints.restore(state(0))
+    assert again == status
+    assert restored.gradients is None
+    np.testing.assert_array_equal(restored.params["a"]["b"], state(3).params["a"]["b"])
+
+
+def test_nothing_saved_is_nothing(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.latest is None
+        assert checkpoints.restore(state(0)) is None
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), scored(1, 0.2))
+        checkpoints.save(state(2), scored(2, 0.7))
+        checkpoints.save(state(3), RunStatus(3))
+        checkpoints.save(state(4), scored(4, 0.1))
+        checkpoints.save(state(5), RunStatus(5, score=0.9))  # of an earlier evaluation: not this step's
+    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir()) == [2, 4, 5]
+
+
+def test_a_step_can_be_saved_anew(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), RunStatus(1))
+        checkpoints.save(state(1)._replace(step=jnp.int32(9)), scored(1, 0.5))
+        checkpoints.wait()
+        restored, status = checkpoints.restore(state(0))
+    assert (int(restored.step), status.score) == (9, 0.5)
+
+
+def test_arrays_may_be_donated_while_they_are_written(tmp_path):
+    change = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    given = state(1)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(given, RunStatus(1))
+        change(given)
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(state(0))
+    np.testing.assert_array_equal(restored.params["a"]["b"], state(1).params["a"]["b"])
+
+
+def test_what_an_interrupted_writing_left_is_no_step(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), RunStatus(1))
+    left = tmp_path / "c" / "2.orbax-checkpoint-tmp"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.latest == 1
+        checkpoints.save(state(2), RunStatus(2))
+        checkpoints.wait()
+        assert checkpoints.latest == 2
+
+
+def test_a_state_of_another_shape_is_refused_and_named(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), RunStatus(1))
+        checkpoints.wait()
+        other = state(0)._replace(params={"a": {"b": jnp.zeros(7)}})
+        with pytest.raises(
+            InputError, match=r"c/1: the checkpoint is of another network .* params/a/b: \(5,\) there, \(7,\) wanted"
+        ):
+            checkpoints.restore(other)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/c: cannot be written"):
+        Checkpoints(tmp_path / "file" / "c")

@@ -1,0 +1,223 @@
+"""The loop around a step that is a formula, so that every number it leaves is known beforehand."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolov7_jax.errors import InputError
+from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
+from yolov7_jax.training.log import Log, read_log
+from yolov7_jax.training.loop import Parts, Plan, train
+from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.stop import Stopped, StopSignals
+from yolov7_jax.types import Batch, Candidates
+
+PLAN = Plan(steps_per_epoch=5, epochs=3, val_every_epochs=1, checkpoint_every_steps=0, max_nonfinite=3)
+
+
+def fresh() -> TrainState:
+    zero = jnp.int32(0)
+    return TrainState(zero, {"w": jnp.zeros(2)}, {}, {"w": jnp.zeros(2)}, (), None, zero, zero, zero)
+
+
+def batch(step: int) -> Batch:
+    nothing = Candidates(np.zeros((1, 1, 1), np.int32), np.zeros((1, 1, 1), bool))
+    image = np.full((1, 2, 2, 3), step, np.uint8)
+    empty = np.zeros((1, 1), np.int32)
+    return Batch(image, np.zeros((1, 1, 4), np.float32), empty, empty > 0, nothing, None, np.zeros((1, 2)), empty[0])
+
+
+@jax.jit
+def add(state: TrainState, value: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Adds what the batch shows; 200 and more is taken for a loss that is not finite."""
+    finite = value < 200
+    w = state.params["w"] + jnp.where(finite, value.astype(jnp.float32), 0)
+    in_row = jnp.where(finite, 0, state.nonfinite_in_row + 1)
+    state = state._replace(
+        step=state.step + 1, params={"w": w}, ema={"w": w / 2}, nonfinite_in_row=in_row, nonfinite=state.nonfinite
+    )
+    return state, {"box": w[0], "finite": finite, "nonfinite_in_row": in_row}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.rows: list[tuple[int, bool]] = []
+        self.notes: list[str] = []
+
+    def stepped(self, step, _steps, _metrics):
+        self.steps.append(step)
+
+    def evaluated(self, row, *, best):
+        self.rows.append((row["step"], best))
+
+    def noted(self, text):
+        self.notes.append(text)
+
+
+class Run:
+    """A run in a folder; `at` maps steps to what happens before their batch is made."""
+
+    def __init__(self, folder: Path, *, plan: Plan = PLAN, scores: dict[int, float] | None = None, at: Any = None):
+        self.folder, self.plan, self.scores, self.at = folder, plan, scores or {}, at or {}
+        self.watcher = Recorder()
+        self.published: list[tuple[int, float, bool]] = []
+        self.images: dict[int, int] = {}
+        self.evaluating: Any = lambda: None
+
+    def batches(self, start):
+        step = start
+        while True:
+            step += 1
+            self.at.get(step, lambda: None)()
+            yield batch(self.images.get(step, step))
+
+    def go(self) -> tuple[TrainState, RunStatus]:
+        def evaluate(averaged):
+            self.evaluating()
+            stop.check()
+            return {"AP": self.scores.get(round(float(averaged["w"][0]) * 2), 0.5), "AP50": 0.5}
+
+        def publish(averaged, status, best):
+            self.published.append((status.step, float(averaged["w"][0]), best))
+
+        log = Log(self.folder)
+        with StopSignals() as stop, Checkpoints(self.folder / "checkpoints") as checkpoints:
+            restored = checkpoints.restore(fresh())
+            state, status = restored or (fresh(), RunStatus())
+            log.rewind(status.step, evaluated=status.evaluated)
+            parts = Parts(
+                plan=self.plan,
+                train_step=lambda state, batch: add(state, jnp.int32(batch.image[0, 0, 0, 0])),
+                batches=self.batches,
+                evaluate=evaluate,
+                publish=publish,
+                checkpoints=checkpoints,
+                log=log,
+                stop=stop,
+                watcher=self.watcher,
+                folder=self.folder,
+            )
+            return train(state, status, parts)
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = read_log(self.folder / "metrics.jsonl")
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def total(steps: int) -> int:
+    return steps * (steps + 1) // 2
+
+
+def test_a_whole_run(tmp_path):
+    run = Run(tmp_path, scores={total(5): 0.5, total(10): 0.7, total(15): 0.6})
+    state, status = run.go()
+    assert float(state.params["w"][0]) == total(15)
+    assert (status.step, status.score, status.best_score, status.best_step) == (15, 0.6, 0.7, 10)
+    assert run.watcher.steps == list(range(1, 16))
+    assert run.watcher.rows == [(5, True), (10, True), (15, False)]
+    assert run.published == [(5, total(5) / 2, True), (10, total(10) / 2, True), (15, total(15) / 2, False)]
+    assert [(row["kind"], row["step"], row["epoch"]) for row in run.rows()] == [
+        (kind, 5 * epoch, epoch) for epoch in (1, 2, 3) for kind in ("train", "val")
+    ]
+    assert [row["box"] for row in run.rows() if row["kind"] == "train"] == [
+        sum(map(total, range(first, first + 5))) / 5 for first in (1, 6, 11)
+    ]
+
+
+def test_rows_end_with_epochs_and_tell_of_ten_steps(tmp_path):
+    plan = Plan(steps_per_epoch=12, epochs=2, val_every_epochs=0, checkpoint_every_steps=0, max_nonfinite=3)
+    run = Run(tmp_path, plan=plan)
+    run.go()
+    assert [(row["kind"], row["step"]) for row in run.rows()] == [("train", step) for step in (10, 12, 22, 24)]
+
+
+@pytest.mark.parametrize("moment", range(1, 16))
+def test_stopped_at_any_step_and_gone_on_with_it_is_the_same_run(tmp_path, moment):
+    def whole() -> Run:
+        run = Run(tmp_path / "whole", scores={total(5): 0.9})
+        run.folder.mkdir()
+        return run
+
+    expected = whole()
+    state, status = expected.go()
+    first = Run(tmp_path, scores={total(5): 0.9}, at={moment: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    _, stopped = first.go()
+    assert stopped.step == moment
+    second = Run(tmp_path, scores={total(5): 0.9})
+    again, finished = second.go()
+    assert finished == status
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, state))
+    assert second.rows() == expected.rows()
+
+
+def test_an_evaluation_that_is_broken_off_is_done_on_the_way_back(tmp_path):
+    first = Run(tmp_path)
+    first.evaluating = lambda: os.kill(os.getpid(), signal.SIGINT)
+    _, status = first.go()
+    assert (status.step, status.evaluated) == (5, False)
+    assert [row["kind"] for row in first.rows()] == ["train"]
+    second = Run(tmp_path)
+    second.go()
+    assert second.watcher.rows == [(5, True), (10, False), (15, False)]
+    assert [row["kind"] for row in second.rows()] == ["train", "val"] * 3
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    Run(tmp_path).go()
+    again = Run(tmp_path)
+    _, status = again.go()
+    assert status.step == 15
+    assert again.watcher.steps == []
+
+
+def test_checkpoints_come_as_often_as_asked(tmp_path):
+    plan = Plan(steps_per_epoch=5, epochs=2, val_every_epochs=2, checkpoint_every_steps=4, max_nonfinite=3)
+    run = Run(tmp_path, plan=plan)
+    run.go()
+    assert [step for step, *_ in run.published] == [4, 8, 10]
+
+
+def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
+    run = Run(tmp_path)
+    run.images[7] = 200
+    state, _ = run.go()
+    assert float(state.params["w"][0]) == total(15) - 7
+    assert [row["step"] for row in run.rows() if row["kind"] == "nonfinite"] == [7]
+    assert "step 7" in run.watcher.notes[0]
+    saved = np.load(tmp_path / "nonfinite" / "step-7.npz")
+    assert (saved["image"] == 200).all()
+    assert saved["fine.index"].shape == (1, 1, 1)
+    means = [row["box"] for row in run.rows() if row["kind"] == "train"]
+    assert means[1] == np.mean([total(step) - (7 if step > 7 else 0) for step in (6, 8, 9, 10)])
+
+
+def test_too_many_of_them_in_a_row_stop_the_run_and_name_the_last_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    run.images.update({7: 200, 9: 200, 10: 200, 11: 200})
+    with pytest.raises(InputError, match=r"3 losses in a row .*step 11.*checkpoints/10.*step-11.npz"):
+        run.go()
+
+
+def test_before_the_first_checkpoint_there_is_none_to_name(tmp_path):
+    run = Run(tmp_path)
+    run.images.update({1: 200, 2: 200, 3: 200})
+    with pytest.raises(InputError, match="no checkpoint was written yet"):
+        run.go()
+
+
+def test_the_second_interrupt_breaks_off():
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(Stopped):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

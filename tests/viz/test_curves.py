@@ -1,0 +1,106 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from yolov7_jax.viz.curves import LOSSES, SMOOTHED_FROM, curves_figure, moving_mean
+from yolov7_jax.viz.figure import save_figure
+
+
+def train_row(step: int, **losses: float | None) -> dict:
+    return {"kind": "train", "step": step, "epoch": step // 10, "box": 0.1, "obj": 0.2, "cls": 0.3} | losses
+
+
+def val_row(epoch: int, **precisions: float | None) -> dict:
+    return {"kind": "val", "step": 10 * epoch + 9, "epoch": epoch, "AP": 0.4, "AP50": 0.6} | precisions
+
+
+def lines_of(figure, panel: int) -> list[tuple[list[float], list[float]]]:
+    return [tuple(np.asarray(data).tolist() for data in line.get_data()) for line in figure.axes[panel].get_lines()]
+
+
+def words_of(figure) -> list[list[str]]:
+    return [[text.get_text() for text in axes.texts] for axes in figure.axes]
+
+
+def test_lines_are_the_history():
+    rng = np.random.default_rng(0)
+    losses = rng.random((30, 3)).tolist()
+    history = [train_row(step, **dict(zip(LOSSES, row, strict=True))) for step, row in enumerate(losses)]
+    history[10:10] = [val_row(0, AP=0.1, AP50=0.3)]
+    history += [val_row(1, AP=0.2, AP50=0.5), val_row(2, AP=0.15, AP50=0.45)]
+    figure = curves_figure(history)
+    for panel, values in enumerate(zip(*losses, strict=True)):
+        assert lines_of(figure, panel) == [(list(range(30)), list(values))]
+    assert lines_of(figure, 3) == [([0, 1, 2], [0.3, 0.5, 0.45]), ([0, 1, 2], [0.1, 0.2, 0.15])]
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == list(LOSSES.values())
+    legend = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert legend == ["AP50, best 0.500", "AP, best 0.200"]
+    assert words_of(figure) == [[], [], [], []]
+
+
+def test_what_is_not_finite_is_a_gap():
+    history = [
+        train_row(0),
+        train_row(1, box=None),
+        train_row(2),
+        train_row(3, box=math.inf),
+        train_row(4, box=math.nan),
+    ]
+    history += [train_row(5, box=0.7), {"kind": "train", "step": 6, "epoch": 0}, val_row(0, AP=None)]
+    figure = curves_figure(history)
+    ((steps, losses),) = lines_of(figure, 0)
+    assert steps == list(range(7))
+    np.testing.assert_array_equal(losses, [0.1, math.nan, 0.1, math.nan, math.nan, 0.7, math.nan])
+    assert figure.axes[0].get_lines()[0].get_markevery() == [0, 2, 5]  # between gaps a line alone would not be seen
+    assert lines_of(figure, 3) == [([0], [0.6])]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 10_000])
+def test_any_length_is_drawn(count: int, tmp_path: Path):
+    history = [row for step in range(count) for row in (train_row(step), val_row(step))]
+    figure = curves_figure(history)
+    save_figure(figure, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert min(picture.size) > 500
+    for panel in range(4):
+        lines = lines_of(figure, panel)
+        assert all(len(x) == count for x, _ in lines)
+        assert words_of(figure)[panel] == ([] if count else ["no values yet"])
+    if count:
+        ticks = [tick for tick in figure.axes[0].get_xticks() if 0 <= tick < count]
+        assert len(ticks) <= 12
+        assert all(tick == round(tick) for tick in ticks)
+        assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_long_curves_also_get_their_mean():
+    values = np.random.default_rng(0).random(SMOOTHED_FROM).tolist()
+    figure = curves_figure([train_row(step, box=value) for step, value in enumerate(values)])
+    (_, raw), (steps, mean) = lines_of(figure, 0)
+    assert raw == values
+    assert steps == list(range(SMOOTHED_FROM))
+    assert np.std(mean) < 0.6 * np.std(values)
+
+
+def test_of_steps_that_a_resumed_run_repeats_the_last_count():
+    history = [train_row(step, box=0.5) for step in range(4)] + [train_row(step, box=0.25) for step in (2, 3, 4)]
+    history += [val_row(1, AP50=0.2), val_row(0, AP50=0.1), val_row(1, AP50=0.3)]
+    figure = curves_figure(history)
+    assert lines_of(figure, 0) == [([0, 1, 2, 3, 4], [0.5, 0.5, 0.25, 0.25, 0.25])]
+    assert lines_of(figure, 3)[0] == ([0, 1], [0.1, 0.3])
+
+
+@given(st.lists(st.floats(0, 100) | st.just(math.nan), max_size=30), st.integers(0, 12))
+def test_moving_mean_is_the_mean_of_what_is_there(values: list[float], window: int):
+    def mean_around(place: int) -> float:
+        near = [value for value in values[max(place - window, 0) : place + window + 1] if not math.isnan(value)]
+        return math.nan if math.isnan(values[place]) else math.fsum(near) / len(near)
+
+    expected = [mean_around(place) for place in range(len(values))]
+    # Differences of sums of at most 3000 in double precision.
+    np.testing.assert_allclose(moving_mean(np.array(values, float), window), expected, rtol=0, atol=1e-11)

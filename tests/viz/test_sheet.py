@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from yolov7_jax.types import Detections, Sample
+from yolov7_jax.viz.draw import class_color, draw_detections
+from yolov7_jax.viz.sheet import GAP, HEADING, MOST_PICTURES, PAPER, draw_batch, draw_comparison
+
+NAMES = ("dog", "cat", "cow")
+
+
+def batch_of(count: int, side: int, *boxes: tuple[int, int, int, int, int], padded: int = 0):
+    """Images of one gray value each, all with the same boxes (cx, cy, w, h, class), and padding that is not valid."""
+    images = np.repeat(np.arange(count, dtype=np.uint8), side * side * 3).reshape(count, side, side, 3)
+    rows = np.array([*boxes, *[(side / 2, side / 2, side / 2, side / 2, 2)] * padded], np.float32).reshape(-1, 5)
+    valid = np.arange(len(rows)) < len(boxes)
+    repeated = (np.repeat(part[None], count, axis=0) for part in (rows[:, :4], rows[:, 4].astype(np.int32), valid))
+    return images, *repeated
+
+
+def cell_of(sheet: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
+    top, left = GAP + row * (side + GAP), GAP + column * (side + GAP)
+    return sheet[top : top + side, left : left + side]
+
+
+def frame_of(image: np.ndarray, class_id: int) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero((image == class_color(class_id)).all(axis=2))
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def sample_of(height: int, width: int, *boxes: tuple[float, float, float, float, int]) -> Sample:
+    rows = np.array(boxes, np.float32).reshape(-1, 5)
+    return Sample(np.full((height, width, 3), 90, np.uint8), rows[:, :4], rows[:, 4].astype(np.int32), 0)
+
+
+def found_in(sample: Sample, score: float = 0.5) -> Detections:
+    scores = np.full(len(sample.class_ids), score, np.float32)
+    return Detections(sample.boxes_xyxy_px, scores, sample.class_ids, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "grid"), [(1, 4, (1, 1)), (6, 4, (2, 4)), (20, 4, (4, 4)), (20, 3, (6, 3)), (8, 8, (1, 8))]
+)
+def test_images_are_in_rows_in_their_order(count, columns, grid):
+    sheet = draw_batch(*batch_of(count, 400), NAMES, columns=columns)
+    assert sheet.shape == (grid[0] * (400 + GAP) + GAP, grid[1] * (400 + GAP) + GAP, 3)
+    shown = min(count, MOST_PICTURES)
+    for number in range(grid[0] * grid[1]):
+        row, column = divmod(number, grid[1])
+        assert (cell_of(sheet, row, column, 400) == (number if number < shown else PAPER)).all()
+    assert (sheet[:GAP] == PAPER).all()
+    assert (sheet[:, -GAP:] == PAPER).all()
+
+
+@pytest.mark.parametrize(("side", "cell"), [(160, 320), (150, 450), (320, 320), (640, 640), (1280, 640)])
+def test_boxes_keep_their_place_when_pictures_are_resized(side, cell):
+    box = (side // 2, side // 2, side // 5, side // 5 * 2, 1)
+    sheet = draw_batch(*batch_of(1, side, box, padded=2), NAMES)
+    picture = cell_of(sheet, 0, 0, cell)
+    scale = cell / side
+    center_x, center_y, width, height = (value * scale for value in box[:4])
+    left, _, right, bottom = frame_of(picture[round(center_y) :], 1)
+    # Corners are rounded to whole pixels.
+    assert (left, right) == pytest.approx((center_x - width / 2, center_x + width / 2), abs=0.5)
+    assert bottom + round(center_y) == pytest.approx(center_y + height / 2, abs=0.5)
+    assert not (picture == class_color(2)).all(axis=2).any()  # padding is not drawn
+
+
+def test_small_pictures_keep_their_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (1, 160, 160, 3), np.uint8)
+    empty = np.zeros((1, 0, 4), np.float32), np.zeros((1, 0), np.int32), np.zeros((1, 0), bool)
+    picture = cell_of(draw_batch(images, *empty, NAMES), 0, 0, 320)
+    np.testing.assert_array_equal(picture[::2, ::2], images[0])
+    np.testing.assert_array_equal(picture[1::2, 1::2], images[0])
+
+
+def test_labels_name_the_classes():
+    one, other = (
+        draw_batch(*batch_of(1, 320, (160, 200, 100, 100, 0)), (name, "cat", "cow")) for name in ("dog", "dig")
+    )
+    assert (one != other).any()
+
+
+def test_no_images_make_an_empty_sheet():
+    assert draw_batch(*batch_of(0, 320), NAMES).shape == (GAP, 2 * GAP, 3)
+
+
+def test_truth_is_left_and_predictions_are_right():
+    sample = sample_of(400, 500, (50, 100, 150, 300, 0))
+    found = found_in(sample_of(400, 500, (200, 60, 300, 350, 1)), 0.87)
+    sheet = draw_comparison([sample], [found], NAMES)
+    assert sheet.shape == (2 * GAP + HEADING + 400, 2 * GAP + 2 * 500 + GAP // 4, 3)
+    left, right = sheet[GAP + HEADING : -GAP, GAP : GAP + 500], sheet[GAP + HEADING : -GAP, -GAP - 500 : -GAP]
+    assert frame_of(left[150:], 0) == (50, 0, 150, 150)
+    assert not (left == class_color(1)).all(axis=2).any()
+    np.testing.assert_array_equal(right, draw_detections(sample.image, found))
+    headings = sheet[GAP : GAP + HEADING, GAP : GAP + 500], sheet[GAP : GAP + HEADING, -GAP - 500 : -GAP]
+    assert all((heading < 100).any() for heading in headings)  # something is written
+    assert (headings[0] != headings[1]).any()
+
+
+def test_pairs_of_several_sizes_are_in_rows():
+    samples = [sample_of(*size, (10, 10, 60, 60, 0)) for size in ((320, 320), (640, 320), (160, 80))]
+    sheet = draw_comparison(samples, [found_in(sample) for sample in samples], NAMES, columns=2)
+    cell = HEADING + 640 + GAP, 2 * 320 + GAP // 4 + GAP
+    assert sheet.shape == (2 * cell[0] + GAP, 2 * cell[1] + GAP, 3)
+    small = sheet[cell[0] + GAP + HEADING :, GAP:]  # doubled in size, and its boxes with it
+    for start in (0, 160 + GAP // 4):
+        assert frame_of(small[80:320, start : start + 160], 0) == (20, 0, 120, 40)
+    assert (sheet[cell[0] + GAP :, cell[1] + GAP :] == PAPER).all()  # the fourth place is free
+
+
+def test_truth_and_predictions_belong_together():
+    with pytest.raises(ValueError, match="zip"):
+        draw_comparison([sample_of(320, 320)], [], NAMES)
+
+
+def test_what_is_given_is_left_alone():
+    arguments = batch_of(2, 400, (200, 200, 100, 100, 0))
+    copies = [argument.copy() for argument in arguments]
+    draw_batch(*arguments, NAMES)
+    for argument, copy in zip(arguments, copies, strict=True):
+        np.testing.assert_array_equal(argument, copy)

@@ -1,0 +1,168 @@
+"""What a data set holds and what is wrong with it, before any of its images is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolov7_jax.datasets.known import KnownSource
+from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.errors import DataError
+from yolov7_jax.prefetch import prefetch
+from yolov7_jax.source import Source
+from yolov7_jax.types import NO_LABELS, Fault, Labels
+
+_THREADS = 8  # they wait for the disk
+_AHEAD = 64
+_MOST_CLASSES = 10  # that the summary names
+
+
+class Findings(NamedTuple):
+    """What a look at every image of a source found: its labels, none where it is unusable; why, by index."""
+
+    table: LabelTable
+    unusable: dict[int, Fault]
+
+
+def look_over(
+    source: Source, *, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
+) -> Findings:
+    """Looks at the labels and the image file of every image, at the ends of the file alone: nothing is decoded.
+
+    Args:
+        source: best one that was opened with on_error="skip": one that stops tells of an image's first fault only, and
+            counts the image among those that cannot be used.
+        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+    """
+    indices = range(len(source))
+    looks = list(progress(prefetch(partial(_look, source), indices, workers=_THREADS, ahead=_AHEAD), len(source)))
+    unusable = {index: found for index, found in enumerate(looks) if isinstance(found, Fault)}
+    return Findings(LabelTable.of([NO_LABELS if isinstance(found, Fault) else found for found in looks]), unusable)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Counts of a data set and the sentences on what is wrong with it.
+
+    images: all, usable or not. objects: those of each class that training sees, in the order of `names`. without_file:
+    images that have no file of labels. without_objects: images that have one, in which no object is left. duplicates
+    and empty: objects left out because an equal one came before, or because the box has no area. unlisted: those left
+    out because their class is not asked for. faults: what is wrong
+    with other objects, which are left out. outlined: objects that have polygons. findings: what all this is counted of.
+    """
+
+    images: int
+    names: tuple[str, ...]
+    objects: tuple[int, ...]
+    without_file: int
+    without_objects: int
+    duplicates: int
+    empty: int
+    unlisted: int
+    faults: tuple[Fault, ...]
+    outlined: int
+    findings: Findings
+
+    @property
+    def unusable(self) -> dict[int, Fault]:
+        """Images, by index, that cannot be read themselves or whose labels cannot be read at all, and why."""
+        return self.findings.unusable
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that is wrong, images that cannot be used first."""
+        return tuple(fault.sentence for fault in (*self.unusable.values(), *self.faults))
+
+    def lines(self, *, most: int | None = 5) -> list[str]:
+        """A summary for people: counts, then the first `most` of what is wrong (None: all of it)."""
+        present = [(count, name) for count, name in zip(self.objects, self.names, strict=True) if count]
+        present.sort(key=lambda pair: -pair[0])
+        absent = [name for count, name in zip(self.objects, self.names, strict=True) if not count]
+        lines = [
+            f"{self.images} images: {self.without_file} without a label file, {self.without_objects} without objects, "
+            f"{len(self.unusable)} cannot be used",
+            f"{sum(self.objects)} objects: " + _first([f"{name} {count}" for count, name in present], _MOST_CLASSES),
+        ]
+        if absent:
+            lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
+        lines.append(
+            f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.faults)} faulty"
+            + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
+        )
+        shown = self.sentences[:most]
+        lines += [f"  {sentence}" for sentence in shown]
+        if len(shown) < len(self.sentences):
+            lines.append(f"  and {len(self.sentences) - len(shown)} more")
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def stop_at_faults(self, *, most: int = 5) -> None:
+        """Refuses data with which anything is wrong; boxes that repeat or have no area are no fault.
+
+        Raises:
+            DataError: there are faults or images that cannot be used; says how many and names the first.
+        """
+        if self.sentences:
+            raise DataError(
+                f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.faults)} objects are "
+                "faulty; correct them, or go on without them (data.on_error=skip). "
+                f"The first: {_first(self.sentences, most, separator=' | ')}"
+            )
+
+
+def audit(
+    source: Source,
+    findings: Findings | None = None,
+    *,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
+) -> Audit:
+    """Counts what a source holds and what is wrong with it: from its findings, else it is looked over first."""
+    findings = findings or look_over(source, progress=progress)
+    usable = [index for index in range(len(source)) if index not in findings.unusable]
+    labels = [findings.table.labels(index) for index in usable]
+    class_ids = np.concatenate([found.class_ids for found in labels] or [np.zeros(0, np.int32)])
+    return Audit(
+        images=len(source),
+        names=source.names,
+        objects=tuple(np.bincount(class_ids, minlength=len(source.names)).tolist()),
+        without_file=sum(found.missing for found in labels),
+        without_objects=sum(not found.missing and len(found.class_ids) == 0 for found in labels),
+        duplicates=sum(found.duplicates for found in labels),
+        empty=sum(found.empty for found in labels),
+        unlisted=sum(found.unlisted for found in labels),
+        faults=(*source.faults, *(fault for found in labels for fault in found.faults)),
+        outlined=sum(len(np.unique(found.polygons.owner)) for found in labels),
+        findings=findings,
+    )
+
+
+def readable(source: Source, found: Audit) -> KnownSource:
+    """The images of a source that its audit found usable, with their labels as they were found.
+
+    Raises:
+        DataError: no image is left; names the first that cannot be used.
+    """
+    kept = [index for index in range(len(source)) if index not in found.unusable]
+    if not kept:
+        first = next((fault.sentence for fault in found.unusable.values()), "it has none")
+        raise DataError(f"none of the {len(source)} images can be used; the first: {first}")
+    known = KnownSource(source.names, source.image_ids, source, found.findings.table, source.faults)
+    return known.subset(kept) if len(kept) < len(source) else known
+
+
+def _look(source: Source, index: int) -> Labels | Fault:
+    try:
+        return source.labels(index, source.check_image(index))
+    except DataError as error:
+        return Fault(error.kind, str(error))
+
+
+def _first(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return separator.join([*texts[:most], *more])

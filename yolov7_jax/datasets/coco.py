@@ -1,0 +1,206 @@
+"""Labeled images of a COCO annotation file (JSON with images, annotations, categories)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.datasets.coco_json import Entries, Entry, polygons, read_content, sound_entries
+from yolov7_jax.datasets.image_files import checked_size, image_size, present, require_size
+from yolov7_jax.datasets.objects import Row, as_arrays, packed, pick, sift
+from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.errors import DataError
+from yolov7_jax.image import read_image
+from yolov7_jax.source import Source
+from yolov7_jax.types import Fault, Labels, OnError
+
+_UNKNOWN = (0, 0)  # size of an image of which the file does not say it
+
+
+def is_coco_folder(folder: Path) -> bool:
+    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
+    return next(folder.glob("annotations/instances_*.json"), None) is not None
+
+
+def annotation_file(folder: Path, split: str) -> Path:
+    """Where the annotations of a split are in a folder in COCO's layout."""
+    return folder / "annotations" / f"instances_{split}.json"
+
+
+def open_coco(file: Path, *, image_folder: Path | None = None, on_error: OnError = "stop") -> CocoSource:
+    """The images of a COCO annotation file; none of them is read yet.
+
+    Classes are the categories in order of their ids. Crowds, objects marked `ignore`, objects that repeat and boxes
+    without area are no objects of a `Sample`; they stay in `ground_truth()`. Without `image_folder`, the images are
+    looked for in the file's folder, its images/, ../images, ../val2017 and ../images/val2017 for a file named
+    instances_val2017.json.
+
+    Raises:
+        DataError: the file or, unless they are to be skipped, an entry of it is wrong, or images are missing; names the
+            file and the id.
+    """
+    entries = sound_entries(read_content(file), file, on_error=on_error)
+    return CocoSource(
+        file=file,
+        names=tuple(entries.categories[number]["name"] for number in sorted(entries.categories)),
+        categories=tuple(sorted(entries.categories)),
+        image_ids=tuple(entries.images),
+        images=_image_paths(entries.images, file, image_folder, on_error),
+        table=LabelTable.of(_by_image(entries, file, on_error)),
+        faults=entries.faults.get(None, ()),
+        on_error=on_error,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CocoSource(Source):
+    """A `Source` over a COCO annotation file. table: the labels of all images."""
+
+    file: Path
+    names: tuple[str, ...]
+    categories: tuple[int, ...]
+    image_ids: tuple[int, ...]
+    images: tuple[Path, ...]
+    table: LabelTable
+    on_error: OnError
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The file's own."""
+        return self.categories
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.images[index]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return read_image(self.images[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, as the annotation file says, else from the image's header."""
+        labeled = self.table.labels(index).size
+        return image_size(self.images[index]) if labeled == _UNKNOWN else labeled
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        return checked_size(self.images[index])
+
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The objects of the image; crowds and objects marked `ignore` are ignored ones."""
+        labels = self.table.labels(index)
+        if labels.size == _UNKNOWN:
+            return replace(labels, size=size or image_size(self.images[index]))
+        if size:
+            where = f"{self.file} (image {self.image_ids[index]})"
+            require_size(self.images[index], size, labels.size, where=where)
+        return labels
+
+    def files(self) -> list[Path]:
+        """Images and the annotation file."""
+        return [self.file, *self.images]
+
+    def subset(self, indices: Sequence[int]) -> CocoSource:
+        """These images alone."""
+        return replace(
+            self,
+            images=pick(self.images, indices),
+            image_ids=pick(self.image_ids, indices),
+            table=self.table.subset(indices),
+        )
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotation file's own content, areas and crowds as given; outlines are left out, boxes need none.
+
+        Objects marked `ignore` are crowds, which evaluation ignores. Entries that are wrong are left out, where they
+        are to be skipped, and so are images that are not of the source.
+        """
+        content, kept = read_content(self.file), set(self.image_ids)
+        entries = sound_entries(content, self.file, on_error=self.on_error)
+        return {
+            **content,
+            "images": [row for number, row in entries.images.items() if number in kept],
+            "annotations": [_for_evaluation(row) for row in entries.annotations if row["image_id"] in kept],
+        }
+
+
+def _for_evaluation(annotation: Entry) -> Entry:
+    kept = {key: value for key, value in annotation.items() if key != "segmentation"}
+    return kept | ({"iscrowd": 1} if annotation.get("ignore") else {})
+
+
+def _by_image(entries: Entries, file: Path, on_error: OnError) -> list[Labels]:
+    """The objects of each image that repeat none and have an area, those to be ignored by themselves."""
+    notes: dict[int, tuple[Fault, ...]] = defaultdict(tuple)
+    places: dict[int, list[str]] = {image_id: [] for image_id in entries.images}
+    class_index = {number: index for index, number in enumerate(sorted(entries.categories))}
+    wanted: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
+    ignored: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
+    for entry in entries.annotations:
+        x, y, width, height = entry["bbox"]
+        outline = tuple(packed(polygon) for polygon in polygons(entry))
+        row = Row(class_index[entry["category_id"]], (x, y, x + width, y + height), outline)
+        is_ignored = bool(entry.get("iscrowd") or entry.get("ignore"))
+        (ignored if is_ignored else wanted)[entry["image_id"]].append(row)
+        if on_error == "note" and not is_ignored:
+            places[entry["image_id"]].append(f"annotation {entry.get('id', 'without id')}")
+    if on_error == "note":
+        notes = {number: oddities(rows, places[number], file, entries.sizes[number]) for number, rows in wanted.items()}
+    return [
+        _labels(
+            rows,
+            ignored[image_id],
+            entries.sizes[image_id] or _UNKNOWN,
+            (*entries.faults.get(image_id, ()), *notes[image_id]),
+        )
+        for image_id, rows in wanted.items()
+    ]
+
+
+def _labels(rows: list[Row], ignored: list[Row], size: tuple[int, int], faults: tuple[Fault, ...]) -> Labels:
+    kept, duplicates, empty = sift(rows)
+    class_ids, boxes_xyxy_px, outlines = as_arrays(kept)
+    ignored_class_ids, ignored_boxes_xyxy_px, _ = as_arrays(ignored)
+    return Labels(
+        size=size,
+        class_ids=class_ids,
+        boxes_xyxy_px=boxes_xyxy_px,
+        polygons=outlines,
+        ignored_class_ids=ignored_class_ids,
+        ignored_boxes_xyxy_px=ignored_boxes_xyxy_px,
+        duplicates=duplicates,
+        empty=empty,
+        faults=faults,
+    )
+
+
+def _image_paths(
+    images: dict[int, Entry], file: Path, image_folder: Path | None, on_error: OnError
+) -> tuple[Path, ...]:
+    home, split = file.parent, file.stem.rpartition("_")[2]
+    usual = [home, home / "images", home.parent / "images", home.parent / split, home.parent / "images" / split]
+    folders = usual if image_folder is None else [image_folder]
+    names = [row["file_name"] for row in images.values()]
+    decisive = names[:1] if on_error == "stop" else names
+    folder = next((folder for name in decisive for folder in folders if (folder / name).is_file()), None)
+    if folder is None:
+        looked = ", ".join(map(str, folders))
+        raise DataError(f"{file}: its image {names[0]} is not in {looked}; name the folder of the images")
+    paths = tuple(folder / name for name in names)
+    if on_error == "stop":
+        missing = [number for number, there in zip(images, present(paths), strict=True) if not there]
+        if missing:
+            name = images[missing[0]]["file_name"]
+            raise DataError(
+                f"{file}: {len(missing)} of its {len(images)} images are not in {folder}, the first is {name} "
+                f"(image {missing[0]}); add the images or name their folder"
+            )
+    return paths

@@ -1,0 +1,1 @@
+"""Tools for data sets: check, fix, split, convert, statistics, anchors."""

@@ -1,0 +1,121 @@
+"""A data set dealt out anew to training, validation and test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.datasets.curate.conversion import ProgressBar, has_ids, items_of
+from yolov7_jax.datasets.curate.splits import format_of, open_splits
+from yolov7_jax.datasets.curate.stratify import stratified_split
+from yolov7_jax.datasets.writers import Content, Written, write_data
+from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.source import Source
+
+_THREADS = 8  # they wait for the disk
+
+
+class Dealt(NamedTuple):
+    """What was dealt out. images: of each split. objects: int [splits, classes], in the order of `names`."""
+
+    written: Written
+    images: Mapping[str, int]
+    names: tuple[str, ...]
+    objects: NDArray[np.int64]
+
+
+def split_data(
+    data: Path | str,
+    folder: Path | str,
+    *,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    names: Sequence[str] = ("train", "val", "test"),
+    seed: int = 0,
+    group: str | None = None,
+    splits: Sequence[str] | None = None,
+    image_folder: Path | None = None,
+    link: bool = True,
+    progress: ProgressBar = lambda items, _: items,
+) -> Dealt:
+    """Writes a data set into a new folder, in its format, with its images dealt out anew; see `stratified_split`.
+
+    Images without objects are dealt out as a class of their own. An image that is in several splits is taken once.
+
+    Args:
+        data: what `open_source` opens.
+        folder: a new one.
+        fractions: of the images, for each split.
+        names: of the splits.
+        seed: another one deals out images that are alike otherwise.
+        group: a regular expression; images for whose file names its first group reads the same stay together.
+        splits: which to take images of; by default all that the data set names.
+        image_folder: where the images of a COCO annotation file are.
+        link: hard links of images where the disk can have them, else copies.
+        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+
+    Raises:
+        InputError: the data cannot be used or written, a setting is wrong, or a split would be empty.
+    """
+    if len(fractions) != len(names) or len(set(names)) != len(names):
+        raise InputError(f"{len(fractions)} fractions for the splits {', '.join(names)}; name each fraction's split")
+    sources = list(open_splits(data, splits, image_folder=image_folder).values())
+    places = {source.path(at): (number, at) for number, source in enumerate(sources) for at in range(len(source))}
+    counts = _counts(sources, list(places.values()))
+    member = _groups(list(places), group)
+    by_group = np.zeros((member.max() + 1, counts.shape[1]), np.int64)
+    np.add.at(by_group, member, counts)
+    split = stratified_split(by_group, np.bincount(member), fractions, seed=seed)[member]
+    images = {name: int((split == number).sum()) for number, name in enumerate(names)}
+    if empty := [name for name, count in images.items() if not count]:
+        raise DataError(
+            f"{data}: {len(by_group)} groups of images leave none for {', '.join(empty)}; give it a larger fraction"
+        )
+    where = np.array(list(places.values()))
+    content = {}
+    for number, name in enumerate(names):
+        mine = where[split == number]
+        parts = [source.subset(mine[mine[:, 0] == at, 1].tolist()) for at, source in enumerate(sources)]
+        content[name] = chain.from_iterable(items_of(part, progress=progress) for part in parts if len(part))
+    whole = Content(sources[0].names, sources[0].category_ids, content, has_ids=has_ids(sources[0]))
+    objects = np.stack([counts[split == number, :-1].sum(axis=0) for number in range(len(names))])
+    return Dealt(write_data(folder, whole, to=format_of(data), link=link), images, sources[0].names, objects)
+
+
+def _counts(sources: Sequence[Source], places: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Objects of each class, and 1 where there is none, int64 [images, classes + 1]."""
+    classes = len(sources[0].names)
+
+    def count(place: tuple[int, int]) -> NDArray[np.int64]:
+        source, index = place
+        class_ids = sources[source].labels(index).class_ids
+        return np.bincount(class_ids if len(class_ids) else np.array([classes]), minlength=classes + 1)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return np.stack(list(pool.map(count, places)))
+
+
+def _groups(images: Sequence[Path], pattern: str | None) -> NDArray[np.int64]:
+    """The number of the group of each image, from 0."""
+    if pattern is None:
+        return np.arange(len(images))
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"group {pattern!r} is no regular expression ({error})") from error
+    if not compiled.groups:
+        raise InputError(f"group {pattern!r} has no part in parentheses; put them around what names the group")
+    keys: dict[str, int] = {}
+    member = []
+    for image in images:
+        found = compiled.search(image.name)
+        if found is None or found.group(1) is None:
+            raise DataError(f"{image}: its name does not fit the group {pattern!r}; change it so that all names fit")
+        member.append(keys.setdefault(found.group(1), len(keys)))
+    return np.array(member)

@@ -1,0 +1,125 @@
+"""Image files that are looked at but not decoded: which there are, and how large."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from yolov7_jax.errors import DataError
+from yolov7_jax.image import UNREADABLE, check_content, check_picture
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # its values that swap width and height
+_TURNS = _QUARTER_TURNS | {2, 3, 4}  # all but 1, upright
+MOST_EXACT_INTEGER = 2**53  # larger ids do not survive JSON
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images in a folder and the folders below it, sorted by path; hidden files are left out.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = (name for name in names if not name.startswith("."))
+        found += [Path(where, name) for name in visible if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(
+            f"{folder}: no images in this folder; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return sorted(found)
+
+
+def present(files: Iterable[Path]) -> Iterator[bool]:
+    """Whether each file is there; a folder is listed once instead of asking for every file of it."""
+    entries: dict[Path, frozenset[str]] = {}
+    for file in files:
+        folder = file.parent
+        if folder not in entries:
+            entries[folder] = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else frozenset()
+        yield file.name in entries[folder] or file.exists()  # the latter where letter case does not matter
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """Height and width in pixels as the image is seen, orientation applied, read from the file's header.
+
+    Raises:
+        DataError: not there, or not an image.
+    """
+    return _size(file, name=str(file))
+
+
+def checked_content_size(data: bytes, *, name: str) -> tuple[int, int]:
+    """`checked_size` of the content of a file; `name` is what errors call it.
+
+    Raises:
+        DataError: empty, cut short or not an image.
+    """
+    check_content(data, name=name)
+    return _size(BytesIO(data), name=name)
+
+
+def _size(file: Path | BytesIO, *, name: str) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            orientation = _orientation(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{name}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
+        ) from error
+    return (width, height) if orientation in _QUARTER_TURNS else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    # Not image.getexif(): that of PNG decodes the whole picture. TIFF's size is turned already.
+    found: int = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return found
+
+
+def is_turned(file: Path) -> bool:
+    """Whether an image that can be read is turned or mirrored by its EXIF orientation, and not upright as stored."""
+    with Image.open(file) as image:
+        return _orientation(image) in _TURNS
+
+
+def checked_size(file: Path) -> tuple[int, int]:
+    """`image_size` of a file that is whole as far as can be told without decoding it.
+
+    Raises:
+        DataError: missing, empty, cut short or not an image.
+    """
+    check_picture(file)
+    return image_size(file)
+
+
+def require_size(image: Path, found: tuple[int, int], labeled: tuple[int, int], *, where: str) -> None:
+    """Refuses an image of another size (h, w) than its labels were made for.
+
+    Raises:
+        DataError: the sizes differ; `where` says what names the other size.
+    """
+    if found != labeled:
+        raise DataError(
+            f"{image}: the image is {found[1]} x {found[0]} pixels, but {where} says {labeled[1]} x {labeled[0]}; "
+            "its boxes would be misplaced: use the images that the labels were made for",
+            kind="labels of another size",
+        )
+
+
+def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
+    """The numbers in the names where all names are numbers and no two are equal (COCO's are), else 1, 2, 3 ..."""
+    stems = [image.stem for image in images]
+    if all(stem.isdecimal() for stem in stems):
+        ids = [int(stem) for stem in stems]
+        if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER:
+            return tuple(ids)
+    return tuple(range(1, len(images) + 1))

@@ -1,0 +1,208 @@
+"""Several data sets as one: classes of the same name are one class, image ids differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
+from yolov7_jax.datasets.objects import pick
+from yolov7_jax.errors import DataError
+from yolov7_jax.ops.polygons import select
+from yolov7_jax.source import Source
+from yolov7_jax.types import Fault, Labels, OnError
+
+_UNLISTED = -1  # in place of the class of an object that is left out
+
+
+def open_joined(
+    file: Path, split: str, open_part: Callable[[Part], Source], *, on_error: OnError = "stop"
+) -> JoinedSource:
+    """A split of the data sets that a YAML lists under datasets, joined.
+
+    An entry is the name of a data set, relative to the YAML's folder, or a mapping {data: name, images: folder of a
+    COCO JSON, split: another name of the split}, or {train: entry, val: entry, test: entry}: it is left out of splits
+    that are not there. Classes are those of names, others' objects are left out and counted; without it all, in the
+    order in which they are seen first.
+
+    Args:
+        file: the YAML.
+        split: to open of each.
+        open_part: opens one of them.
+        on_error: which `open_part` was told.
+
+    Raises:
+        DataError: an entry is wrong or cannot be opened, no entry has the split, or a data set has none of the classes
+            that are listed; names the file and the entry.
+    """
+    parts, wanted = read_joined_yaml(file, split)
+    sources = tuple(open_part(part) for part in parts)
+    names = wanted or tuple(dict.fromkeys(name for source in sources for name in source.names))
+    for part, source in zip(parts, sources, strict=True):
+        if not set(source.names) & set(names):
+            raise DataError(
+                f"{file}: names lists none of the classes of {part.data} ({', '.join(source.names)}); add some, or "
+                "take the data set out"
+            )
+    return _joined(sources, names, range(1, len(names) + 1), files=(file,), on_error=on_error)
+
+
+def with_names(source: Source, names: tuple[str, ...]) -> Source:
+    """A source with its classes in the places of those of the same name, their categories as they were.
+
+    Objects of other classes are left out.
+    """
+    if source.names == names:
+        return source
+    known = dict(zip(source.names, source.category_ids, strict=True))
+    spare = count(max(source.category_ids) + 1)
+    categories = [known[name] if name in known else next(spare) for name in names]
+    return _joined((source,), names, categories, files=(), on_error=source.on_error)
+
+
+def _joined(
+    sources: tuple[Source, ...],
+    names: tuple[str, ...],
+    categories: Iterable[int],
+    *,
+    files: tuple[Path, ...],
+    on_error: OnError,
+) -> JoinedSource:
+    return JoinedSource(
+        names=names,
+        categories=tuple(categories),
+        image_ids=_image_ids(sources),
+        on_error=on_error,
+        own_files=files,
+        parts=sources,
+        places=tuple((at, index) for at, source in enumerate(sources) for index in range(len(source))),
+        faults=tuple(fault for source in sources for fault in source.faults),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JoinedSource(Source):
+    """A `Source` over others. places: of each image, which of the parts it is in, and its index there.
+
+    own_files: what it is told to join them by.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[int, ...]
+    image_ids: tuple[int, ...]
+    on_error: OnError
+    own_files: tuple[Path, ...]
+    parts: tuple[Source, ...]
+    places: tuple[tuple[int, int], ...]
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Counted from 1 where several sets are joined."""
+        return self.categories
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Kinds, classes and settings of its parts."""
+        return tuple((type(part).__name__, part.names, part.settings) for part in self.parts)
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        part, inner = self._place(index)
+        return part.path(inner)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        part, inner = self._place(index)
+        return part.read(inner)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, without decoding it."""
+        part, inner = self._place(index)
+        return part.size(inner)
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        part, inner = self._place(index)
+        return part.check_image(inner)
+
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """What its part says, of the classes that are wanted."""
+        part, inner = self._place(index)
+        return _renamed(part.labels(inner, size), self._classes(part))
+
+    def files(self) -> list[Path]:
+        """Those of all parts, and its own."""
+        return [*self.own_files, *(file for part in self.parts for file in part.files())]
+
+    def subset(self, indices: Sequence[int]) -> JoinedSource:
+        """These images alone."""
+        return replace(self, image_ids=pick(self.image_ids, indices), places=pick(self.places, indices))
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The ground truths of its parts joined; images and annotations in the order of the source."""
+        wanted: dict[int, dict[int, int]] = defaultdict(dict)  # of each part, the id here of each index there
+        for image_id, (at, inner) in zip(self.image_ids, self.places, strict=True):
+            wanted[at].setdefault(inner, image_id)
+        images: dict[int, dict[str, Any]] = {}
+        annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for at, ids in wanted.items():
+            part = self.parts[at].subset(list(ids))
+            here = dict(zip(part.image_ids, ids.values(), strict=True))
+            category = self._categories(part)
+            truth = part.ground_truth()
+            for row in truth["images"]:
+                images[here[row["id"]]] = row | {"id": here[row["id"]]}
+            for row in truth["annotations"]:
+                if row["category_id"] in category:
+                    image_id = here[row["image_id"]]
+                    new = {"image_id": image_id, "category_id": category[row["category_id"]]}
+                    annotations[image_id].append(row | new)
+        order = list(dict.fromkeys(self.image_ids))
+        rows = [row for image_id in order for row in annotations[image_id]]
+        return {
+            "images": [images[image_id] for image_id in order],
+            "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
+            "categories": [{"id": n, "name": name} for n, name in zip(self.category_ids, self.names, strict=True)],
+        }
+
+    def _place(self, index: int) -> tuple[Source, int]:
+        at, inner = self.places[index]
+        return self.parts[at], inner
+
+    def _classes(self, part: Source) -> NDArray[np.int32]:
+        """The class here of each class of a part."""
+        index = {name: number for number, name in enumerate(self.names)}
+        return np.array([index.get(name, _UNLISTED) for name in part.names], np.int32)
+
+    def _categories(self, part: Source) -> dict[int, int]:
+        """The category here of each category of a part that is wanted."""
+        pairs = zip(part.category_ids, self._classes(part).tolist(), strict=True)
+        return {there: self.category_ids[number] for there, number in pairs if number != _UNLISTED}
+
+
+def _renamed(labels: Labels, classes: NDArray[np.int32]) -> Labels:
+    class_ids, ignored_class_ids = classes[labels.class_ids], classes[labels.ignored_class_ids]
+    kept, ignored = class_ids != _UNLISTED, ignored_class_ids != _UNLISTED
+    return replace(
+        labels,
+        class_ids=class_ids[kept],
+        boxes_xyxy_px=labels.boxes_xyxy_px[kept],
+        polygons=select(labels.polygons, kept),
+        ignored_class_ids=ignored_class_ids[ignored],
+        ignored_boxes_xyxy_px=labels.ignored_boxes_xyxy_px[ignored],
+        unlisted=labels.unlisted + int(np.sum(~kept)),
+    )
+
+
+def _image_ids(sources: Sequence[Source]) -> tuple[int, ...]:
+    """The ids of the parts where no two are equal, else 1, 2, 3 ..."""
+    ids = tuple(image_id for source in sources for image_id in source.image_ids)
+    return ids if len(set(ids)) == len(ids) else tuple(range(1, len(ids) + 1))

@@ -1,0 +1,77 @@
+"""A source whose labels are known already: nothing but images is read any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.errors import DataError
+from yolov7_jax.source import Source
+from yolov7_jax.types import Fault, Labels
+
+
+@dataclass(frozen=True, eq=False)
+class KnownSource(Source):
+    """Another source with the labels of its images, in its order, as they were read before."""
+
+    names: tuple[str, ...]
+    image_ids: tuple[int, ...]
+    source: Source
+    table: LabelTable
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Those of the other source."""
+        return self.source.category_ids
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Those of the other source."""
+        return self.source.settings
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.source.path(index)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return self.source.read(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, as they were when its labels were read."""
+        return self.table.labels(index).size
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """As the other source."""
+        return self.source.check_image(index)
+
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The labels as they were read before."""
+        labels = self.table.labels(index)
+        if size and size != labels.size:
+            raise DataError(
+                f"{self.path(index)}: the image is {size[1]} x {size[0]} pixels; it had {labels.size[1]} x "
+                f"{labels.size[0]} when its labels were read: begin anew",
+                kind="labels of another size",
+            )
+        return labels
+
+    def files(self) -> list[Path]:
+        """Those of the other source."""
+        return self.source.files()
+
+    def subset(self, indices: Sequence[int]) -> KnownSource:
+        """These images alone."""
+        part = self.source.subset(indices)
+        return KnownSource(part.names, part.image_ids, part, self.table.subset(indices), self.faults)
+
+    def ground_truth(self) -> dict[str, Any]:
+        """That of the other source."""
+        return self.source.ground_truth()

@@ -1,0 +1,152 @@
+"""What was found of the labels of a data set, kept between runs for as long as nothing of it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from yolov7_jax.datasets.audit import Findings, look_over
+from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.source import Source
+from yolov7_jax.types import Fault
+
+T = TypeVar("T")
+
+CacheMode = Literal["times", "hashes", "off"]
+"""What tells that files are the same: sizes and times of change, or hashes of their content; or nothing is kept."""
+
+VARIABLE = "YOLOV7_JAX_LABEL_CACHE"
+"""Environment variable: the folder to keep findings in, else labels in yolov7_jax in the user's cache folder."""
+
+_SETTLED_NS = 2_000_000_000
+"""Files that changed later than this before they were looked at may change again within a tick of their clock."""
+_MOST_KEPT = 32  # data sets; those used last stay
+_THREADS = 8  # they wait for the disk
+
+
+def cached_findings(
+    source: Source,
+    *,
+    mode: CacheMode,
+    folder: Path | None = None,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
+) -> Findings:
+    """What `look_over` finds, or found before of the same files.
+
+    Args:
+        source: to look over.
+        mode: what the files are known by again.
+        folder: where findings are kept; see VARIABLE. One that cannot be written to does no harm.
+        progress: as in `look_over`.
+    """
+    if mode == "off":
+        return look_over(source, progress=progress)
+    began, files = time.time_ns(), list(dict.fromkeys(source.files()))
+    times = _each(_times, files)
+    key = _key(source, mode, files, times if mode == "times" else _each(_content, files))
+    file = (folder or _folder()) / f"{key}.npz"
+    findings = _read(file)
+    if findings is None:
+        findings = look_over(source, progress=progress)
+        newest = max((changed for *_, changed in times), default=0)
+        if began - newest > _SETTLED_NS and _each(_times, files) == times:
+            _write(file, findings)
+    return findings
+
+
+def _folder() -> Path:
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov7_jax" / "labels"
+
+
+def _key(source: Source, mode: CacheMode, files: Sequence[Path], states: Sequence[object]) -> str:
+    """A hash of all that findings follow from."""
+    known = [_code(), mode, type(source).__name__, source.names, source.on_error, source.image_ids, source.settings]
+    digest = hashlib.sha256(json.dumps(known).encode())
+    for file, state in zip(files, states, strict=True):
+        digest.update(f"{file.absolute()}\0{state}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _each(state: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(state, files))
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that findings are made by: other code may find something else in the same files."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(f"{np.__version__}\n".encode())
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _times(file: Path) -> tuple[int, int, int]:
+    """Size in bytes, time of change of content and of anything in ns; of a file that is not there -1, the reason, 0."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        return -1, error.errno or 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _content(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        return f"error {error.errno}"
+
+
+def _read(file: Path) -> Findings | None:
+    """Findings that were kept; nothing where there are none or the file is damaged."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        os.utime(file)  # used last
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        return None
+    try:
+        unusable = {index: Fault(*fault) for index, fault in json.loads(found.pop("unusable").tobytes())}
+        return Findings(LabelTable.from_arrays(found), unusable)
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _write(file: Path, findings: Findings) -> None:
+    """Keeps findings, whole or not at all."""
+    text = json.dumps([[index, list(fault)] for index, fault in findings.unusable.items()])
+    arrays: dict[str, Any] = findings.table.arrays() | {"unusable": np.frombuffer(text.encode(), np.uint8)}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+            try:
+                np.savez(part, **arrays)
+                part.close()
+                Path(part.name).replace(file)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+        _forget_oldest(file.parent)
+    except OSError:
+        return  # a cache that cannot be written is none
+
+
+def _forget_oldest(folder: Path) -> None:
+    kept: Sequence[Path] = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in kept[_MOST_KEPT:]:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""The labels of many images as few arrays: quick to send to worker processes, to choose from and to store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.types import Fault, Labels, Polygons
+
+_FLAT = ("class_ids", "boxes_xyxy_px", "ignored_class_ids", "ignored_boxes_xyxy_px")
+_COUNTS = ("duplicates", "empty", "unlisted", "missing")
+
+
+@dataclass(frozen=True, eq=False)
+class _Ragged:
+    """Arrays of many images in a row, and int64 [images + 1], where each begins."""
+
+    values: NDArray[Any]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, arrays: Sequence[NDArray[Any]], empty: NDArray[Any]) -> _Ragged:
+        values = np.concatenate([empty, *arrays])
+        return cls(values, np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+
+    def at(self, index: int) -> NDArray[Any]:
+        return self.values[self.starts[index] : self.starts[index + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """Labels of images in their order. counts: int64 [images, 4]. sizes: int64 [images, 2]; (0, 0) where not known."""
+
+    columns: Mapping[str, _Ragged]
+    counts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    faults: Mapping[int, tuple[Fault, ...]]
+
+    @classmethod
+    def of(cls, labels: Sequence[Labels]) -> LabelTable:
+        """The table of a list of labels."""
+        empty = Labels(size=(0, 0), class_ids=np.zeros(0, np.int32), boxes_xyxy_px=np.zeros((0, 4)))
+        flat = [_arrays(one) for one in labels]
+        columns = {name: _Ragged.of([one[name] for one in flat], none) for name, none in _arrays(empty).items()}
+        counts = np.array([[getattr(one, name) for name in _COUNTS] for one in labels], np.int64).reshape(
+            -1, len(_COUNTS)
+        )
+        sizes = np.array([one.size for one in labels], np.int64).reshape(-1, 2)
+        return cls(columns, counts, sizes, {index: one.faults for index, one in enumerate(labels) if one.faults})
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def labels(self, index: int) -> Labels:
+        """The labels of an image; their arrays are views and not to be written to."""
+        index = range(len(self))[index]  # from the end, too
+        height, width = self.sizes[index].tolist()
+        duplicates, empty, unlisted, missing = self.counts[index].tolist()
+        return Labels(
+            size=(height, width),
+            polygons=Polygons(*(self.columns[name].at(index) for name in Polygons._fields)),
+            duplicates=duplicates,
+            empty=empty,
+            unlisted=unlisted,
+            missing=bool(missing),
+            faults=self.faults.get(index, ()),
+            **{name: self.columns[name].at(index) for name in _FLAT},
+        )
+
+    def subset(self, indices: Sequence[int]) -> LabelTable:
+        """These images alone, in this order."""
+        rows = np.array(indices, np.int64)
+        indices = [range(len(self))[index] for index in indices]
+        columns = {
+            name: _Ragged.of([column.at(index) for index in indices], column.values[:0])
+            for name, column in self.columns.items()
+        }
+        faults = {place: self.faults[index] for place, index in enumerate(indices) if index in self.faults}
+        return LabelTable(columns, self.counts[rows], self.sizes[rows], faults)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as named arrays of numbers, for a file."""
+        columns = {f"{name}.{part}": getattr(self.columns[name], part) for name in self.columns for part in _PARTS}
+        text = json.dumps([[index, [list(fault) for fault in faults]] for index, faults in self.faults.items()])
+        return columns | {"counts": self.counts, "sizes": self.sizes, "faults": np.frombuffer(text.encode(), np.uint8)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> LabelTable:
+        """The table that `arrays` was called on."""
+        columns = {
+            name: _Ragged(*(arrays[f"{name}.{part}"] for part in _PARTS)) for name in (*_FLAT, *Polygons._fields)
+        }
+        faults = {
+            index: tuple(Fault(*fault) for fault in rows) for index, rows in json.loads(arrays["faults"].tobytes())
+        }
+        return cls(columns, arrays["counts"], arrays["sizes"], faults)
+
+
+_PARTS = ("values", "starts")
+
+
+def _arrays(labels: Labels) -> dict[str, NDArray[Any]]:
+    return {name: getattr(labels, name) for name in _FLAT} | labels.polygons._asdict()

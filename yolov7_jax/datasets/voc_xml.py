@@ -1,0 +1,161 @@
+"""Annotation files of Pascal VOC: an XML file an image, with its size and its objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from yolov7_jax.datasets.faults import Faults
+from yolov7_jax.datasets.image_files import image_size, require_size
+from yolov7_jax.datasets.objects import Row, as_arrays, sift
+from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.errors import DataError
+from yolov7_jax.ops.boxes import clip_boxes
+from yolov7_jax.types import Labels, OnError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_UNREADABLE = "unreadable label file"
+_LINE = "@line"  # no attribute of a file can have this name
+
+
+def object_names(file: Path, *, on_error: OnError) -> frozenset[str]:
+    """The names of all objects in an annotation file; of one that is no XML none, where faults are to be skipped."""
+    faults = Faults(on_error)
+    with faults:
+        return frozenset(name for item in _root(file).iterfind("object") if (name := _text(item, "name")))
+    return frozenset()
+
+
+def read_annotation(
+    file: Path, image: Path, size: tuple[int, int] | None, *, names: Sequence[str], on_error: OnError = "stop"
+) -> Labels:
+    """The objects in an annotation file, clipped to the image; a file that is not there is an image without objects.
+
+    Args:
+        file: the annotation.
+        image: the image's file, whose header says the size where nothing else does.
+        size: (h, w) of the image where it is known.
+        names: of the classes.
+        on_error: stop at an object that is wrong, or leave it out and name it.
+
+    Raises:
+        DataError: the file is no XML of an annotation, is for an image of another size, or, unless such objects are to
+            be skipped, an object of it is wrong; names the file, the object's line and its number.
+    """
+    missing = not file.exists()
+    root = Element("annotation") if missing else _root(file)
+    labeled = _size(root)
+    if labeled and size:
+        require_size(image, size, labeled, where=str(file))
+    size = labeled or size or image_size(image)
+    class_index = {name: index for index, name in enumerate(names)}
+    plain: list[Row] = []
+    difficult: list[Row] = []
+    places: list[str] = []
+    faults = Faults(on_error)
+    for number, item in enumerate(root.iterfind("object"), start=1):
+        with faults:
+            place = f"line {item.get(_LINE)} (object {number})"
+            row = _row(item, f"{file}, {place}", class_index, size)
+            is_difficult = _text(item, "difficult") not in ("", "0")
+            (difficult if is_difficult else plain).append(row)
+            places += [] if is_difficult else [place]
+    kept, duplicates, empty = sift(plain)
+    class_ids, boxes_xyxy_px, _ = as_arrays(kept)
+    difficult_class_ids, difficult_boxes_xyxy_px, _ = as_arrays(sift(difficult)[0])
+    return Labels(
+        size=size,
+        class_ids=class_ids,
+        boxes_xyxy_px=clip_boxes(boxes_xyxy_px, size),
+        ignored_class_ids=difficult_class_ids,
+        ignored_boxes_xyxy_px=clip_boxes(difficult_boxes_xyxy_px, size),
+        duplicates=duplicates,
+        empty=empty,
+        faults=(*faults.found, *(oddities(plain, places, file, size) if on_error == "note" else ())),
+        missing=missing,
+    )
+
+
+def _row(item: Element, where: str, class_index: dict[str, int], size: tuple[int, int]) -> Row:
+    name = _text(item, "name")
+    if not name:
+        raise DataError(f"{where}: the object has no name; add it or remove the object", kind="object without a name")
+    if name not in class_index:
+        raise DataError(
+            f"{where}: class {name} is not one of {', '.join(class_index)}; correct it or the classes",
+            kind="class out of range",
+        )
+    words = [_text(item, f"bndbox/{corner}") for corner in _CORNERS]
+    try:
+        left, top, right, bottom = map(float, words)
+    except ValueError:
+        raise DataError(
+            f"{where}: bndbox has {_listed(words)}; expected four numbers in pixels", kind="not a number"
+        ) from None
+    is_finite = all(map(math.isfinite, (left, top, right, bottom)))
+    if not is_finite or right < left - 1 or bottom < top - 1:
+        raise DataError(
+            f"{where}: bndbox has {_listed(words)}; expected finite numbers, and xmax and ymax not below xmin and ymin",
+            kind="negative size" if is_finite else "not finite",
+        )
+    if right <= 0 or bottom <= 0 or left - 1 >= size[1] or top - 1 >= size[0]:
+        raise DataError(
+            f"{where}: bndbox has {_listed(words)}, which is outside of the image of {size[1]} x {size[0]} pixels; "
+            "correct or remove the object",
+            kind="outside of the image",
+        )
+    return Row(class_index[name], (left - 1, top - 1, right, bottom))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f"{corner} {word or 'missing'}" for corner, word in zip(_CORNERS, words, strict=True))
+
+
+def _text(item: Element, path: str) -> str:
+    return (item.findtext(path) or "").strip()
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    height, width = _text(root, "size/height"), _text(root, "size/width")
+    if not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
+        return None  # some tools write 0
+    return int(height), int(width)
+
+
+def _root(file: Path) -> Element:
+    """The root element; each `object` has its line. Document types are refused: entities in them can blow up."""
+    parser, builder = expat.ParserCreate(), TreeBuilder()
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        builder.start(tag, attributes | {_LINE: str(parser.CurrentLineNumber)} if tag == "object" else attributes)
+
+    def refuse(*_: object) -> None:
+        raise DataError(
+            f"{file}, line {parser.CurrentLineNumber}: a DOCTYPE is refused; remove it from the file", kind=_UNREADABLE
+        )
+
+    parser.StartElementHandler, parser.EndElementHandler = start, builder.end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
+    try:
+        parser.Parse(file.read_bytes(), True)
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror}); expected a Pascal VOC annotation", kind=_UNREADABLE
+        ) from error
+    except expat.ExpatError as error:
+        raise DataError(
+            f"{file}, line {error.lineno}: not XML ({error}); the file may be cut off", kind=_UNREADABLE
+        ) from error
+    except DataError:
+        raise
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{file}: not XML ({error}); save it as UTF-8", kind=_UNREADABLE) from error
+    root = builder.close()
+    if root.tag != "annotation":
+        raise DataError(
+            f"{file}: the outermost element is {root.tag}; expected a Pascal VOC annotation", kind=_UNREADABLE
+        )
+    return root

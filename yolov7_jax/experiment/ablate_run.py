@@ -1,0 +1,214 @@
+"""The paper's ablations as one call: every row of a table for every seed, and the table written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from yolov7_jax.config import Config
+from yolov7_jax.config_file import read_config
+from yolov7_jax.datasets import open_source
+from yolov7_jax.demo.scenes import SCENE_NAMES, write_scenes
+from yolov7_jax.errors import InputError
+from yolov7_jax.experiment.ablation_jobs import Job, numbers_of, run_job
+from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
+from yolov7_jax.experiment.ablations.sizes import network_size
+from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table
+from yolov7_jax.experiment.inference import ProgressBar, no_progress
+from yolov7_jax.experiment.training import Silent
+from yolov7_jax.training.loop import Watcher
+from yolov7_jax.viz.figure import save_figure
+
+Scale = Literal["small", "paper"]
+
+SEEDS: dict[str, int] = {"small": 3, "paper": 1}
+"""How many, where that is not said."""
+
+TRAIN_PICTURES, VAL_PICTURES = 512, 128
+"""Drawn pictures of the small scale."""
+
+RUNS, SCENES, TABLE = "runs", "scenes", "table"
+"""In the folder of an ablation: its runs, drawn pictures, and the name of the files with the results."""
+
+_SEED, _WEIGHTS = "train.seed", "model.weights"
+
+
+class _Ablation(NamedTuple):
+    """What is asked for."""
+
+    table: Table
+    scale: str
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def small(self) -> bool:
+        """Whether networks are narrowed."""
+        return self.scale == "small" and self.table.trains
+
+    def config(self, row: Row, seed: int = 0) -> Config:
+        """The settings of a row's run."""
+        source = self.table.small if self.small else row.config
+        return read_config(source, [*row.overrides, *self.overrides, f"{_SEED}={seed}"])
+
+    def jobs(self, folder: Path) -> list[Job]:
+        """All runs, row by row: the seeds of a row share what is compiled."""
+        place = folder / RUNS
+        return [
+            Job(row, seed, self.config(row, seed), self.table.trains, place / row.slug / f"seed-{seed}")
+            for row in self.table.rows
+            for seed in self.seeds
+        ]
+
+
+def ablate(
+    table: int | str,
+    folder: Path | str | None = None,
+    *,
+    scale: Scale = "small",
+    rows: Sequence[str] = (),
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    progress: ProgressBar[Any] = no_progress,
+) -> Results:
+    """An ablation of the paper: its rows trained with seeds 0, 1 … one after another, or evaluated, and the table.
+
+    The folder gets table.md, table.csv and table.png, written anew after every run, runs/ROW/seed-N (run folders) and,
+    on the small scale unless overrides name data, scenes (drawn pictures). What is finished there is not done again,
+    what was interrupted is gone on with: call it again, with more seeds or other rows, or from several machines with a
+    row each. Stopped by a signal, it returns what there is.
+
+    Args:
+        table: its number in the paper, one of `ablations.tables.TABLES`.
+        folder: without one nothing is done: the results have what is known before, sizes and what is published.
+        scale: "small" is minutes a run on a CPU, "paper" the recipes of the paper on data that overrides name.
+        rows: names of those to run; without any, all.
+        seeds: how many, by default `SEEDS` of the scale.
+        overrides: settings of all rows, such as "loss.top_k=5".
+        watcher: looks on at every run.
+        progress: shows the progress of evaluations.
+
+    Raises:
+        InputError: no such table or row, an override that is wrong or of something that rows differ in, runs in the
+            folder that were made with other settings, or what `train` raises.
+    """
+    ablation = _checked(find_table(table), scale, seeds, overrides)
+    chosen = [ablation.table.row(name) for name in rows] or ablation.table.rows
+    if folder is None:
+        return _results(ablation, [])
+    folder, watcher = Path(folder), watcher or Silent()
+    ablation = _with_data(ablation, folder)
+    jobs = ablation.jobs(folder)
+    results = _results(ablation, jobs)  # refuses other settings before anything begins
+    wanted = [job for job in jobs if job.row in chosen]
+    for number, job in enumerate(wanted, start=1):
+        if numbers_of(job) is None:
+            watcher.noted(f"table {table}: {job.row.name}, seed {job.seed} ({number} of {len(wanted)})")
+            signal = run_job(job, watcher, progress)
+            results = replace(_results(ablation, jobs), signal=signal)
+            _write(results, folder)
+            if signal is not None:
+                return results
+    _write(results, folder)
+    return results
+
+
+def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[str]) -> _Ablation:
+    """What is asked for, once it is seen that it means something."""
+    if scale not in SEEDS:
+        raise InputError(f"scale is {scale!r}; expected one of {', '.join(SEEDS)}")
+    count = (SEEDS[scale] if seeds is None else seeds) if table.trains else 1
+    if count < 1:
+        raise InputError(f"{count} seeds were asked for; expected at least 1")
+    ablation = _Ablation(table, scale, tuple(range(count)), tuple(overrides))
+    settings = [ablation.config(row) for row in table.rows]  # whatever is wrong with an override is said here
+    given = {text.lstrip("-").partition("=")[0] for text in overrides}
+    for key in sorted(given & {*table.varied, _SEED, *((_WEIGHTS,) if table.trains else ())}):
+        reason = "is what --seeds is for" if key == _SEED else f"belongs to the rows of table {table.number}"
+        raise InputError(f"{key} {reason}; leave it out")
+    if table.trains and not all(config.train.val_every_epochs for config in settings):
+        raise InputError("train.val_every_epochs=0 leaves nothing to compare; leave it out")
+    return ablation
+
+
+def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
+    """With data named; they are drawn where there are none."""
+    config = ablation.config(ablation.table.rows[0])
+    if not ablation.table.trains and not config.model.weights:
+        raise InputError(
+            f"table {ablation.table.number} evaluates weights of YOLOv7-X and trains nothing; name them: "
+            f"{_WEIGHTS}=yolov7x.pt"
+        )
+    if config.data.path:
+        return ablation
+    if not ablation.small:
+        raise InputError("data.path is not set; name the data, for the numbers of the paper COCO: data.path=coco.yaml")
+    data = _scenes(folder / SCENES, config.train.size)
+    return ablation._replace(overrides=(*ablation.overrides, f"data.path={data}"))
+
+
+def _scenes(folder: Path, size: int) -> Path:
+    """The data YAML of drawn pictures, which are there whole or not at all."""
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        write_scenes(part, train=TRAIN_PICTURES, val=VAL_PICTURES, size=size)
+        part.rename(folder)
+    return folder.absolute() / "data.yaml"
+
+
+def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
+    """Everything that is known, by the jobs that are done too."""
+    scores: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in ablation.table.rows}
+    for job in jobs:
+        if (numbers := numbers_of(job)) is not None:
+            scores[job.row.name][job.seed] = numbers
+    rows = tuple(
+        RowResult(row, network_size(row.network), _trained_size(ablation, row), scores[row.name])
+        for row in ablation.table.rows
+    )
+    return Results(ablation.table, rows, _setting(ablation), ablation.seeds)
+
+
+def _trained_size(ablation: _Ablation, row: Row) -> Size | None:
+    """Of the network that is trained here, None where that is the paper's."""
+    if not ablation.small:
+        return None
+    config = ablation.config(row)
+    classes = _classes(config.data.path, config.data.train_split)
+    return network_size(row.network, classes=classes, width=config.model.width, side=config.train.size)
+
+
+@lru_cache
+def _classes(path: str, split: str) -> int:
+    return len(open_source(path, split).names) if path else len(SCENE_NAMES)
+
+
+def _setting(ablation: _Ablation) -> str:
+    """What a table was made with, in words."""
+    table, config = ablation.table, ablation.config(ablation.table.rows[0])
+    names = [table.small] if ablation.small else dict.fromkeys(row.config for row in table.rows)
+    given = ", ".join(f"`{text}`" for text in ablation.overrides) or "none"
+    base = f"Configuration {', '.join(f'`{name}`' for name in names)}; settings given beside it: {given}."
+    if not table.trains:
+        return base
+    return (
+        f"{base} Trained for {config.train.epochs} epochs. AP is that of the averaged weights after the last epoch, in "
+        "per cent, mean ± standard deviation over the seeds. Parameters and GFLOPs are those of the paper's network in "
+        "inference form, in brackets as published; published AP is on COCO val2017."
+    )
+
+
+def _write(results: Results, folder: Path) -> None:
+    """Writes the table as Markdown, CSV and a picture, texts whole or not at all."""
+    for name, text in ((f"{TABLE}.md", markdown(results)), (f"{TABLE}.csv", csv_text(results))):
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+    if any(result.values(AP) for result in results.rows):
+        save_figure(figure(results), folder / f"{TABLE}.png")

@@ -1,0 +1,111 @@
+"""The runs of an ablation: each is trained or evaluated once, gone on with where interrupted, and never mistaken."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from yolov7_jax.config import Config
+from yolov7_jax.config_file import config_dict, read_config
+from yolov7_jax.datasets import open_source
+from yolov7_jax.errors import InputError
+from yolov7_jax.evaluation.report import write_json
+from yolov7_jax.experiment.ablations.tables import Row
+from yolov7_jax.experiment.artifacts import evaluation_options
+from yolov7_jax.experiment.inference import ProgressBar, validate
+from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.training.log import FILE, VAL, read_log
+from yolov7_jax.training.loop import Watcher
+
+RESULT = "result.json"
+"""In the folder of an evaluation: its settings and numbers."""
+
+IMMATERIAL = ("data.workers", "data.processes", "train.tensorboard", "train.checkpoint_every_steps", "val.batch_size")
+"""Settings that may differ between the runs of a table, for they change no result."""
+
+_PRECISION, _RECALL = "AP", "AR"
+
+
+class Job(NamedTuple):
+    """A row for one seed: what it is made with, whether it is trained or evaluated, and where it is kept."""
+
+    row: Row
+    seed: int
+    config: Config
+    trains: bool
+    folder: Path
+
+
+def run_job(job: Job, watcher: Watcher, progress: ProgressBar[Any]) -> int | None:
+    """Trains, goes on training, or evaluates; returns the signal that stopped it."""
+    if not job.trains:
+        _evaluate(job, progress)
+        return None
+    if (job.folder / CONFIG).is_file():
+        return resume(job.folder, watcher=watcher, progress=progress).signal
+    shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was stopped before it had begun
+    return train(job.config, job.folder, watcher=watcher, progress=progress).signal
+
+
+def numbers_of(job: Job) -> dict[str, float] | None:
+    """The numbers of the last evaluation, as fractions by name, NaN where there was nothing to find.
+
+    None unless the job is done.
+
+    Raises:
+        InputError: it was made with other settings.
+    """
+    return _trained_numbers(job) if job.trains else _evaluated_numbers(job)
+
+
+def _trained_numbers(job: Job) -> dict[str, float] | None:
+    if not (job.folder / CONFIG).is_file():
+        return None
+    _check_same(job, config_dict(read_config(job.folder / CONFIG)))
+    last = next((row for row in reversed(read_log(job.folder / FILE)) if row["kind"] == VAL), None)
+    if last is None or last["epoch"] < job.config.train.epochs:
+        return None
+    saved = (job.folder / CHECKPOINTS / str(last["step"])).is_dir()  # which is the last thing that a run does
+    return _numbers(last) if saved else None
+
+
+def _evaluated_numbers(job: Job) -> dict[str, float] | None:
+    file = job.folder / RESULT
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    _check_same(job, content["config"])
+    return _numbers(content["numbers"])
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    wanted = {key: value for key, value in row.items() if key.startswith((_PRECISION, _RECALL))}
+    return {key: math.nan if value is None else float(value) for key, value in wanted.items()}
+
+
+def _check_same(job: Job, stored: dict[str, dict[str, Any]]) -> None:
+    for section, settings in config_dict(with_whole_paths(job.config)).items():
+        for key, value in settings.items():
+            there = stored.get(section, {}).get(key)
+            if there != value and f"{section}.{key}" not in IMMATERIAL:
+                raise InputError(
+                    f"{job.folder}: was made with {section}.{key}={there}, not {value}; choose another folder "
+                    "for other settings: --output FOLDER"
+                )
+
+
+def _evaluate(job: Job, progress: ProgressBar[Any]) -> None:
+    """COCO average precision of given weights with the row's settings, into the row's folder."""
+    config, data = job.config, job.config.data
+    images = data.val_images or data.images
+    source = open_source(data.val_path or data.path, data.val_split, image_folder=Path(images) if images else None)
+    detector = Detector.load(config.model.weights, size=config.train.size, dtype=jnp.dtype(config.train.dtype))
+    found = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
+    numbers = {name: None if math.isnan(value) else value for name, value in found.items()}
+    write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})

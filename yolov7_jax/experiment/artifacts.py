@@ -1,0 +1,126 @@
+"""What a run shows and leaves while it trains: evaluations, pictures, weights for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov7_jax import __version__
+from yolov7_jax.config import Config
+from yolov7_jax.config_file import config_dict
+from yolov7_jax.convert.load import RUN_WEIGHTS
+from yolov7_jax.convert.weights_file import Weights, save
+from yolov7_jax.data.loader import Loader
+from yolov7_jax.experiment.inference import ProgressBar, validate
+from yolov7_jax.image import write_image
+from yolov7_jax.inference.detector import Detector, Options
+from yolov7_jax.source import Source
+from yolov7_jax.training.checkpoint import RunStatus
+from yolov7_jax.training.log import FILE, Row, read_log
+from yolov7_jax.training.loop import Watcher
+from yolov7_jax.training.stop import StopSignals
+from yolov7_jax.types import Batch
+from yolov7_jax.viz.curves import curves_figure
+from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.sheet import draw_batch, draw_comparison
+
+BEST = "best.safetensors"
+"""In the folder of a run, beside its weights: those of the best evaluation."""
+
+BATCHES_SHOWN = 3
+IMAGES_SHOWN = 8
+
+
+def evaluation_options(config: Config) -> Options:
+    """How a configuration's network is evaluated."""
+    return Options(
+        confidence=config.val.confidence,
+        iou=config.val.iou,
+        multi_label=True,
+        rect=False,
+        batch_size=config.val.batch_size,
+        workers=max(config.data.workers, 1),
+    )
+
+
+def evaluator(
+    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, progress: ProgressBar[Any]
+) -> Callable[[Any], Row]:
+    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
+    options = evaluation_options(config)
+    detector: Detector | None = None
+
+    def stoppable(items: Iterable[Any], total: int) -> Iterable[Any]:
+        for item in progress(items, total):
+            stop.check()
+            yield item
+
+    def evaluate(averaged: Any) -> Row:
+        nonlocal detector  # compiled once
+        assert val is not None
+        if detector is None:
+            detector = Detector(replace(weights, variables=averaged), size=config.train.size)
+        else:
+            detector = detector.with_variables(averaged)
+        result = validate(detector, val, options=options, progress=stoppable).result
+        _draw_predictions(detector, val, replace(options, confidence=0.25, iou=0.45), folder)
+        return result.numbers()
+
+    return evaluate
+
+
+def _draw_predictions(detector: Detector, val: Source, options: Options, folder: Path) -> None:
+    """Draws what is found in the first images beside their labels, by the program that evaluates."""
+    samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
+    found = detector([sample.image for sample in samples], **vars(options))
+    write_image(folder / "pictures" / "predictions.png", draw_comparison(samples, found, detector.names))
+
+
+def draw_curves(folder: Path) -> None:
+    """Draws losses and average precision over time from the log of a run."""
+    save_figure(curves_figure(read_log(folder / FILE)), folder / "pictures" / "curves.png")
+
+
+def shown_batches(
+    loader: Loader, folder: Path, names: Sequence[str], watcher: Watcher, start: int
+) -> Generator[Batch, None, None]:
+    """The batches from a step on; the first of the run are drawn with their labels, and images without use told of."""
+    told = 0
+    with closing(loader.batches(start)) as batches:
+        for step, batch in enumerate(batches, start=start):
+            for fault in loader.faults[told:]:
+                watcher.noted(f"gray in its place: {fault}")
+            told = len(loader.faults)
+            if step < BATCHES_SHOWN:
+                sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
+                write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
+            yield batch
+
+
+class Publisher(NamedTuple):
+    """Writes averaged weights with all that one needs to use them and to know where they come from."""
+
+    config: Config
+    weights: Weights
+    category_ids: Sequence[int]
+    folder: Path
+
+    def write(self, averaged: Any, status: RunStatus, best: bool) -> None:
+        """Writes weights.safetensors, best.safetensors too if these are the best; after an evaluation the curves."""
+        meta = {
+            "input_size": self.config.train.size,
+            "category_ids": list(self.category_ids),
+            "step": status.step,
+            "AP": status.score if status.evaluated else None,
+            "trained_with": f"yolov7_jax {__version__}",
+            "started_from": self.config.model.weights or None,
+            "config": config_dict(self.config),
+        }
+        weights = replace(self.weights, variables=averaged, meta=meta)
+        for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
+            save(self.folder / name, weights)
+        if status.evaluated:
+            draw_curves(self.folder)

@@ -1,0 +1,261 @@
+"""From images to detections: letterbox on the host, network, decoding and suppression in one compiled function."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from yolov7_jax.convert.load import Model, load
+from yolov7_jax.convert.weights_file import Weights
+from yolov7_jax.data.letterbox import Letterbox, letterbox
+from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.graph.rewrite import inference_form
+from yolov7_jax.image import read_image
+from yolov7_jax.inference.program import detect_batch
+from yolov7_jax.nn.network import Network
+from yolov7_jax.prefetch import prefetch
+from yolov7_jax.reparameterize import fold
+from yolov7_jax.types import Detections, PaddedDetections
+
+Picture = Path | str | NDArray[np.uint8]
+"""A file, or an RGB image uint8 [h, w, 3]."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to detect.
+
+    confidence: what objectness and score must exceed. iou: the overlap above which the lesser of two boxes goes.
+    classes: numbers or names of the classes wanted, all if None. agnostic: boxes suppress each other across classes.
+    multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
+    rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
+    compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.45
+    classes: Sequence[int | str] | None = None
+    agnostic: bool = False
+    multi_label: bool = False
+    max_detections: int = 300
+    rect: bool = True
+    batch_size: int = 1
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("confidence", "iou"):
+            value = getattr(self, key)
+            if not 0 <= value <= 1:
+                raise InputError(f"{key} must be a fraction from 0 to 1, got {value}")
+        for key in ("max_detections", "batch_size", "workers"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key} must be at least 1, got {getattr(self, key)}")
+
+
+class Result(NamedTuple):
+    """Of one image of a stream: its place, and what was found or why it could not be read.
+
+    image: uint8 [h, w, 3] RGB, as read. seconds: "read" (decoding and letterbox, in its thread) and "device" (network
+    and suppression: its share of the batch).
+    """
+
+    position: int
+    image: NDArray[np.uint8] | None = None
+    detections: Detections | None = None
+    error: DataError | None = None
+    seconds: Mapping[str, float] | None = None
+
+
+class _Prepared(NamedTuple):
+    position: int
+    image: NDArray[np.uint8]
+    boxed: NDArray[np.uint8]
+    letterbox: Letterbox
+    seconds: float
+
+
+class Detector:
+    """A network ready to detect: folded for inference, its weights on the device.
+
+    Give images to the detector itself for a list of `Detections`, or to `stream` for many.
+    """
+
+    def __init__(self, weights: Weights, *, size: int | None = None, dtype: DTypeLike = jnp.float32) -> None:
+        """Folds the weights and puts them on the device.
+
+        size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32 or
+        bfloat16.
+
+        Raises:
+            GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
+        """
+        self.size = weights.input_size if size is None else size
+        weights.graph.check_side(self.size)
+        self.names = weights.names
+        self.graph = weights.graph
+        self.network = Network(inference_form(weights.graph), dtype)
+        self.variables = jax.device_put(fold(weights.graph, weights.variables))
+        static = ("multi_label", "agnostic", "max_detections")
+        self.compiled = jax.jit(partial(detect_batch, self.network), static_argnames=static)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, model: Model | None = None, size: int | None = None, dtype: DTypeLike = jnp.float32
+    ) -> Detector:
+        """The detector of a weights file; see `load` for files and models."""
+        return cls(load(path, model=model), size=size, dtype=dtype)
+
+    def with_variables(self, variables: Mapping[str, Any]) -> Detector:
+        """The same network with other weights, in the form they are trained in; nothing is compiled again.
+
+        Raises:
+            WeightsError: weights cannot be folded.
+        """
+        other = copy(self)
+        other.variables = jax.device_put(fold(self.graph, variables))
+        return other
+
+    def __call__(self, images: Iterable[Picture], **options: Any) -> list[Detections]:
+        """Detections of each image, in source pixels. Options are the fields of `Options`.
+
+        Raises:
+            DataError: an image cannot be read. InputError: an option is out of its range.
+        """
+        found: dict[int, Detections] = {}
+        for result in self.stream(images, Options(**options)):
+            if result.error is not None:
+                raise result.error
+            assert result.detections is not None
+            found[result.position] = result.detections
+        return [found[position] for position in sorted(found)]
+
+    def stream(self, images: Iterable[Picture], options: Options | None = None) -> Iterator[Result]:
+        """Results as they come: while the device works on a batch, the next images are read.
+
+        With batches of more than one image results may change their order: look at `position`. Images that cannot be
+        read come as results with `error`.
+
+        Raises:
+            InputError: at once, if a class wanted is not known.
+        """
+        options = options or Options()
+        return self._stream(images, options, class_mask(options.classes, self.names))
+
+    def _stream(self, images: Iterable[Picture], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
+        prepare = partial(self._prepare, rect=options.rect)
+        ahead = options.workers + 2 * options.batch_size
+        running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
+        done_at = 0.0
+        for batch in _batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), options):
+            if isinstance(batch, Result):
+                yield batch
+                continue
+            running.append((batch, self._start(batch, mask, options), time.perf_counter()))
+            if len(running) > 1:
+                results, done_at = self._finish(*running.popleft(), done_at)
+                yield from results
+        while running:
+            results, done_at = self._finish(*running.popleft(), done_at)
+            yield from results
+
+    def _prepare(self, item: tuple[int, Picture], *, rect: bool) -> _Prepared | Result:
+        position, picture = item
+        started = time.perf_counter()
+        try:
+            image = _checked(picture) if isinstance(picture, np.ndarray) else read_image(picture)
+        except DataError as error:
+            return Result(position, error=error)
+        boxed, geometry = letterbox(image, self.size, stride=self.network.graph.max_stride, auto=rect)
+        return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
+
+    def _start(self, batch: Sequence[_Prepared], mask: NDArray[np.bool_], options: Options) -> PaddedDetections:
+        images = np.zeros((options.batch_size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
+        for place, prepared in enumerate(batch):
+            images[place] = prepared.boxed
+        return self.compiled(
+            self.variables,
+            images,
+            np.float32(options.confidence),
+            np.float32(options.iou),
+            mask,
+            multi_label=options.multi_label,
+            agnostic=options.agnostic,
+            max_detections=options.max_detections,
+        )
+
+    def _finish(
+        self, batch: Sequence[_Prepared], found: PaddedDetections, started: float, previous: float
+    ) -> tuple[list[Result], float]:
+        """Results of a batch, and when the device was done with it; it began when started and the one before done."""
+        arrays = PaddedDetections(*map(np.asarray, found))
+        done_at = time.perf_counter()
+        device = (done_at - max(started, previous)) / len(batch)
+        results = []
+        for place, prepared in enumerate(batch):
+            valid = arrays.valid[place]
+            detections = Detections(
+                prepared.letterbox.undo(arrays.boxes_xyxy_px[place][valid]),
+                arrays.scores[place][valid],
+                arrays.class_ids[place][valid],
+                self.names,
+                int(arrays.overflow[place]),
+            )
+            seconds = {"read": prepared.seconds, "device": device}
+            results.append(Result(prepared.position, prepared.image, detections, seconds=seconds))
+        return results, done_at
+
+
+def class_mask(classes: Sequence[int | str] | None, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which classes are wanted, bool [C], from numbers and names.
+
+    Raises:
+        InputError: a class that the network does not know.
+    """
+    if classes is None:
+        return np.ones(len(names), bool)
+    mask = np.zeros(len(names), bool)
+    for wanted in classes:
+        number = names.index(wanted) if wanted in names else wanted
+        if isinstance(number, str) and number.isdecimal():
+            number = int(number)
+        if not isinstance(number, int) or not 0 <= number < len(names):
+            raise InputError(
+                f"class {wanted!r} is not known; expected a number from 0 to {len(names) - 1} or one of "
+                f"{', '.join(names)}"
+            )
+        mask[number] = True
+    return mask
+
+
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(
+            f"an image must be uint8 [h, w, 3] RGB, got {image.dtype} {list(image.shape)}; convert it first"
+        )
+    return image
+
+
+def _batches(items: Iterable[_Prepared | Result], options: Options) -> Iterator[list[_Prepared] | Result]:
+    """Groups images of one shape; results (of images that cannot be read) pass through."""
+    waiting: dict[tuple[int, ...], list[_Prepared]] = {}
+    for item in items:
+        if isinstance(item, Result):
+            yield item
+            continue
+        group = waiting.setdefault(item.boxed.shape, [])
+        group.append(item)
+        if len(group) == options.batch_size:
+            yield waiting.pop(item.boxed.shape)
+    yield from waiting.values()

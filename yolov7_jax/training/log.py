@@ -1,0 +1,107 @@
+"""What a run says while it runs: rows of metrics.jsonl, and TensorBoard events where wanted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolov7_jax.errors import InputError, InstallationError
+
+FILE = "metrics.jsonl"
+TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
+"""Kinds of rows: means over some iterations, an evaluation, a batch that was skipped."""
+
+Row = dict[str, Any]
+
+
+class Log:
+    """Appends rows to metrics.jsonl in a run folder. Rows are JSON objects with at least kind, step and epoch."""
+
+    def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
+        """Opens the log of a run, new or begun.
+
+        Raises:
+            InstallationError: TensorBoard is wanted and tensorboardX is not installed.
+        """
+        self.file = folder / FILE
+        self._events = _writer()(str(folder / "tensorboard")) if tensorboard else None
+
+    def write(self, row: Row) -> None:
+        """Adds a row; it is in the file when this returns. Numbers that are not finite become null."""
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if self._events is not None:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+    def rewind(self, step: int, *, evaluated: bool) -> None:
+        """Drops the rows after a step, and that step's evaluation unless it is done: they will come again."""
+        rows = [row for row in read_log(self.file) if _is_before(row, step, evaluated)]
+        part = self.file.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        part.replace(self.file)
+
+    def close(self) -> None:
+        """Ends TensorBoard's file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def read_log(file: Path) -> list[Row]:
+    """The rows of a metrics.jsonl, none where it is not there; a last row that was cut off is left out.
+
+    Raises:
+        InputError: another row is no JSON object; names the line.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{file}, line {number}: not a row of metrics ({error.msg}); remove the line") from error
+    return rows
+
+
+def mean_row(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One row for some iterations: rates and counters as the last one has them, the rest as means."""
+    last = steps[-1]
+    return {
+        key: last[key] if key in _LAST or key.startswith("lr/") else sum(step[key] for step in steps) / len(steps)
+        for key in last
+    }
+
+
+_LAST = frozenset({"momentum", "updates", "nonfinite", "nonfinite_in_row"})
+
+
+def _is_before(row: Row, step: int, evaluated: bool) -> bool:
+    return row["step"] < step or (row["step"] == step and (row["kind"] != VAL or evaluated))
+
+
+def check_tensorboard() -> None:
+    """Refuses a wish for TensorBoard events that cannot be fulfilled.
+
+    Raises:
+        InstallationError: tensorboardX is not installed.
+    """
+    _writer()
+
+
+def _writer() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise InstallationError(
+            "train.tensorboard needs tensorboardX; install it: pip install 'yolov7-jax[tensorboard]'"
+        ) from error
+    return SummaryWriter

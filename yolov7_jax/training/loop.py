@@ -1,0 +1,222 @@
+"""The training loop: steps, evaluations, checkpoints, until the epochs are done or somebody asks to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from yolov7_jax.errors import InputError
+from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
+from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row
+from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.stop import Stopped, StopSignals
+from yolov7_jax.types import Batch
+
+STEPS_OF_A_ROW = 10
+"""Iterations that one row of the log tells of."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is, and how often it does what; see `config.TrainConfig`."""
+
+    steps_per_epoch: int
+    epochs: int
+    val_every_epochs: int
+    checkpoint_every_steps: int
+    max_nonfinite: int
+
+    @property
+    def steps(self) -> int:
+        """Iterations of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def epoch(self, step: int) -> int:
+        """The epoch that a step, counted from 1, belongs to; counted from 1 too."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this step, counted from 1."""
+        return step > 0 and step % self.steps_per_epoch == 0
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after this step."""
+        if not self.val_every_epochs or not self.ends_epoch(step):
+            return False
+        return step == self.steps or (step // self.steps_per_epoch) % self.val_every_epochs == 0
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step: always with an evaluation and at the end."""
+        regular = step % self.checkpoint_every_steps == 0 if self.checkpoint_every_steps else self.ends_epoch(step)
+        return regular or self.evaluates_at(step) or step == self.steps
+
+
+class Watcher(Protocol):
+    """Whoever looks on: a console, a notebook."""
+
+    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """A step is done."""
+
+    def evaluated(self, row: Row, *, best: bool) -> None:
+        """An evaluation is done."""
+
+    def noted(self, text: str) -> None:
+        """Something that people should know."""
+
+
+class Parts(NamedTuple):
+    """What the loop works with.
+
+    train_step: (state, batch) → (state, metrics), compiled. batches: from a step on. evaluate: of averaged weights
+    (host arrays) → metrics with "AP"; gives up with `Stopped`. publish: called with every checkpoint: averaged weights,
+    status, and whether these are the best so far.
+    """
+
+    plan: Plan
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
+    batches: Callable[[int], Generator[Batch, None, None]]
+    evaluate: Callable[[Any], Row]
+    publish: Callable[[Any, RunStatus, bool], None]
+    checkpoints: Checkpoints
+    log: Log
+    stop: StopSignals
+    watcher: Watcher
+    folder: Path
+
+
+class _Running(NamedTuple):
+    """A step that the device is working on."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    batch: Batch
+
+
+def train(state: TrainState, status: RunStatus, parts: Parts) -> tuple[TrainState, RunStatus]:
+    """Goes on from a state to the end of the plan, or to the step at which a signal arrives; saves before it leaves.
+
+    Raises:
+        InputError: too many losses in a row were not finite; names the last checkpoint.
+        DataError: a sample could not be made, where the settings say to stop then.
+    """
+    plan = parts.plan
+    if plan.evaluates_at(status.step) and not status.evaluated:
+        status = _evaluate(state, status, parts)
+        _save(state, status, parts)
+    if status.step < plan.steps and parts.stop.received is None:
+        state, status = _steps(state, status, parts)
+    parts.checkpoints.wait()
+    return state, status
+
+
+def _steps(state: TrainState, status: RunStatus, parts: Parts) -> tuple[TrainState, RunStatus]:
+    plan = parts.plan
+    running: _Running | None = None
+    began = time.perf_counter()
+    with closing(parts.batches(status.step)) as batches:
+        for step, batch in enumerate(batches, start=status.step + 1):
+            state, metrics = parts.train_step(state, batch)
+            if running is not None:  # the device works on the next step while this one is told of
+                status = _settle(running, status, parts, time.perf_counter() - began)
+            running = _Running(step, metrics, batch)
+            leaves = parts.stop.received is not None or step == plan.steps
+            if plan.saves_at(step) or leaves:
+                status, running = _settle(running, status, parts, time.perf_counter() - began), None
+                if plan.evaluates_at(step):
+                    status = _evaluate(state, status, parts)
+                _save(state, status, parts)
+                leaves = leaves or parts.stop.received is not None
+            if leaves:
+                break
+    return state, status
+
+
+def _settle(running: _Running, status: RunStatus, parts: Parts, seconds: float) -> RunStatus:
+    """Waits for a step, tells of it, and watches over losses that are not finite."""
+    metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
+    step, plan = running.step, parts.plan
+    parts.watcher.stepped(step, plan.steps, metrics)
+    finite = metrics.pop("finite") > 0
+    epoch = plan.epoch(step)
+    pending = (*status.pending, metrics) if finite else status.pending
+    if not finite:
+        _report_nonfinite(running, metrics, epoch, parts)
+    if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
+        parts.log.write({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds})
+        pending = ()
+    return replace(status, step=step, evaluated=False, pending=pending)
+
+
+def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, parts: Parts) -> None:
+    file = parts.folder / "nonfinite" / f"step-{running.step}.npz"
+    save_batch(file, running.batch)
+    parts.log.write({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name})
+    parts.watcher.noted(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
+    if metrics["nonfinite_in_row"] >= parts.plan.max_nonfinite:
+        parts.checkpoints.wait()
+        good = parts.checkpoints.latest
+        place = (
+            "no checkpoint was written yet"
+            if good is None
+            else f"the last one is {parts.checkpoints.folder / str(good)}"
+        )
+        raise InputError(
+            f"{parts.folder}: {metrics['nonfinite_in_row']:.0f} losses in a row were not finite (step {running.step}); "
+            f"weights and checkpoints are as they were before ({place}): look at {file}, or lower optim.lr0"
+        )
+
+
+def save_batch(file: Path, batch: Batch) -> None:
+    """Writes a batch as .npz, each array by its name, for whoever wants to see what went wrong."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    arrays: dict[str, Any] = {jax.tree_util.keystr(path, simple=True, separator="."): _local(x) for path, x in leaves}
+    np.savez_compressed(file, **arrays)
+
+
+def _local(leaf: Any) -> np.ndarray:
+    """The part of an array that this host has."""
+    if isinstance(leaf, jax.Array):
+        return np.concatenate([np.asarray(shard.data) for shard in leaf.addressable_shards])
+    return np.asarray(leaf)
+
+
+def _averaged(state: TrainState) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.ema)
+
+
+def _evaluate(state: TrainState, status: RunStatus, parts: Parts) -> RunStatus:
+    """Evaluates the averaged weights; nothing changes where a signal breaks it off."""
+    began = time.perf_counter()
+    try:
+        found = parts.evaluate(_averaged(state))
+    except Stopped:
+        return status
+    score = 0.0 if math.isnan(found["AP"]) else float(found["AP"])
+    best = status.best_score is None or score > status.best_score
+    status = replace(
+        status,
+        evaluated=True,
+        score=score,
+        best_score=score if best else status.best_score,
+        best_step=status.step if best else status.best_step,
+    )
+    epoch = parts.plan.epoch(status.step)
+    row = {"kind": VAL, "step": status.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
+    parts.log.write(row)
+    parts.watcher.evaluated(row, best=best)
+    return status
+
+
+def _save(state: TrainState, status: RunStatus, parts: Parts) -> None:
+    best = status.evaluated and status.best_step == status.step
+    parts.publish(_averaged(state), status, best)
+    parts.checkpoints.save(state, status)

@@ -1,0 +1,124 @@
+"""Boxes painted on their picture."""
+
+from __future__ import annotations
+
+import colorsys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.image import cv2
+from yolov7_jax.types import Detections
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LINE_OF_SIDE = 1 / 300
+"""Width of a line by the mean side of the picture."""
+FONT_OF_LINE, LEAST_FONT = 0.28, 0.4
+"""Scale of the font by the width of lines, and the least that can be read."""
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+SHADES = ((0.85, 1.0), (0.6, 0.95), (0.95, 0.8))
+"""Saturation and value, in turn, so that classes of like hue differ in these."""
+
+Color = tuple[int, int, int]
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def draw_detections(
+    image: NDArray[np.uint8], detections: Detections, *, thickness: int | None = None
+) -> NDArray[np.uint8]:
+    """A copy of the picture with boxes, and labels such as "dog 0.87"; better detections lie on top.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        detections: boxes in its pixels.
+        thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
+    """
+    found = zip(detections.class_ids, detections.scores, strict=True)
+    texts = [f"{detections.names[class_id]} {score:.2f}" for class_id, score in found]
+    return draw_boxes(image, detections.boxes_xyxy_px, detections.class_ids, texts, thickness=thickness)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes_xyxy_px: NDArray[np.floating[Any]],
+    class_ids: NDArray[np.integer[Any]],
+    texts: Sequence[str],
+    *,
+    thickness: int | None = None,
+) -> NDArray[np.uint8]:
+    """A copy of the picture with a frame and a text for each box, in the color of its class; the first lie on top.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        boxes_xyxy_px: [n, 4] in its pixels.
+        class_ids: [n].
+        texts: one for each box.
+        thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    height, width = image.shape[:2]
+    line = thickness or max(round((height + width) / 2 * LINE_OF_SIDE), 1)
+    corners = np.rint(boxes_xyxy_px).clip(0, [width, height] * 2).astype(int)
+    marks = [
+        (box, class_color(int(class_id)), _printable(text))
+        for box, class_id, text in zip(corners, class_ids, texts, strict=True)
+    ][::-1]
+    for box, color, _ in marks:
+        draw_frame(canvas, box, color, line)
+    for box, color, text in marks:
+        _draw_label(canvas, box, color, text, line)
+    return canvas
+
+
+def class_color(class_id: int) -> Color:
+    """The RGB color of a class: always the same, and far from those of the classes before it."""
+    saturation, value = SHADES[class_id % len(SHADES)]
+    red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN_RATIO % 1, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def text_color(background: Color) -> Color:
+    """Black or white, whichever is read more easily: the contrast is 4.58 or more on any background."""
+    luminance = relative_luminance(background)
+    return BLACK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else WHITE
+
+
+def relative_luminance(color: Color) -> float:
+    """How light an sRGB color is, from 0 (black) to 1 (white), as WCAG 2 defines it."""
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in (value / 255 for value in color)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def draw_frame(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, line: int) -> None:
+    """The frame of a box, wholly inside it."""
+    left, top, right, bottom = box
+    frame = canvas[top : max(bottom, top + 1), left : max(right, left + 1)]
+    for edge in (frame[:line], frame[-line:], frame[:, :line], frame[:, -line:]):
+        edge[:] = color
+
+
+def _draw_label(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, text: str, line: int) -> None:
+    """The label above the box, or inside it at the upper edge of the picture, moved left at the right edge."""
+    height, width = canvas.shape[:2]
+    scale, weight, margin = max(line * FONT_OF_LINE, LEAST_FONT), max(round(line / 2), 1), line + 1
+    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, weight)
+    label_width, label_height = text_width + 2 * margin, text_height + below + margin
+    left = max(min(int(box[0]), width - label_width), 0)
+    top = int(box[1]) - label_height
+    if top < 0:
+        top = max(min(int(box[1]), height - label_height), 0)
+    canvas[top : top + label_height, left : left + label_width] = color
+    start = (left + margin, top + text_height + margin // 2)
+    cv2.putText(canvas, text, start, FONT, scale, text_color(color), weight, cv2.LINE_AA)
+
+
+def _printable(name: str) -> str:
+    """The name in the letters that the font has: without accents, and a question mark for any other."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
