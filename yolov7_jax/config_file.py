@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from yolov7_jax.config import Config, read_yaml
 from yolov7_jax.errors import InputError
+from yolov7_jax.registry import nearest
 
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 """Of the configurations that come along: in an installed wheel, in a checkout."""
@@ -139,7 +139,7 @@ def _find(source: str) -> Path:
         if (folder / f"{source}.yaml").is_file():
             return folder / f"{source}.yaml"
     raise InputError(
-        f"no configuration is named {source!r}{_nearest(source, config_names())}; "
+        f"no configuration is named {source!r}{nearest(source, config_names())}; "
         f"expected a YAML file or one of {', '.join(config_names())}"
     )
 
@@ -188,7 +188,7 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
     sections = _sections()
     for section, content in settings.items():
         if section not in sections:
-            near = _nearest(str(section), [*sections, *(f"{s}.{key}" for s, keys in sections.items() for key in keys)])
+            near = nearest(str(section), [*sections, *(f"{s}.{key}" for s, keys in sections.items() for key in keys)])
             raise InputError(f"{where}: no section is named {section!r}{near}; expected {', '.join(sections)}")
         if not isinstance(content, Mapping):
             raise InputError(
@@ -196,16 +196,8 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
             )
         for key in content:
             if key not in sections[section]:
-                near = _nearest(str(key), sections[section]) or f"; expected {', '.join(sections[section])}"
+                near = nearest(str(key), sections[section]) or f"; expected {', '.join(sections[section])}"
                 raise InputError(f"{where}: {section} has no key {key!r}{near}")
-
-
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """A question after the nearest known word: by itself, or by what follows its last dot."""
-    last = {name.rpartition(".")[2]: name for name in reversed(list(known))}
-    near = [last[word]] if word in last else difflib.get_close_matches(word, list(known), n=1)
-    near = near or [last[name] for name in difflib.get_close_matches(word, list(last), n=1)]
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _leaves(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Any]]:
