@@ -22,6 +22,7 @@ import numpy as np
 import yolov7_jax as yolo
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import LossConfig
+from yolov7_jax.contracts import LossSetup
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.training.loss import detection_loss
 from yolov7_jax.types import Array, Batch, Candidates, Grid, Outputs
@@ -84,8 +85,11 @@ def run_case(count: int, classes: int, batch_size: int, parsed: argparse.Namespa
     """Prints the row of one combination; the milliseconds of its longer program."""
     config = LossConfig(assigner=parsed.assigner)
 
+    of_batch = detection_loss(config, LossSetup(GRAPH.strides, classes, has_aux=False, size=SIZE))
+
     def loss(outputs: Outputs, batch: Batch) -> tuple[Array, Any]:
-        return detection_loss(outputs, batch, grid(), config)
+        found: tuple[Array, Any] = of_batch(outputs, batch, grid())
+        return found
 
     arguments = jax.device_put(random_case(count, classes, batch_size, config))
     figures = [

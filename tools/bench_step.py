@@ -27,10 +27,7 @@ import yolov7_jax as yolo
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.training.loss import detection_loss, scaled_gains
 from yolov7_jax.training.mesh import data_mesh, shard_batch
-from yolov7_jax.training.state import init_state
-from yolov7_jax.training.step import make_step
 from yolov7_jax.types import Batch, Candidates
 
 CASES = (("yolov7-tiny", 320, 8), ("yolov7", 320, 4))
@@ -76,7 +73,7 @@ def partial_programs(graph: yolo.Graph, config: Config) -> dict[str, Any]:
     """Functions (params, batch_stats, batch) that do the first part of a step, and more and more of it."""
     size = (config.train.size, config.train.size)
     network, grid = yolo.Network(graph, jnp.dtype(config.train.dtype)), make_grid(graph.anchors, graph.strides, size)
-    gains = scaled_gains(config.loss, levels=len(graph.strides), num_classes=graph.num_classes, size=size[0])
+    loss_fn = yolo.loss_of(config, graph)
 
     def forward(params: Any, batch_stats: Any, batch: Batch) -> Any:
         variables = {"params": params, "batch_stats": batch_stats}
@@ -85,7 +82,7 @@ def partial_programs(graph: yolo.Graph, config: Config) -> dict[str, Any]:
 
     def loss(params: Any, batch_stats: Any, batch: Batch) -> Any:
         outputs, changed = forward(params, batch_stats, batch)
-        return detection_loss(outputs, batch, grid, gains)[0], changed
+        return loss_fn(outputs, batch, grid)[0], changed
 
     return {"forward": forward, "loss": loss, "gradients": jax.value_and_grad(loss, has_aux=True)}
 
@@ -99,10 +96,16 @@ def run_case(model: str, size: int, batch_size: int, repeats: int, dtype: Any) -
     )
     graph, mesh = yolo.zoo(model), data_mesh(jax.devices()[:1])
     variables = lively(yolo.init(graph, jax.random.key(0)))
-    state = init_state(graph, config, mesh, variables=variables)
+    parts = (
+        yolo.Network(graph, jnp.dtype(dtype)),
+        yolo.loss_of(config, graph),
+        yolo.make_optimizer(config.optim),
+        yolo.Schedule(config.optim, 1000, config.train.epochs, batch_size),
+    )
+    state = yolo.init_state(*parts, variables, mesh=mesh)
     batch = shard_batch(random_batch(graph, config), mesh)
 
-    whole: Any = make_step(graph, config, steps_per_epoch=1000, mesh=mesh)
+    whole: Any = yolo.make_step(*parts, mesh=mesh)
     lowered = whole.lower(state, batch)
     began = time.perf_counter()
     step = lowered.compile()
@@ -112,8 +115,8 @@ def run_case(model: str, size: int, batch_size: int, repeats: int, dtype: Any) -
     analysis = step.memory_analysis()
     scratch = "" if analysis is None else f"{analysis.temp_size_in_bytes / 2**20:.0f}"
 
-    parts = (variables["params"], variables["batch_stats"], batch)
-    programs = {name: jax.jit(f).lower(*parts).compile() for name, f in partial_programs(graph, config).items()}
+    arguments = (variables["params"], variables["batch_stats"], batch)
+    programs = {name: jax.jit(f).lower(*arguments).compile() for name, f in partial_programs(graph, config).items()}
     times: dict[str, list[float]] = {name: [] for name in (*programs, "step")}
     for turn in range(repeats + 1):
         for name, seconds in times.items():
@@ -121,7 +124,7 @@ def run_case(model: str, size: int, batch_size: int, repeats: int, dtype: Any) -
             if name == "step":
                 state = jax.block_until_ready(step(state, batch))[0]
             else:
-                jax.block_until_ready(programs[name](*parts))
+                jax.block_until_ready(programs[name](*arguments))
             if turn:  # the first warms up
                 seconds.append(time.perf_counter() - began)
     ms = 1000 / batch_size * np.array(list(times.values()))

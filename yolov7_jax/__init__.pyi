@@ -1,20 +1,29 @@
 """The public names and where they live; `__init__.py` imports them when they are first used."""
 
+from .assign.ota import OTA as OTA
+from .assign.simple import simple as simple
 from .compilation_cache import enable_compilation_cache as enable_compilation_cache
 from .config import Config as Config
 from .config import yaml_text as yaml_text
 from .config_file import read_config as read_config
+from .contracts import Assigner as Assigner
+from .contracts import LossFn as LossFn
+from .contracts import LossSetup as LossSetup
+from .contracts import OptimizerFactory as OptimizerFactory
 from .convert.identify import identify as identify
 from .convert.load import load as load
 from .convert.torch_names import from_torch_state as from_torch_state
 from .convert.torch_names import to_torch_state as to_torch_state
 from .convert.weights_file import Weights as Weights
 from .convert.weights_file import save as save
+from .data.loader import Loader as Loader
+from .data.pipeline import Pipeline as Pipeline
 from .datasets import open_source as open_source
 from .datasets.curate.check import check_data as check_data
 from .datasets.curate.conversion import convert_data as convert_data
 from .datasets.curate.fix import fix_data as fix_data
 from .datasets.curate.split import split_data as split_data
+from .demo.scenes import write_scenes as write_scenes
 from .errors import (
     DataError as DataError,
 )
@@ -37,6 +46,8 @@ from .experiment import show_labels as show_labels
 from .experiment import show_samples as show_samples
 from .experiment import train as train
 from .experiment import validate as validate
+from .experiment.preparation import training_pipeline as training_pipeline
+from .experiment.training import loss_of as loss_of
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph
 from .graph.spec import Node as Node
@@ -47,8 +58,37 @@ from .inference.detector import Options as Options
 from .nn.network import Network as Network
 from .nn.network import init as init
 from .nn.summary import summarize as summarize
+from .ops.decode import decode as decode
+from .ops.decode import make_grid as make_grid
+from .registry import register_assigner as register_assigner
+from .registry import register_loss as register_loss
+from .registry import register_optimizer as register_optimizer
+from .registry import register_source as register_source
 from .reparameterize import reparam as reparam
+from .source import Source as Source
+from .training.callbacks import Callback as Callback
+from .training.callbacks import RunInfo as RunInfo
+from .training.loss import AutobalancedLoss as AutobalancedLoss
+from .training.loss import BoxLoss as BoxLoss
+from .training.loss import DetectionLoss as DetectionLoss
+from .training.loss import detection_loss as detection_loss
+from .training.mesh import data_mesh as data_mesh
+from .training.mesh import shard_batch as shard_batch
+from .training.optimizer import Schedule as Schedule
+from .training.optimizer import grouped as grouped
+from .training.optimizer import make_optimizer as make_optimizer
+from .training.state import TrainState as TrainState
+from .training.state import init_state as init_state
+from .training.step import make_step as make_step
+from .training.step import pure_step as pure_step
+from .types import Assignment as Assignment
+from .types import Batch as Batch
+from .types import Candidates as Candidates
 from .types import Detections as Detections
+from .types import Grid as Grid
+from .types import Labels as Labels
 from .types import Outputs as Outputs
+from .types import Rates as Rates
+from .types import Sample as Sample
 
 __version__: str

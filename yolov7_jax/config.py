@@ -105,8 +105,11 @@ class AugmentConfig:
 class LossConfig:
     """Assignment and loss; gains are those of a recipe, before scaling to levels, classes and image size."""
 
-    assigner: Literal["ota", "simple"] = "ota"
-    """which candidates are positives: those that optimal transport picks by the predictions, or all (YOLOv5)"""
+    name: str = "detection"
+    """which loss: detection, or one that was registered (register_loss)"""
+    assigner: str = "ota"
+    """which candidates are positives: ota, those that fit best by the predictions; simple, all (YOLOv5); or one that
+    was registered (register_assigner), with arguments of its own: ota(top_k=5)"""
     neighbor_offset: float = 0.5
     """a cell beside a box's own is a candidate where the box's center is nearer to it than this, in cells"""
     top_k: int = 10
@@ -147,7 +150,8 @@ class LossConfig:
 class OptimConfig:
     """Optimizer, schedule, moving average."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: str = "sgd"
+    """sgd, adam, adamw, nadamw, lion, adafactor, muon, or one that was registered (register_optimizer)"""
     lr0: float = 0.01
     """rate after warm-up"""
     lrf: float = 0.1

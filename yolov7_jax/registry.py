@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -67,19 +68,28 @@ def import_modules(names: Iterable[str]) -> None:
     """Imports modules of a user, which register their parts; the working directory is looked in too.
 
     Raises:
-        InputError: there is no such module. What a module itself raises comes through.
+        InputError: there is no such module, or it raised something: the sentence then ends in its traceback.
     """
     for name in names:
         if (folder := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, folder)
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-                raise
-            raise InputError(
-                f"--import {name}: there is no module {error.name!r}; expected one that is installed or in {folder}"
-            ) from error
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+                raise InputError(
+                    f"--import {name}: there is no module {error.name!r}; expected one that is installed or in {folder}"
+                ) from error
+            raise InputError(f"--import {name}: the module failed; correct it\n{_own_traceback(error)}") from error
+
+
+def _own_traceback(error: Exception) -> str:
+    """The traceback of a user's error, from the first frame that is theirs."""
+    trace = error.__traceback__
+    ours = ("<frozen importlib", importlib.__file__, __file__)
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -20,13 +20,15 @@ class Grid(NamedTuple):
     """Where the predictions of one image size live: rows are ordered level, row, column, anchor.
 
     cell: float [N, 2], column and row (x, y) of the cell. stride: float [N], pixels of a cell.
-    anchor_px: float [N, 2], width and height of the anchor. levels: the slice of N that each level owns.
+    anchor_px: float [N, 2], width and height of the anchor. levels: the slice of N that each level owns. center_bound:
+    how far beyond its cell a predicted center can lie, in cells.
     """
 
     cell: Array
     stride: Array
     anchor_px: Array
     levels: tuple[slice, ...]
+    center_bound: float = 0.5
 
 
 class Outputs(NamedTuple):
@@ -74,6 +76,15 @@ class Batch(NamedTuple):
     coarse: Candidates | None
     overflow: Array
     index: Array
+
+
+class Rates(NamedTuple):
+    """What the optimizer works with at one iteration: a learning rate for each parameter group, and the momentum."""
+
+    norm: Array
+    weight: Array
+    bias: Array
+    momentum: Array
 
 
 class PaddedDetections(NamedTuple):

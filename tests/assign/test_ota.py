@@ -1,5 +1,4 @@
 import functools
-import math
 from unittest.mock import patch
 
 import jax
@@ -29,7 +28,7 @@ def brute_force(raw, boxes, class_ids, valid, some, **settings):
 
 @functools.cache
 def compiled(top_k, iou_cost=3.0, center_bound=0.5):
-    assign = functools.partial(ota.assign, grid=GRID, top_k=top_k, iou_cost=iou_cost, center_bound=center_bound)
+    assign = functools.partial(ota.OTA(top_k, iou_cost), grid=GRID._replace(center_bound=center_bound))
     return jax.jit(assign, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes longest
 
 
@@ -38,9 +37,9 @@ def rows(assignment, boxes, class_ids):
     return sorted((int(n), *map(float, boxes[m]), int(class_ids[m])) for n, m in zip(*chosen, strict=True))
 
 
-def fill(boxes, valid, center_bound, capacity):
+def fill(boxes, valid, neighbor_offset, capacity):
     options = {"anchors": ANCHORS, "strides": STRIDES, "image_size": SIZE, "anchor_t": 4.0}
-    found, left_out = candidates(boxes, valid, center_bound=center_bound, capacity=capacity, **options)
+    found, left_out = candidates(boxes, valid, neighbor_offset=neighbor_offset, capacity=capacity, **options)
     wide = [np.pad(part, ((0, 0), (0, 20 - part.shape[1]))) for part in found]  # one shape, one compilation
     return Candidates(*wide), left_out
 
@@ -109,12 +108,9 @@ def one_image(count, seed=3, classes=3):
 def test_a_batch_is_its_images():
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one_image(count, seed=count) for count in (0, 6, 2)))
     with patch.object(ota, "BLOCK", BLOCK):
-        blocks = ota.blocks_needed(batch[-1])
-        found = jax.jit(jax.vmap(functools.partial(ota.assign, grid=GRID, top_k=10, iou_cost=3.0, blocks=blocks)))(
-            *batch
-        )
+        together = jax.vmap(lambda *image: ota.OTA(10, image_axis="images")(*image, GRID), axis_name="images")
+        found = jax.jit(together)(*batch)
         each = [compiled(10)(*one_image(count, seed=count)) for count in (0, 6, 2)]
-    assert blocks == math.ceil(batch[-1].valid.sum((1, 2)).max() / BLOCK)
     for i, alone in enumerate(each):
         for part, whole in zip(alone, found, strict=True):
             np.testing.assert_array_equal(part, whole[i])
@@ -160,7 +156,7 @@ def test_no_gradient_flows_through_the_choice():
     image = one_image(4)
 
     def chosen(raw):
-        found = ota.assign(raw, *image[1:], grid=GRID, top_k=10, iou_cost=3.0)
+        found = ota.OTA()(raw, *image[1:], GRID)
         return (jnp.take_along_axis(raw, found.index[:, None], axis=0)[:, 0] * found.positive.astype(jnp.float32)).sum()
 
     found = compiled(10)(*image)

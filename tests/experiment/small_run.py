@@ -65,13 +65,13 @@ def small_config(data_yaml: Path, /, **sections: Mapping[str, Any]) -> Config:
 class Printer:
     """Prints the number of each step."""
 
-    def stepped(self, step: int, _steps: int, _metrics: Mapping[str, float]) -> None:
+    def on_step(self, step: int, _steps: int, _metrics: Mapping[str, float]) -> None:
         print("step", step, flush=True)
 
-    def evaluated(self, _row: Mapping[str, Any], *, best: bool) -> None:
+    def on_evaluation(self, _row: Mapping[str, Any], *, best: bool) -> None:
         print("evaluated", best, flush=True)
 
-    def noted(self, _text: str) -> None:
+    def log(self, _text: str) -> None:
         pass
 
 
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     home = Path(sys.argv[1])
     long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2}
     if (home / "run" / "config.yaml").is_file():
-        resume(home / "run", watcher=Printer())
+        resume(home / "run", callbacks=[Printer()])
     else:
-        train(small_config(home / "data.yaml", train=long), home / "run", watcher=Printer())
+        train(small_config(home / "data.yaml", train=long), home / "run", callbacks=[Printer()])
     print("done", flush=True)

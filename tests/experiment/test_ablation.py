@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,13 @@ from yolov7_jax.experiment.ablations import tables
 from yolov7_jax.experiment.ablations.results import Results
 from yolov7_jax.experiment.ablations.tables import Row, Table
 from yolov7_jax.experiment.inference import new_folder
-from yolov7_jax.experiment.training import Silent, TrainingRun, with_whole_paths
+from yolov7_jax.training.callbacks import Callback, TrainingRun, with_whole_paths
 from yolov7_jax.training.log import read_log
-from yolov7_jax.training.loop import Watcher
 
 TRAINED, EVALUATED = 41, 42
 
 
-class Listener(Silent):
+class Listener(Callback):
     """Keeps what is said, counts steps, and interrupts after a number of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -35,10 +35,10 @@ class Listener(Silent):
         self.steps = 0
         self.stop_after = stop_after
 
-    def noted(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.notes.append(text)
 
-    def stepped(self, _step, _steps, _metrics) -> None:
+    def on_step(self, _step, _steps, _metrics) -> None:
         self.steps += 1
         if self.steps == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -77,14 +77,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of training: what it leaves when it is done, with an AP by seed and row."""
 
-    def leave(config: Config, folder: Path, *, watcher: Watcher, progress: object) -> TrainingRun:
+    def leave(config: Config, folder: Path, *, callbacks: Sequence[Callback], progress: object) -> TrainingRun:
         folder = new_folder(folder)
         (folder / "checkpoints/2").mkdir(parents=True)
         (folder / "config.yaml").write_text(yolo.yaml_text(config_dict(with_whole_paths(config))))
         score = 0.25 + 0.125 * config.train.seed + 0.5 * config.augment.fliplr
         row = {"kind": "val", "step": 2, "epoch": config.train.epochs, "AP": score, "AR_1": 0.5}
         (folder / "metrics.jsonl").write_text(json.dumps(row))
-        watcher.stepped(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
+        callbacks[0].on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
         return TrainingRun(folder, 2, score, 2, True, None)
 
     monkeypatch.setattr(ablation_runs, "train", leave)
@@ -97,14 +97,14 @@ def precision(results: Results) -> list[dict[int, float]]:
 def test_every_row_is_run_for_every_seed_once(home: Path, quick: None) -> None:
     data = f"data.path={home / 'data.yaml'}"
     first = Listener()
-    results = ablate(TRAINED, home / "out", seeds=1, overrides=[data], watcher=first)
+    results = ablate(TRAINED, home / "out", seeds=1, overrides=[data], callbacks=[first])
     assert first.begun == ["table 41: plain, seed 0 (1 of 2)", "table 41: one way (round), seed 0 (2 of 2)"]
     assert precision(results) == [{0: 0.5}, {0: 0.25}]
     for run, share in (("plain", 0.5), ("one-way-round", 0.0)):
         assert yolo.read_config(home / "out/runs" / run / "seed-0/config.yaml").augment.fliplr == share
 
     more = Listener()
-    results = ablate(TRAINED, home / "out", seeds=2, overrides=[data], watcher=more)
+    results = ablate(TRAINED, home / "out", seeds=2, overrides=[data], callbacks=[more])
     assert more.begun == ["table 41: plain, seed 1 (2 of 4)", "table 41: one way (round), seed 1 (4 of 4)"]
     assert precision(results) == [{0: 0.5, 1: 0.625}, {0: 0.25, 1: 0.375}]
     lines = list(csv.DictReader((home / "out/table.csv").read_text().splitlines()))
@@ -116,22 +116,22 @@ def test_every_row_is_run_for_every_seed_once(home: Path, quick: None) -> None:
     assert (home / "out/table.png").stat().st_size > 1000
 
     again = Listener()
-    assert precision(ablate(TRAINED, home / "out", seeds=2, overrides=[data], watcher=again)) == precision(results)
+    assert precision(ablate(TRAINED, home / "out", seeds=2, overrides=[data], callbacks=[again])) == precision(results)
     assert again.begun == []
     with pytest.raises(InputError, match=r"was made with loss.anchor_t=4.0, not 3.0; .*--output"):
-        ablate(TRAINED, home / "out", seeds=2, overrides=[data, "loss.anchor_t=3.0"], watcher=again)
+        ablate(TRAINED, home / "out", seeds=2, overrides=[data, "loss.anchor_t=3.0"], callbacks=[again])
     assert again.steps == 0
-    ablate(TRAINED, home / "out", seeds=2, overrides=[data, "data.workers=0"], watcher=again)  # which changes nothing
+    ablate(TRAINED, home / "out", seeds=2, overrides=[data, "data.workers=0"], callbacks=[again])
     assert again.steps == 0
 
 
 def test_what_was_interrupted_is_gone_on_with(home: Path) -> None:
     asked = {"seeds": 1, "rows": ["plain"], "overrides": [f"data.path={home / 'data.yaml'}"]}
-    stopped = ablate(TRAINED, home / "out", **asked, watcher=Listener(stop_after=1))
+    stopped = ablate(TRAINED, home / "out", **asked, callbacks=[Listener(stop_after=1)])
     assert stopped.signal == signal.SIGTERM
     assert precision(stopped) == [{}, {}]
     on = Listener()
-    whole = ablate(TRAINED, home / "out", **asked, watcher=on)
+    whole = ablate(TRAINED, home / "out", **asked, callbacks=[on])
     assert whole.signal is None
     assert on.steps < 2  # of two steps one at least was done before
     run = home / "out/runs/plain/seed-0"
@@ -140,7 +140,7 @@ def test_what_was_interrupted_is_gone_on_with(home: Path) -> None:
     # The last thing that a run does is to save: without that it is not finished.
     (run / "checkpoints/2").rename(home / "gone")
     late = Listener()
-    assert precision(ablate(TRAINED, home / "out", **asked, watcher=late)) == precision(whole)
+    assert precision(ablate(TRAINED, home / "out", **asked, callbacks=[late])) == precision(whole)
     assert late.begun == ["table 41: plain, seed 0 (1 of 1)"]
 
 
@@ -148,7 +148,7 @@ def test_a_row_by_itself_and_a_folder_that_was_only_made(home: Path, quick: None
     asked = {"seeds": 1, "overrides": [f"data.path={home / 'data.yaml'}"]}
     (home / "out/runs/one-way-round/seed-0").mkdir(parents=True)
     heard = Listener()
-    results = ablate(TRAINED, home / "out", rows=["one-way-round"], **asked, watcher=heard)
+    results = ablate(TRAINED, home / "out", rows=["one-way-round"], **asked, callbacks=[heard])
     assert heard.begun == ["table 41: one way (round), seed 0 (1 of 1)"]
     assert [sorted(scores) for scores in precision(results)] == [[], [0]]
     assert sorted(path.name for path in (home / "out/runs/one-way-round").iterdir()) == ["seed-0"]

@@ -66,7 +66,7 @@ def count_traces(monkeypatch: pytest.MonkeyPatch, *, quickly: bool) -> list[tupl
 
 def test_a_run_of_several_sizes_traces_each_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     traced, heard = count_traces(monkeypatch, quickly=True), Listener()
-    assert train(small_config(data, **SIZES), tmp_path / "run", watcher=heard).finished
+    assert train(small_config(data, **SIZES), tmp_path / "run", callbacks=[heard]).finished
     assert traced == [(64, 64), (32, 32)]  # the memory of the largest is told of first
     assert sum(note.startswith("memory of a step") for note in heard.notes) == 1
 

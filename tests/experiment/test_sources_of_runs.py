@@ -14,9 +14,9 @@ from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.experiment.inference import no_progress
 from yolov7_jax.experiment.preparation import open_data, training_pipeline
-from yolov7_jax.experiment.training import Silent
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.image import write_image
+from yolov7_jax.training.callbacks import Callback
 
 SIDE = 96
 
@@ -61,7 +61,7 @@ def test_outlines_of_coco_make_the_boxes_of_training(tmp_path: Path):
     config = small_config(diamond_data(tmp_path))
     config = replace(config, augment=augment, train=replace(config.train, size=SIDE, batch_size=8, val_every_epochs=0))
     pipeline = training_pipeline(
-        config, zoo("yolov7-tiny", num_classes=1), open_data(config, Silent(), no_progress).train
+        config, zoo("yolov7-tiny", num_classes=1), open_data(config, Callback(), no_progress).train
     )
     checked = 0
     for epoch in range(4):

@@ -19,20 +19,20 @@ from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.experiment import resume, train
-from yolov7_jax.experiment.training import Silent
 from yolov7_jax.image import read_image
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
 
 
-class Listener(Silent):
+class Listener(Callback):
     def __init__(self, stop_at: int | None = None) -> None:
         self.notes: list[str] = []
         self.stop_at = stop_at
 
-    def noted(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.notes.append(text)
 
-    def stepped(self, step, _steps, _metrics) -> None:
+    def on_step(self, step, _steps, _metrics) -> None:
         if step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -116,7 +116,7 @@ def test_a_run_repeated_from_its_own_settings_is_the_same_to_the_byte(run, tmp_p
 
 
 def test_stopped_by_a_signal_and_gone_on_with_it_is_the_same_run(run, data, tmp_path):
-    stopped = train(small_config(data), tmp_path / "run", watcher=Listener(stop_at=4))
+    stopped = train(small_config(data), tmp_path / "run", callbacks=[Listener(stop_at=4)])
     assert not stopped.finished
     assert stopped.signal == signal.SIGTERM
     assert stopped.step < 12
@@ -131,7 +131,7 @@ def test_starting_from_a_run_keeps_the_classes_in_common(run, tmp_path):
     heard = Listener()
     config = small_config(other, model={"weights": str(run)}, train={"epochs": 1, "val_every_epochs": 0})
     config = replace(config, optim=replace(config.optim, lr0=0.0, warmup_bias_lr=0.0))
-    done = train(config, tmp_path / "run", watcher=heard)
+    done = train(config, tmp_path / "run", callbacks=[heard])
     assert any("1 classes keep their weights (dark), 1 begin anew (gray)" in note for note in heard.notes)
     before, after = yolo.load(run).variables["params"], yolo.load(done.folder).variables["params"]
     same = {"rtol": 1e-6, "atol": 0}  # no learning rate: only the average of equal numbers rounds
@@ -146,7 +146,7 @@ def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
     (tmp_path / "images" / "2.png").write_bytes((tmp_path / "images" / "2.png").read_bytes()[:200])
     heard = Listener()
     config = small_config(data, train={"epochs": 1, "val_every_epochs": 0})
-    assert train(config, tmp_path / "run", watcher=heard).finished
+    assert train(config, tmp_path / "run", callbacks=[heard]).finished
     told = "\n".join(heard.notes)
     assert "0.txt, line 1: class 7 is not one of the 2 classes" in told
     assert "2.png" in told
@@ -187,7 +187,7 @@ def test_validation_images_of_other_classes_are_refused(data, tmp_path):
 
 def test_going_on_with_other_data_is_refused(data, tmp_path):
     home = write_data(tmp_path)
-    stopped = train(small_config(home), tmp_path / "run", watcher=Listener(stop_at=4))
+    stopped = train(small_config(home), tmp_path / "run", callbacks=[Listener(stop_at=4)])
     (tmp_path / "images" / "9.png").unlink()
     with pytest.raises(InputError, match=r"began with 10 training images .* now there are 9"):
         resume(stopped.folder)
@@ -196,7 +196,7 @@ def test_going_on_with_other_data_is_refused(data, tmp_path):
 def test_a_run_can_be_gone_on_with_from_anywhere(tmp_path, monkeypatch):
     write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
-    stopped = train(small_config(Path("data.yaml")), Path("run"), watcher=Listener(stop_at=4))
+    stopped = train(small_config(Path("data.yaml")), Path("run"), callbacks=[Listener(stop_at=4)])
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert resume(tmp_path / stopped.folder).finished

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log, read_log
-from yolov7_jax.training.loop import Parts, Plan, train
+from yolov7_jax.training.loop import LoopDependencies, Plan, train
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.training.stop import Stopped, StopSignals
 from yolov7_jax.types import Batch, Candidates
@@ -45,19 +46,19 @@ def add(state: TrainState, value: jax.Array) -> tuple[TrainState, dict[str, jax.
     return state, {"box": w[0], "finite": finite, "nonfinite_in_row": in_row}
 
 
-class Recorder:
+class Recorder(Callback):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.rows: list[tuple[int, bool]] = []
         self.notes: list[str] = []
 
-    def stepped(self, step, _steps, _metrics):
+    def on_step(self, step, _steps, _metrics):
         self.steps.append(step)
 
-    def evaluated(self, row, *, best):
+    def on_evaluation(self, row, *, best):
         self.rows.append((row["step"], best))
 
-    def noted(self, text):
+    def log(self, text):
         self.notes.append(text)
 
 
@@ -66,7 +67,7 @@ class Run:
 
     def __init__(self, folder: Path, *, plan: Plan = PLAN, scores: dict[int, float] | None = None, at: Any = None):
         self.folder, self.plan, self.scores, self.at = folder, plan, scores or {}, at or {}
-        self.watcher = Recorder()
+        self.callback = Recorder()
         self.published: list[tuple[int, float, bool]] = []
         self.images: dict[int, int] = {}
         self.evaluating: Any = lambda: None
@@ -92,7 +93,7 @@ class Run:
             restored = checkpoints.restore(fresh())
             state, status = restored or (fresh(), RunStatus())
             log.rewind(status.step, evaluated=status.evaluated)
-            parts = Parts(
+            parts = LoopDependencies(
                 plan=self.plan,
                 train_step=lambda state, batch: add(state, jnp.int32(batch.image[0, 0, 0, 0])),
                 batches=self.batches,
@@ -101,7 +102,7 @@ class Run:
                 checkpoints=checkpoints,
                 log=log,
                 stop=stop,
-                watcher=self.watcher,
+                callbacks=self.callback,
                 folder=self.folder,
             )
             return train(state, status, parts)
@@ -120,8 +121,8 @@ def test_a_whole_run(tmp_path):
     state, status = run.go()
     assert float(state.params["w"][0]) == total(15)
     assert (status.step, status.score, status.best_score, status.best_step) == (15, 0.6, 0.7, 10)
-    assert run.watcher.steps == list(range(1, 16))
-    assert run.watcher.rows == [(5, True), (10, True), (15, False)]
+    assert run.callback.steps == list(range(1, 16))
+    assert run.callback.rows == [(5, True), (10, True), (15, False)]
     assert run.published == [(5, total(5) / 2, True), (10, total(10) / 2, True), (15, total(15) / 2, False)]
     assert [(row["kind"], row["step"], row["epoch"]) for row in run.rows()] == [
         (kind, 5 * epoch, epoch) for epoch in (1, 2, 3) for kind in ("train", "val")
@@ -165,7 +166,7 @@ def test_an_evaluation_that_is_broken_off_is_done_on_the_way_back(tmp_path):
     assert [row["kind"] for row in first.rows()] == ["train"]
     second = Run(tmp_path)
     second.go()
-    assert second.watcher.rows == [(5, True), (10, False), (15, False)]
+    assert second.callback.rows == [(5, True), (10, False), (15, False)]
     assert [row["kind"] for row in second.rows()] == ["train", "val"] * 3
 
 
@@ -174,7 +175,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     again = Run(tmp_path)
     _, status = again.go()
     assert status.step == 15
-    assert again.watcher.steps == []
+    assert again.callback.steps == []
 
 
 def test_checkpoints_come_as_often_as_asked(tmp_path):
@@ -190,7 +191,7 @@ def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
     state, _ = run.go()
     assert float(state.params["w"][0]) == total(15) - 7
     assert [row["step"] for row in run.rows() if row["kind"] == "nonfinite"] == [7]
-    assert "step 7" in run.watcher.notes[0]
+    assert "step 7" in run.callback.notes[0]
     saved = np.load(tmp_path / "nonfinite" / "step-7.npz")
     assert (saved["image"] == 200).all()
     assert saved["fine.index"].shape == (1, 1, 1)

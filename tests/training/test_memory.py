@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from tests.small_networks import small_weights
+from tests.training.step_parts import state_of, step_of
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import Config, DataConfig, OptimConfig, TrainConfig
 from yolov7_jax.training.memory import MeasuredStep, StepMemory, step_memory
 from yolov7_jax.training.mesh import data_mesh, shard_batch
-from yolov7_jax.training.state import init_state
-from yolov7_jax.training.step import make_step
 from yolov7_jax.types import Batch, Candidates
 
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -40,10 +39,10 @@ def batch_of(count: int) -> Batch:
 
 def test_memory_is_known_before_and_is_the_same_for_one_box_and_for_2000() -> None:
     mesh = data_mesh(jax.devices()[:2])
-    state = init_state(SMALL.graph, CONFIG, mesh, variables=SMALL.variables)
+    state = state_of(SMALL.graph, CONFIG, mesh, variables=SMALL.variables)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     one, crowd = batch_of(1), batch_of(2000)
-    step: Any = make_step(SMALL.graph, CONFIG, steps_per_epoch=5, mesh=mesh)
+    step: Any = step_of(SMALL.graph, CONFIG, mesh=mesh)
     compiled = step.lower(state, shard_batch(one, mesh)).compile(compiler_options=QUICKLY)
     memory = step_memory(compiled, state, shard_batch(one, mesh))
     assert memory is not None

@@ -1,7 +1,7 @@
 """Schedules against recorded trainings, optimizers and the moving average against the formulas of PyTorch."""
 
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,8 @@ import pytest
 
 from yolov7_jax.config import OptimConfig
 from yolov7_jax.errors import InputError
-from yolov7_jax.training.optimizer import (
-    FROZEN,
-    Rates,
-    accumulation,
-    averaged,
-    check_freeze,
-    full_accumulation,
-    optimizer,
-    parameter_labels,
-    rates,
-)
+from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, make_optimizer, parameter_labels
+from yolov7_jax.types import Rates
 
 RECORDED = ("tiny_warmup", "tiny_adam", "tiny_late_accumulate", "tiny_plain_loss", "w6_aux")
 
@@ -44,7 +35,7 @@ def recorded_training(shared: Path, name: str) -> tuple[dict[str, Any], OptimCon
 @pytest.mark.parametrize("traced", [False, True])
 def test_rates_equal_recorded_trainings(shared: Path, name: str, traced: bool) -> None:
     facts, config = recorded_training(shared, name)
-    at = partial(rates, config=config, steps_per_epoch=facts["iterations_per_epoch"], epochs=facts["epochs"])
+    at = Schedule(config, facts["iterations_per_epoch"], facts["epochs"], batch_size=64).rates
     at = jax.jit(at) if traced else at
     for offset, expected in enumerate(facts["lr_per_iteration_other_weight_bias_momentum"]):
         iteration = facts["start_iteration"] + offset
@@ -61,31 +52,31 @@ def test_updates_happen_where_recorded_trainings_have_them(shared: Path, name: s
     facts, config = recorded_training(shared, name)
     for offset, stepped in enumerate(facts["optimizer_stepped"]):
         iteration = facts["start_iteration"] + offset
-        every = accumulation(
-            iteration, config, steps_per_epoch=facts["iterations_per_epoch"], batch_size=facts["image"][0]
-        )
-        assert (iteration % every == 0) == stepped
+        schedule = Schedule(config, facts["iterations_per_epoch"], facts["epochs"], batch_size=facts["image"][0])
+        assert (iteration % schedule.accumulation(iteration) == 0) == stepped
 
 
 def test_accumulation_grows_linearly_and_stays_at_its_end() -> None:
     config = OptimConfig(warmup_min_steps=0, warmup_epochs=2)
     # 10 iterations from 1 to 8: 1, 1.7, 2.4, … 8; of 4.5 the even neighbor, as round() of Python.
     expected = [1, 2, 2, 3, 4, 4, 5, 6, 7, 7, 8, 8, 8]
-    at = partial(accumulation, config=config, steps_per_epoch=5, batch_size=8)
+    schedule = Schedule(config, steps_per_epoch=5, epochs=3, batch_size=8)
+    at = schedule.accumulation
     assert [int(at(i)) for i in range(13)] == expected
     assert [int(jax.jit(at)(jnp.int32(i))) for i in range(13)] == expected
-    assert full_accumulation(config, 8) == 8
-    assert full_accumulation(config, 100) == 1
-    assert {int(accumulation(i, config, steps_per_epoch=5, batch_size=48)) for i in range(13)} == {1}
+    assert schedule.full_accumulation == 8
+    assert replace(schedule, batch_size=100).full_accumulation == 1
+    assert {int(replace(schedule, batch_size=48).accumulation(i)) for i in range(13)} == {1}
 
 
 def test_warm_up_can_be_left_out_and_the_line_ends_at_lrf() -> None:
     config = OptimConfig(warmup_min_steps=0, warmup_epochs=0, schedule="linear", lr0=0.5, lrf=0.2)
-    first, last = (rates(i, config, steps_per_epoch=7, epochs=4) for i in (0, 28))
+    rates = Schedule(config, steps_per_epoch=7, epochs=4, batch_size=64).rates
+    first, last = rates(0), rates(28)
     assert first == Rates(0.5, 0.5, 0.5, 0.937)
     np.testing.assert_allclose(last[:3], 0.1, rtol=1e-15)
-    assert rates(6, config, steps_per_epoch=7, epochs=4) == first  # rates change from epoch to epoch
-    np.testing.assert_allclose(rates(7, config, steps_per_epoch=7, epochs=4).weight, 0.5 * (1 - 0.8 / 4))
+    assert rates(6) == first  # rates change from epoch to epoch
+    np.testing.assert_allclose(rates(7).weight, 0.5 * (1 - 0.8 / 4))
 
 
 def tree(seed: int) -> dict[str, Any]:
@@ -100,7 +91,7 @@ def tree(seed: int) -> dict[str, Any]:
     }
 
 
-GROUP_OF = {"kernel": "weight", "bias": "bias", "scale": "other", "implicit": "other"}
+GROUP_OF = {"kernel": "weight", "bias": "bias", "scale": "norm", "implicit": "norm"}
 
 
 def by_pytorch(name: str, steps: list[tuple[Rates, Any]], leaf: str, p: np.ndarray, decay: float) -> np.ndarray:
@@ -125,17 +116,17 @@ def by_pytorch(name: str, steps: list[tuple[Rates, Any]], leaf: str, p: np.ndarr
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_optimizers_follow_the_formulas_of_pytorch_at_changing_rates(name: Any) -> None:
-    config = OptimConfig(name=name, weight_decay=0.3)
+    config = Schedule(OptimConfig(name=name, weight_decay=0.3), 5, 3, batch_size=48).update_config
     params, labels = tree(0), parameter_labels(tree(0))
     traces = []
 
     @jax.jit
     def update(params: Any, state: Any, gradients: Any, now: Rates) -> Any:
         traces.append(now)
-        changes, state = optimizer(config, now, labels, batch_size=48).update(gradients, state, params)
+        changes, state = make_optimizer(config)(now, labels, config).update(gradients, state, params)
         return optax.apply_updates(params, changes), state
 
-    state = optimizer(config, Rates(0.0, 0.0, 0.0, 0.0), labels, batch_size=48).init(params)
+    state = make_optimizer(config)(Rates(0.0, 0.0, 0.0, 0.0), labels, config).init(params)
     steps = []
     for i in range(4):
         momentum = 0.8 + 0.05 * i if name == "sgd" else 0.937  # Adam's never changes
@@ -163,8 +154,8 @@ def test_frozen_weights_have_no_update_no_decay_and_no_optimizer_state() -> None
     config = OptimConfig(weight_decay=0.3)
     params, labels = tree(0), parameter_labels(tree(0), freeze=r"0/.*")
     assert labels["0"] == {"conv": {"kernel": FROZEN}, "bn": {"scale": FROZEN, "bias": FROZEN}}
-    assert labels["1"] == {"m": {"0": {"kernel": "weight", "bias": "bias"}}, "im": {"0": {"implicit": "other"}}}
-    transform = optimizer(config, Rates(0.1, 0.1, 0.1, 0.9), labels, batch_size=64)
+    assert labels["1"] == {"m": {"0": {"kernel": "weight", "bias": "bias"}}, "im": {"0": {"implicit": "norm"}}}
+    transform = make_optimizer(config)(Rates(0.1, 0.1, 0.1, 0.9), labels, config)
     state = transform.init(params)
     changes, _ = transform.update(tree(1), state, params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(changes["0"]))
@@ -185,7 +176,7 @@ def test_the_moving_average_by_hand() -> None:
 
 
 def test_a_network_without_one_of_the_groups_is_refused() -> None:
-    with pytest.raises(InputError, match=r"parameter group 'other'.*training form"):
+    with pytest.raises(InputError, match=r"parameter group 'norm'.*training form"):
         parameter_labels({"0": {"conv": {"kernel": 1, "bias": 1}}})
     with pytest.raises(InputError, match="the weight 0/table is in no parameter group"):
         parameter_labels(tree(0) | {"0": {"table": np.zeros(2)}})

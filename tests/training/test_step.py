@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.small_networks import small_weights
+from tests.training.step_parts import state_of, step_of
 from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
 from yolov7_jax.config import Config, LossConfig, OptimConfig, TrainConfig
 from yolov7_jax.convert.torch_names import flatten, from_torch_state, torch_name
@@ -23,9 +24,8 @@ from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.network import init
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.mesh import data_mesh, shard_batch
-from yolov7_jax.training.optimizer import rates
-from yolov7_jax.training.state import TrainState, init_state
-from yolov7_jax.training.step import make_step
+from yolov7_jax.training.optimizer import Schedule
+from yolov7_jax.training.state import TrainState
 from yolov7_jax.types import Batch, Candidates
 
 ONE = partial(data_mesh, jax.devices()[:1])
@@ -146,7 +146,7 @@ FINAL = {"tiny_late_accumulate": 0.1, "tiny_plain_loss": 0.02, "w6_aux": 0.1}
 
 def check_recorded_training(training: RecordedTraining, name: str, config: Config, step: Any) -> None:
     facts, mesh, start = training.facts, ONE(), training.variables()
-    state = init_state(training.graph, config, mesh, variables=start)
+    state = state_of(training.graph, config, mesh, variables=start)
     state = state._replace(step=jax.device_put(np.int32(facts["start_iteration"]), state.step.sharding))
     batch = shard_batch(training.batch(), mesh)
     losses, stepped, used = [], [], []
@@ -164,8 +164,8 @@ def check_recorded_training(training: RecordedTraining, name: str, config: Confi
     recorded = np.array(facts["lr_per_iteration_other_weight_bias_momentum"])
     columns = slice(3 if facts["adam"] else 4)  # β1 of Adam is not recorded
     np.testing.assert_allclose(np.array(used)[:, columns], recorded[:, columns], rtol=2e-6)
-    plan = {"steps_per_epoch": facts["iterations_per_epoch"], "epochs": facts["epochs"]}
-    exact = [rates(facts["start_iteration"] + i, config.optim, **plan) for i in range(len(used))]
+    schedule = Schedule(config.optim, facts["iterations_per_epoch"], facts["epochs"], config.train.batch_size)
+    exact = [schedule.rates(facts["start_iteration"] + i) for i in range(len(used))]
     np.testing.assert_allclose(np.array(exact)[:, columns], recorded[:, columns], rtol=1e-12)  # both in float64
     if name in FINAL:
         ours = {"params": state.params, "batch_stats": state.batch_stats}
@@ -215,7 +215,7 @@ def test_recorded_trainings(shared: Path, names: dict[str, int]) -> None:
         training = RecordedTraining(shared, name)
         config = training.config(nominal_batch_size=nominal_batch_size)
         if step is None:
-            step = make_step(training.graph, config, steps_per_epoch=training.facts["iterations_per_epoch"], mesh=ONE())
+            step = step_of(training.graph, config, steps_per_epoch=training.facts["iterations_per_epoch"], mesh=ONE())
             step = quickly(step)
         check_recorded_training(training, name, config, step)
 
@@ -259,7 +259,7 @@ def in_bytes(batch: Batch) -> Batch:
 
 @cache
 def compiled(config: Config, devices: int) -> Any:
-    return make_step(SMALL.graph, config, steps_per_epoch=5, mesh=data_mesh(jax.devices()[:devices]))
+    return step_of(SMALL.graph, config, mesh=data_mesh(jax.devices()[:devices]))
 
 
 class Run:
@@ -267,7 +267,7 @@ class Run:
 
     def __init__(self, config: Config, *, devices: int = 1, variables: Any = SMALL.variables, step: int = 0) -> None:
         self.mesh = data_mesh(jax.devices()[:devices])
-        state = init_state(SMALL.graph, config, self.mesh, variables=variables)
+        state = state_of(SMALL.graph, config, self.mesh, variables=variables)
         self.state = state._replace(step=jax.device_put(np.int32(step), state.step.sharding))
         self.step = compiled(config, devices)
 
@@ -337,9 +337,9 @@ def test_frozen_layers_stay_and_normalize_as_in_inference() -> None:
 def test_a_pattern_that_freezes_nothing_is_refused() -> None:
     config = small_config(replace(AT_ONCE, freeze="backbone"))
     with pytest.raises(InputError, match=r"optim\.freeze"):
-        make_step(SMALL.graph, config, steps_per_epoch=5, mesh=ONE())
+        step_of(SMALL.graph, config, mesh=ONE())
     with pytest.raises(InputError, match=r"optim\.freeze"):
-        init_state(SMALL.graph, config, ONE(), variables=SMALL.variables)
+        state_of(SMALL.graph, config, ONE(), variables=SMALL.variables)
 
 
 def test_gradients_of_batches_are_summed_until_they_are_due() -> None:
@@ -407,7 +407,7 @@ def test_bfloat16_learns_like_float32_and_keeps_its_weights_in_float32() -> None
 
 def test_a_fresh_state_has_the_weights_of_its_seed_and_memory_of_its_own() -> None:
     config = small_config(replace(AT_ONCE, nominal_batch_size=8), seed=3)
-    state = init_state(SMALL.graph, config, data_mesh())
+    state = state_of(SMALL.graph, config, data_mesh())
     fresh = init(SMALL.graph, jax.random.key(3))
     for tree in (state.params, state.ema["params"]):
         jax.tree.map(np.testing.assert_array_equal, tree, fresh["params"])
@@ -427,12 +427,12 @@ def two_levels() -> Graph:
 def test_level_weights_follow_the_losses_and_are_taken_up_again(tmp_path: Path) -> None:
     graph, mesh = two_levels(), ONE()
     config = Config(loss=LossConfig(autobalance=True), optim=AT_ONCE, train=TrainConfig(batch_size=4, size=64))
-    step = make_step(graph, config, steps_per_epoch=5, mesh=mesh)
+    step = step_of(graph, config, mesh=mesh)
     good = make_batch(
         graph, small_batch().image, *(getattr(small_batch(), x) for x in ("boxes_cxcywh_px", "class_ids"))
     )
     bad = good._replace(image=np.full_like(good.image, np.inf))
-    state, expected = init_state(graph, config, mesh), np.array([4.0, 1.0])
+    state, expected = state_of(graph, config, mesh), np.array([4.0, 1.0])
     with Checkpoints(tmp_path) as checkpoints:
         for place, batch in enumerate([good, bad, good, good]):
             weights = expected
@@ -442,19 +442,19 @@ def test_level_weights_follow_the_losses_and_are_taken_up_again(tmp_path: Path) 
                 np.testing.assert_allclose((losses * weights).sum() * 0.7 * 0.01 * 1.5, metrics["obj"], rtol=1e-5)
                 moved = 0.9999 * expected + 0.0001 / losses
                 expected = moved / moved[1]
-            np.testing.assert_allclose(state.balance, expected, rtol=1e-5)  # float32
-            np.testing.assert_array_equal(metrics["balance_stride_8"], state.balance[0])
+            np.testing.assert_allclose(state.loss_state, expected, rtol=1e-5)  # float32
+            np.testing.assert_array_equal(metrics["balance_stride_8"], state.loss_state[0])
             if place == 2:
                 checkpoints.save(state, RunStatus(3))
         assert abs(expected[0] - 4) > 1e-4
-        restored = checkpoints.restore(init_state(graph, config, mesh))
+        restored = checkpoints.restore(state_of(graph, config, mesh))
         assert restored is not None
     jax.tree.map(np.testing.assert_array_equal, step(restored[0], shard_batch(good, mesh))[0], state)
 
 
 def test_weights_that_stay_are_no_part_of_the_state() -> None:
     run = Run(small_config())
-    assert run.state.balance is None
+    assert run.state.loss_state is None
     metrics = run(small_batch())
     assert not [key for key in metrics if key.startswith("balance")]
     assert metrics["positives_stride_8"] == metrics["positives"]

@@ -1,1 +1,1 @@
-"""Which predictions answer for which box."""
+"""Which predictions are assigned to which box: candidates (numpy, in the loader), assigners (in the step)."""

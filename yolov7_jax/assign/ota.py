@@ -1,21 +1,25 @@
-"""Simplified optimal transport: the candidates that fit a box best answer for it (YOLOX, arXiv:2107.08430).
+"""Simplified optimal transport: the candidates that fit a box best are assigned to it (YOLOX, arXiv:2107.08430).
 
-How many that are comes from how well any fit. Every box is compared with every candidate of its image, whichever box
+Their number comes from how well any fit. Every box is compared with every candidate of its image, whichever box
 brought it, yet nothing is computed for slots without a candidate: candidates are taken in blocks, and there are only as
 many blocks as the candidates of an image need.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolov7_jax.config import LossConfig
+from yolov7_jax.contracts import IMAGES
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.ops.decode import BOUNDED, decode
+from yolov7_jax.ops.decode import decode
 from yolov7_jax.ops.iou import pairwise_iou
+from yolov7_jax.registry import register_assigner
 from yolov7_jax.types import Array, Assignment, Candidates, Grid
 
 BLOCK = 256
@@ -23,65 +27,62 @@ BLOCK = 256
 IOU_EPSILON = 1e-8
 
 
-def assign(
-    raw: Array,
-    boxes_cxcywh_px: Array,
-    class_ids: Array,
-    valid: Array,
-    candidates: Candidates,
-    grid: Grid,
-    *,
-    top_k: int,
-    iou_cost: float,
-    center_bound: float = BOUNDED,
-    blocks: Array | None = None,
-) -> Assignment:
-    """The positives of one image, at most `top_k` for each box; no gradient flows through the choice.
+@dataclass(frozen=True)
+class OTA:
+    """An `Assigner`: at most `top_k` positives for each box; no gradient flows through the choice.
 
-    A candidate costs a box the cross-entropy of y = sqrt(σ(class) · σ(objectness)) against the box's class, summed over
-    all classes, and -iou_cost · log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top_k` largest IoUs⌋) candidates
-    of least cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first
-    is taken, in the order of boxes and of slots. Costs are finite for all finite outputs.
+    A candidate costs a box the BCE of y = sqrt(σ(class) · σ(objectness)) against the box's class, summed over all
+    classes, and -iou_cost · log(IoU + 1e-8). A box takes the max(1, ⌊sum of its `top_k` largest IoUs⌋) candidates of
+    least cost; one that several boxes take goes to the box of the image that it costs least. Among equals the first is
+    taken, in the order of boxes and of slots. Costs are finite for all finite outputs.
 
-    Args:
-        raw: [N, 5 + C] outputs before the sigmoid, float32 or float64.
-        boxes_cxcywh_px: [M, 4].
-        class_ids: int32 [M].
-        valid: bool [M], False for padding.
-        candidates: of the image, [M, K].
-        grid: where the N predictions live.
-        top_k: the most positives of a box (YOLOv7: 10; 20 where an auxiliary head has coarse candidates).
-        iou_cost: weight of the overlap beside the classes (YOLOv7: 3).
-        center_bound: of the predicted centers, see `ops.decode.center_in_cell`.
-        blocks: in a `vmap` over images, what `blocks_needed` says of them all; by default what this image needs.
+    P is M · top_k. A prediction is in the assignment twice only where two boxes each brought it as a candidate.
 
-    Returns:
-        Assignment with P = M · top_k. A prediction is in it twice only where two boxes each brought it as a candidate.
+    top_k: the most positives of a box (YOLOv7: 10; 20 where an auxiliary head has coarse candidates).
+    iou_cost: weight of the IoU beside the classes (YOLOv7: 3).
+    image_axis: in a `vmap` over images that names its axis, that name: then all take as many rounds as the fullest.
     """
-    place = jnp.cumsum(jnp.reshape(candidates.valid, -1), dtype=jnp.int32)
-    index = jnp.reshape(candidates.index, -1)
-    boxes_xyxy_px = cxcywh_to_xyxy(jnp.asarray(boxes_cxcywh_px, raw.dtype))
 
-    def add_block(i: Array, best: _Best) -> _Best:
-        number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
-        at = jnp.take(index, _slot(place, number), mode="clip")
-        rows = raw[at]
-        iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid, center_bound)
-        cost = _class_cost(rows, class_ids) - iou_cost * jnp.log(iou + IOU_EPSILON)
-        compared = valid[:, None] & (number < place[-1])[None, :]
-        return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
+    top_k: int = 10
+    iou_cost: float = 3.0
+    image_axis: str | None = None
 
-    raw = lax.stop_gradient(raw)
-    best = _nothing_yet(len(boxes_cxcywh_px), top_k, -(-index.size // BLOCK) * BLOCK, raw.dtype)
-    best = lax.fori_loop(jnp.int32(0), blocks_needed(candidates) if blocks is None else blocks, add_block, best)
-    truth, positive = _resolve(best)
-    return Assignment(jnp.take(index, _slot(place, jnp.reshape(best.numbers, -1)), mode="clip"), truth, positive)
+    def __call__(
+        self,
+        raw: Array,  # [N, 5 + C], float32 or float64
+        boxes_cxcywh_px: Array,  # [M, 4]
+        class_ids: Array,  # [M]
+        valid: Array,  # [M]
+        candidates: Candidates,  # [M, K]
+        grid: Grid,
+    ) -> Assignment:
+        """The assignment of one image; see `contracts.Assigner`."""
+        place = jnp.cumsum(jnp.reshape(candidates.valid, -1), dtype=jnp.int32)  # [M K]
+        index = jnp.reshape(candidates.index, -1)  # [M K]
+        boxes_xyxy_px = cxcywh_to_xyxy(jnp.asarray(boxes_cxcywh_px, raw.dtype))
+
+        def add_block(i: Array, best: _Best) -> _Best:
+            number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
+            at = jnp.take(index, _slot(place, number), mode="clip")
+            rows = raw[at]  # [BLOCK, 5 + C]
+            iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid)  # [M, BLOCK]
+            cost = _class_cost(rows, class_ids) - self.iou_cost * jnp.log(iou + IOU_EPSILON)
+            compared = valid[:, None] & (number < place[-1])[None, :]
+            return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
+
+        raw = lax.stop_gradient(raw)
+        blocks = (place[-1] + BLOCK - 1) // BLOCK
+        if self.image_axis is not None:  # with a number for each image, vmap would select in every round
+            blocks = lax.pmax(blocks, self.image_axis)
+        best = _nothing_yet(len(boxes_cxcywh_px), self.top_k, -(-index.size // BLOCK) * BLOCK, raw.dtype)
+        best = lax.fori_loop(jnp.int32(0), blocks, add_block, best)
+        truth, positive = _resolve(best)
+        return Assignment(jnp.take(index, _slot(place, jnp.reshape(best.numbers, -1)), mode="clip"), truth, positive)
 
 
-def blocks_needed(candidates: Candidates) -> Array:
-    """int32 []: the most blocks of candidates that an image of a batch [..., M, K] has."""
-    counts = candidates.valid.sum((-2, -1), dtype=jnp.int32)
-    return (counts.max() + BLOCK - 1) // BLOCK
+@register_assigner("ota")
+def _ota(config: LossConfig, **options: Any) -> OTA:
+    return replace(OTA(config.top_k, config.iou_cost, IMAGES), **options)
 
 
 class _Best(NamedTuple):
@@ -107,11 +108,11 @@ def _slot(place: Array, number: Array) -> Array:
     return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid, center_bound: float) -> Array:
+def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid) -> Array:
     """IoU [M, Q] of the boxes with the predictions `at` [Q] of the grid, whose raw outputs are [Q, 5]."""
     cell, stride, anchor_px = (jnp.asarray(part)[at] for part in grid[:3])
-    cells = Grid(cell, stride, anchor_px, levels=())
-    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells, center_bound=center_bound)[:, :4]))
+    cells = grid._replace(cell=cell, stride=stride, anchor_px=anchor_px, levels=())
+    return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells)[:, :4]))
 
 
 def _class_cost(raw: Array, class_ids: Array) -> Array:

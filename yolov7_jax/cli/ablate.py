@@ -40,7 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     folder = parsed.output or Path(f"runs/ablate/{parsed.table}-{parsed.scale}")
     with TrainingConsole() as console:
-        results = ablate(parsed.table, folder, **asked, watcher=console, progress=console.progress)
+        results = ablate(parsed.table, folder, **asked, callbacks=[console], progress=console.progress)
     _show(results)
     if results.signal is not None:
         print("saved; the same command goes on")

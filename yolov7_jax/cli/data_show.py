@@ -85,6 +85,6 @@ def _samples(parsed: argparse.Namespace) -> list[Path]:
             parsed.output,
             images=parsed.images,
             assign=parsed.assign,
-            watcher=console,
+            callbacks=[console],
             progress=console.progress,
         )

@@ -20,7 +20,7 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.experiment import run_demo
 
     with TrainingConsole() as console:
-        done = run_demo(parsed.output, overrides=parsed.overrides, watcher=console, progress=console.progress)
+        done = run_demo(parsed.output, overrides=parsed.overrides, callbacks=[console], progress=console.progress)
     if done.result is None:
         return outcome(done.training)
     from rich.console import Console

@@ -31,12 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-compilation-cache", action="store_true", help="compile anew, and do not keep compiled programs"
     )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="MODULE",
+        help="a module of yours that registers parts; repeatable",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         importlib.import_module(f"yolov7_jax.cli.{name}").configure(command)
     parsed = parser.parse_args(arguments)
     try:
+        if parsed.imports:
+            from yolov7_jax.registry import import_modules
+
+            import_modules(parsed.imports)
         if not parsed.no_compilation_cache:
             from yolov7_jax.compilation_cache import enable_compilation_cache
 

@@ -37,10 +37,10 @@ def run(parsed: argparse.Namespace) -> int:
         raise InputError("give a configuration, or --resume with the folder of a run, and not both")
     with TrainingConsole() as console:
         if parsed.resume is not None:
-            done = resume(parsed.resume, watcher=console, progress=console.progress)
+            done = resume(parsed.resume, callbacks=[console], progress=console.progress)
         else:
             config = read_config(parsed.config, parsed.overrides)
-            done = train(config, parsed.output, watcher=console, progress=console.progress)
+            done = train(config, parsed.output, callbacks=[console], progress=console.progress)
     return outcome(done)
 
 

@@ -19,8 +19,7 @@ from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text
 from yolov7_jax.experiment.ablations.sizes import network_size
 from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
-from yolov7_jax.experiment.training import Silent
-from yolov7_jax.training.loop import Watcher
+from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.viz.figure import save_figure
 
 Scale = Literal["small", "paper"]
@@ -73,7 +72,7 @@ def ablate(
     rows: Sequence[str] = (),
     seeds: int | None = None,
     overrides: Sequence[str] = (),
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: ProgressBar[Any] = no_progress,
 ) -> Results:
     """An ablation of the paper: its rows trained with seeds 0, 1 … one after another, or evaluated, and the table.
@@ -90,7 +89,7 @@ def ablate(
         rows: names of those to run; without any, all.
         seeds: how many, by default `SEEDS` of the scale.
         overrides: settings of all rows, such as "loss.top_k=5".
-        watcher: looks on at every run.
+        callbacks: look on at every run.
         progress: shows the progress of evaluations.
 
     Raises:
@@ -101,15 +100,15 @@ def ablate(
     chosen = [ablation.table.row(name) for name in rows] or ablation.table.rows
     if folder is None:
         return _results(ablation, [])
-    folder, watcher = Path(folder), watcher or Silent()
+    folder = Path(folder)
     ablation = _with_data(ablation, folder)
     jobs = ablation.jobs(folder)
     results = _results(ablation, jobs)  # refuses other settings before anything begins
     wanted = [job for job in jobs if job.row in chosen]
     for number, job in enumerate(wanted, start=1):
         if numbers_of(job) is None:
-            watcher.noted(f"table {table}: {job.row.name}, seed {job.seed} ({number} of {len(wanted)})")
-            signal = run_job(job, watcher, progress)
+            Callbacks(callbacks).log(f"table {table}: {job.row.name}, seed {job.seed} ({number} of {len(wanted)})")
+            signal = run_job(job, callbacks, progress)
             results = replace(_results(ablation, jobs), signal=signal)
             _write(results, folder)
             if signal is not None:

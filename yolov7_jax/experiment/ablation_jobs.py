@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from yolov7_jax.experiment.artifacts import evaluation_options
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
 from yolov7_jax.inference.detector import Detector
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import FILE, VAL, read_log
-from yolov7_jax.training.loop import Watcher
 
 RESULT = "result.json"
 """In the folder of an evaluation: its settings and numbers."""
@@ -42,15 +43,15 @@ class Job(NamedTuple):
     folder: Path
 
 
-def run_job(job: Job, watcher: Watcher, progress: ProgressBar[Any]) -> int | None:
+def run_job(job: Job, callbacks: Sequence[Callback], progress: ProgressBar[Any]) -> int | None:
     """Trains, goes on training, or evaluates; returns the signal that stopped it."""
     if not job.trains:
         _evaluate(job, progress)
         return None
     if (job.folder / CONFIG).is_file():
-        return resume(job.folder, watcher=watcher, progress=progress).signal
+        return resume(job.folder, callbacks=callbacks, progress=progress).signal
     shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was stopped before it had begun
-    return train(job.config, job.folder, watcher=watcher, progress=progress).signal
+    return train(job.config, job.folder, callbacks=callbacks, progress=progress).signal
 
 
 def numbers_of(job: Job) -> dict[str, float] | None:

@@ -18,9 +18,9 @@ from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.source import Source
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
-from yolov7_jax.training.loop import Watcher
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
 from yolov7_jax.viz.curves import curves_figure
@@ -85,14 +85,14 @@ def draw_curves(folder: Path) -> None:
 
 
 def shown_batches(
-    loader: Loader, folder: Path, names: Sequence[str], watcher: Watcher, start: int
+    loader: Loader, folder: Path, names: Sequence[str], callbacks: Callback, start: int
 ) -> Generator[Batch, None, None]:
     """The batches from a step on; the first of the run are drawn with their labels, and images without use told of."""
     told = 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for fault in loader.faults[told:]:
-                watcher.noted(f"gray in its place: {fault}")
+                callbacks.log(f"gray in its place: {fault}")
             told = len(loader.faults)
             if step < BATCHES_SHOWN:
                 sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)

@@ -13,7 +13,7 @@ from yolov7_jax.demo.scenes import write_scenes
 from yolov7_jax.experiment.inference import EVALUATION, ProgressBar, new_folder, no_progress, validate
 from yolov7_jax.experiment.training import TrainingRun, train
 from yolov7_jax.inference.detector import Detector
-from yolov7_jax.training.loop import Watcher
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 
@@ -32,7 +32,7 @@ def run_demo(
     folder: Path | str = "runs/demo",
     *,
     overrides: Sequence[str] = (),
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: ProgressBar[Any] = no_progress,
 ) -> DemoRun:
     """Draws pictures, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
@@ -47,7 +47,7 @@ def run_demo(
     folder = new_folder(Path(folder))
     data = write_scenes(folder / "scenes", train=TRAIN_PICTURES, val=VAL_PICTURES)
     config = read_config("demo", [f"data.path={data}", *overrides])
-    trained = train(config, folder / "train", watcher=watcher, progress=progress)
+    trained = train(config, folder / "train", callbacks=callbacks, progress=progress)
     if not trained.finished:
         return DemoRun(None, trained, None)
     detector = Detector.load(trained.folder)

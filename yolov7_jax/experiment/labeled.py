@@ -36,13 +36,22 @@ def open_labeled(
 
 
 def look_over(
-    data: Path | str, split: str, *, image_folder: Path | str | None, cache: CacheMode, progress: ProgressBar[Any]
+    data: Path | str | Source,
+    split: str,
+    *,
+    image_folder: Path | str | None,
+    cache: CacheMode,
+    progress: ProgressBar[Any],
 ) -> Labeled:
     """All images of a data set, usable or not, and what is wrong with them.
+
+    data: what `open_source` takes, or an open source, of whose labels nothing is kept between runs.
 
     Raises:
         DataError: the data set cannot be used.
     """
+    if isinstance(data, Source):
+        return Labeled(data, audit(data, cached_findings(data, mode="off", progress=progress)))
     source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, on_error="skip")
     return Labeled(source, audit(source, cached_findings(source, mode=cache, progress=progress)))
 

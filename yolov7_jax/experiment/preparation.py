@@ -28,7 +28,10 @@ from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
 from yolov7_jax.source import Source
-from yolov7_jax.training.loop import Watcher
+from yolov7_jax.training.callbacks import Callback
+
+GivenData = tuple[Source, Source | None]
+"""Images to train on, and to evaluate on."""
 
 
 class Data(NamedTuple):
@@ -38,34 +41,41 @@ class Data(NamedTuple):
     val: Source | None
 
 
-def open_data(config: Config, watcher: Watcher, progress: ProgressBar[Any]) -> Data:
-    """The training and validation images, looked over; tells of everything that is wrong."""
+def open_data(
+    config: Config, callbacks: Callback, progress: ProgressBar[Any], *, given: GivenData | None = None
+) -> Data:
+    """The training and validation images, audited; reports everything that is wrong.
+
+    given: open sources, in place of those that the configuration names.
+    """
     settings = config.data
-    if not settings.path:
+    if given is None and not settings.path:
         raise InputError(
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder or tfds:NAME: data.path=FILE"
         )
-    train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, progress)
+    place = settings.path if given is None else given[0]
+    train, found = _look_over(place, settings.train_split, settings.images, config, callbacks, progress)
     for line in idle_settings(config, images=len(train), outlined=found.outlined):
-        watcher.noted(line)
-    if not config.train.val_every_epochs:
+        callbacks.log(line)
+    if not config.train.val_every_epochs or (given is not None and given[1] is None):
         return Data(train, None)
-    path, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
-    val, _ = _look_over(path, settings.val_split, images, config, watcher, progress)
+    place, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
+    val_place = place if given is None or given[1] is None else given[1]
+    val, _ = _look_over(val_place, settings.val_split, images, config, callbacks, progress)
     if unknown := [name for name in val.names if name not in train.names]:
         raise InputError(
-            f"{path}: its classes {', '.join(unknown[:8])} are not among those of the training images "
-            f"({', '.join(train.names[:8])} …); make them agree"
+            f"{place or 'the validation data'}: its classes {', '.join(unknown[:8])} are not among those of the "
+            f"training images ({', '.join(train.names[:8])} …); make them agree"
         )
     return Data(train, with_names(val, train.names))
 
 
 def _look_over(
-    path: str, split: str, images: str, config: Config, watcher: Watcher, progress: ProgressBar[Any]
+    data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar[Any]
 ) -> tuple[Source, Audit]:
-    source, found = look_over(path, split, image_folder=images or None, cache=config.data.cache, progress=progress)
+    source, found = look_over(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
     for line in found.lines():
-        watcher.noted(f"{split}: {line}")
+        callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
         found.stop_at_faults()
     return readable(source, found), found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,11 @@ from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import open_data, starting_weights, training_pipeline
-from yolov7_jax.experiment.training import Silent
+from yolov7_jax.experiment.training import check_names, loss_of
 from yolov7_jax.image import write_image
 from yolov7_jax.nn.network import Network
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.training.loop import Watcher
-from yolov7_jax.training.loss import assignments
+from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.types import Batch
 from yolov7_jax.viz.assignments import HeadCells, draw_cells
 from yolov7_jax.viz.sheet import draw_batch
@@ -34,7 +34,7 @@ def show_samples(
     *,
     images: int = 8,
     assign: bool = False,
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: ProgressBar[Any] = no_progress,
 ) -> list[Path]:
     """Draws the first training samples of a configuration, as they are augmented, in a new folder.
@@ -50,10 +50,11 @@ def show_samples(
     if images < 1:
         raise InputError(f"{images} images were asked for; expected at least 1")
     config = replace(config, train=replace(config.train, val_every_epochs=0, batch_size=images))
-    watcher = watcher or Silent()
-    data = open_data(config, watcher, progress)
+    watching = Callbacks(callbacks)
+    check_names(config)
+    data = open_data(config, watching, progress)
     weights, report = starting_weights(config, data.train.names)
-    watcher.noted(report)
+    watching.log(report)
     weights.graph.check_side(config.train.size)
     loader = Loader(training_pipeline(config, weights.graph, data.train), workers=config.data.workers)
     with closing(loader.batches()) as batches:
@@ -76,12 +77,15 @@ def _sheets(batch: Batch, weights: Weights, folder: Path) -> list[Path]:
 
 def _assigned(batch: Batch, weights: Weights, config: Config, folder: Path) -> list[Path]:
     graph = weights.graph
+    loss = loss_of(config, graph)
+    if not hasattr(loss, "assignments"):
+        raise InputError(f"loss.name={config.loss.name}: it shows no assignments; give it a method `assignments`")
     grid = make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
 
     @jax.jit
     def assigned(variables: Any, batch: Batch) -> Any:
         outputs: Any = Network(graph).apply(variables, batch.image.astype(np.float32) / 255)
-        return assignments(outputs, batch, grid, config.loss)
+        return loss.assignments(outputs, batch, grid)
 
     found = jax.device_get(assigned(weights.variables, batch))
     heads = [("lead", batch.fine, found[0])]

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from yolov7_jax.config import Config, DataConfig, yaml_text
+from yolov7_jax.config import Config, yaml_text
 from yolov7_jax.config_file import check_config, config_dict, read_config
+from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
-from yolov7_jax.experiment.preparation import Data, open_data, starting_weights, training_pipeline
+from yolov7_jax.experiment.preparation import Data, GivenData, open_data, starting_weights, training_pipeline
 from yolov7_jax.graph.spec import Graph
+from yolov7_jax.nn.network import Network, init
+from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
 from yolov7_jax.source import Source
+from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
-from yolov7_jax.training.log import Log, Row, check_tensorboard
-from yolov7_jax.training.loop import Parts, Plan, Watcher
+from yolov7_jax.training.log import Log, check_tensorboard
+from yolov7_jax.training.loop import LoopDependencies, Plan
 from yolov7_jax.training.loop import train as run_loop
+from yolov7_jax.training.loss import make_loss
 from yolov7_jax.training.memory import MeasuredStep
 from yolov7_jax.training.mesh import data_mesh, shard_batch
+from yolov7_jax.training.optimizer import Schedule, make_optimizer
 from yolov7_jax.training.state import TrainState, init_state
 from yolov7_jax.training.step import make_step
 from yolov7_jax.training.stop import StopSignals
@@ -37,19 +44,6 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Arr
 
 CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 """What a run folder holds beside its log, weights and pictures."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """Says nothing."""
-
-    def evaluated(self, row: Row, *, best: bool) -> None:
-        """Says nothing."""
-
-    def noted(self, text: str) -> None:
-        """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,50 +61,123 @@ class TrainingRun:
     signal: int | None
 
 
+class Brought(NamedTuple):
+    """What a user brings to a run in place of what its configuration names; `resume` has to be given it again."""
+
+    data: GivenData | None = None
+    assigner: Assigner | None = None
+    loss: LossFn | None = None
+    optimizer: OptimizerFactory | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is of it."""
+        return [name for name, part in self._asdict().items() if part is not None]
+
+
 def train(
-    config: Config, folder: Path | str, *, watcher: Watcher | None = None, progress: ProgressBar[Any] = no_progress
+    config: Config,
+    folder: Path | str,
+    *,
+    data: GivenData | None = None,
+    assigner: Assigner | None = None,
+    loss: LossFn | None = None,
+    optimizer: OptimizerFactory | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: ProgressBar[Any] = no_progress,
 ) -> TrainingRun:
     """Trains a network as a configuration says, in a new folder.
 
     The folder gets config.yaml, network.json, metrics.jsonl, checkpoints, weights.safetensors (averaged weights at the
     last checkpoint), best.safetensors (those of the best evaluation) and pictures. SIGTERM and Ctrl-C save and stop.
 
+    Args:
+        config: settings.
+        folder: where the run is kept; a number is added to its name if it is there.
+        data: labeled images to train on and, or None, to evaluate on, in place of data.path.
+        assigner: in place of loss.assigner.
+        loss: in place of loss.name.
+        optimizer: in place of optim.name.
+        callbacks: look on.
+        progress: shows the progress of work before and between steps.
+
     Raises:
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
             not finite.
     """
+    brought, watching = Brought(data, assigner, loss, optimizer), Callbacks(callbacks)
     check_config(config, where="config")
-    watcher = watcher or Silent()
-    data = open_data(config, watcher, progress)
-    weights, report = starting_weights(config, data.train.names)
-    watcher.noted(report)
-    machine = _assemble(config, weights.graph, data)
+    check_names(config)
+    opened = open_data(config, watching, progress, given=data)
+    weights, report = starting_weights(config, opened.train.names)
+    watching.log(report)
+    setup = _set_up(config, weights.graph, opened, brought)
     folder = new_folder(Path(folder))
-    network = {"graph": weights.graph.to_json(), "names": weights.names, "images": len(data.train)}
+    network = {
+        "graph": weights.graph.to_json(),
+        "names": weights.names,
+        "images": len(opened.train),
+        "brought": brought.kinds,
+    }
     _write(folder / NETWORK, json.dumps(network))
     _write(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
-    return _run(config, weights, data, machine, folder, watcher, progress)
+    return _run(config, weights, opened, setup, folder, watching, progress)
 
 
 def resume(
-    folder: Path | str, *, watcher: Watcher | None = None, progress: ProgressBar[Any] = no_progress
+    folder: Path | str,
+    *,
+    data: GivenData | None = None,
+    assigner: Assigner | None = None,
+    loss: LossFn | None = None,
+    optimizer: OptimizerFactory | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: ProgressBar[Any] = no_progress,
 ) -> TrainingRun:
     """Goes on with a run from its last checkpoint, to the same result as if it had never been interrupted.
+
+    What `train` was given in place of what the configuration names has to be given again.
 
     Raises:
         InputError: the folder is not that of a run, or its data or checkpoint cannot be used.
     """
-    folder, watcher = Path(folder), watcher or Silent()
+    folder, watching = Path(folder), Callbacks(callbacks)
+    brought = Brought(data, assigner, loss, optimizer)
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
     config = read_config(folder / CONFIG)
-    data = open_data(config, watcher, progress)
+    check_names(config)
+    stored, began_with = _stored_network(folder / NETWORK)
+    if began_with != brought.kinds:
+        raise InputError(
+            f"{folder}: the run began with {', '.join(began_with) or 'nothing'} given in place of its settings, now "
+            f"{', '.join(brought.kinds) or 'nothing'} is: give the same to resume"
+        )
+    opened = open_data(config, watching, progress, given=data)
     checkpoints = folder / CHECKPOINTS
     if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
-        weights = _stored_network(folder / NETWORK, data.train)
+        _check_same_data(folder, stored, opened.train)
+        weights = stored.weights
     else:  # it was interrupted before its first checkpoint
-        weights, _ = starting_weights(config, data.train.names)
-    return _run(config, weights, data, _assemble(config, weights.graph, data), folder, watcher, progress)
+        weights, _ = starting_weights(config, opened.train.names)
+    return _run(config, weights, opened, _set_up(config, weights.graph, opened, brought), folder, watching, progress)
+
+
+def check_names(config: Config) -> None:
+    """Refuses names of parts that nobody registered.
+
+    Raises:
+        InputError: lists the known ones, and the nearest.
+    """
+    look_up(LOSSES, config.loss.name, where="loss.name")
+    look_up(ASSIGNERS, config.loss.assigner, where="loss.assigner")
+    look_up(OPTIMIZERS, config.optim.name, where="optim.name")
+
+
+def loss_of(config: Config, graph: Graph, *, assigner: Assigner | None = None) -> LossFn:
+    """The loss of a configuration for a network."""
+    setup = LossSetup(graph.strides, graph.num_classes, graph.has_aux, config.train.size, assigner)
+    return make_loss(config.loss, setup)
 
 
 def with_whole_paths(config: Config) -> Config:
@@ -125,44 +192,61 @@ def with_whole_paths(config: Config) -> Config:
     return replace(config, model=whole(config.model, "name", "weights"), data=data)
 
 
-def _stored_network(file: Path, source: Source) -> Weights:
-    """The network of a run that is gone on with, once its data are seen to be those that it began with."""
+class _Stored(NamedTuple):
+    """The network that a run began with, without weights, and the number of its training images."""
+
+    weights: Weights
+    images: int
+
+
+def _stored_network(file: Path) -> tuple[_Stored, list[str]]:
+    """What `train` wrote, and what kinds of parts it was given."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        weights, images = Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"])), content["images"]
+        weights = Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"]))
+        return _Stored(weights, int(content["images"])), list(content["brought"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
-    if (images, weights.names) != (len(source), source.names):
+
+
+def _check_same_data(folder: Path, stored: _Stored, source: Source) -> None:
+    names = stored.weights.names
+    if (stored.images, names) != (len(source), source.names):
         raise InputError(
-            f"{file.parent}: the run began with {images} training images and the classes {', '.join(weights.names)}; "
+            f"{folder}: the run began with {stored.images} training images and the classes {', '.join(names)}; "
             f"now there are {len(source)} and {', '.join(source.names)}: bring back the data, or begin a new run from "
-            f"its weights (model.weights={file.parent})"
+            f"its weights (model.weights={folder})"
         )
-    return weights
 
 
-class _Machine(NamedTuple):
+class _Setup(NamedTuple):
     """What a run works with that leaves no trace on disk."""
 
     mesh: Mesh
     loader: Loader
     plan: Plan
+    parts: _StepParts
     step: MeasuredStep
     largest_shape: tuple[int, int]
 
 
-def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
-    """Puts loader and step together; whatever settings cannot be used is said here."""
+class _StepParts(NamedTuple):
+    """What `make_step` takes."""
+
+    network: Network
+    loss: LossFn
+    optimizer: OptimizerFactory
+    schedule: Schedule
+
+
+def _set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> _Setup:
+    """Puts loader and step together, and says whatever settings cannot be used."""
     graph.check_side(config.train.size)
     if config.train.tensorboard:
         check_tensorboard()
     mesh = data_mesh()
     pipeline = training_pipeline(config, graph, data.train)
-    loader = Loader(
-        pipeline,
-        workers=config.data.workers,
-        processes=config.data.processes,
-    )
+    loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes)
     plan = Plan(
         pipeline.steps,
         config.train.epochs,
@@ -170,35 +254,43 @@ def _assemble(config: Config, graph: Graph, data: Data) -> _Machine:
         config.train.checkpoint_every_steps,
         config.train.max_nonfinite,
     )
-    step = _step(graph, _of_step(config), pipeline.steps, mesh)
-    return _Machine(mesh, loader, plan, step, pipeline.largest_shape)
+    parts = _StepParts(
+        Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze),
+        brought.loss or loss_of(config, graph, assigner=brought.assigner),
+        brought.optimizer or make_optimizer(config.optim),
+        Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
+    )
+    return _Setup(mesh, loader, plan, parts, _step(parts, mesh), pipeline.largest_shape)
 
 
-@lru_cache(maxsize=1)
-def _step(graph: Graph, config: Config, steps_per_epoch: int, mesh: Mesh) -> MeasuredStep:
+def _step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
-    return MeasuredStep(make_step(graph, config, steps_per_epoch=steps_per_epoch, mesh=mesh))
+    try:
+        return _kept_step(parts, mesh)
+    except TypeError:  # a part of a user's that has no hash
+        return _new_step(parts, mesh)
 
 
-def _of_step(config: Config) -> Config:
-    """The settings that a step is made of, the others at their defaults."""
-    data = DataConfig(max_boxes=config.data.max_boxes)
-    return Config(data=data, loss=config.loss, optim=config.optim, train=replace(config.train, seed=0))
+def _new_step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh))
 
 
-def _telling_memory(machine: _Machine, watcher: Watcher) -> TrainStep:
-    """The step on batches in host memory; tells of its memory with the largest images before it runs at all."""
-    told = False
+_kept_step = lru_cache(maxsize=1)(_new_step)
+
+
+def _reporting_memory(setup: _Setup, callbacks: Callback) -> TrainStep:
+    """The step on batches in host memory; reports its memory with the largest images before it runs at all."""
+    reported = False
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
-        nonlocal told
-        batch = shard_batch(batch, machine.mesh)
-        if not told:
-            told = True
-            memory = machine.step.prepare(state, _with_shape(batch, machine.largest_shape))
+        nonlocal reported
+        batch = shard_batch(batch, setup.mesh)
+        if not reported:
+            reported = True
+            memory = setup.step.prepare(state, _with_shape(batch, setup.largest_shape))
             if memory is not None:
-                watcher.noted(str(memory))
-        return machine.step(state, batch)
+                callbacks.log(str(memory))
+        return setup.step(state, batch)
 
     return run
 
@@ -215,35 +307,38 @@ def _run(
     config: Config,
     weights: Weights,
     data: Data,
-    machine: _Machine,
+    setup: _Setup,
     folder: Path,
-    watcher: Watcher,
+    callbacks: Callback,
     progress: ProgressBar[Any],
 ) -> TrainingRun:
-    state = init_state(weights.graph, config, machine.mesh, variables=weights.variables or None)
+    start = weights.variables or init(weights.graph, jax.random.key(config.train.seed))
+    state = init_state(*setup.parts, start, mesh=setup.mesh)
     log = Log(folder, tensorboard=config.train.tensorboard)
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, status = restored or (state, RunStatus())
         log.rewind(status.step, evaluated=status.evaluated)
-        parts = Parts(
-            plan=machine.plan,
-            train_step=_telling_memory(machine, watcher),
-            batches=partial(shown_batches, machine.loader, folder, weights.names, watcher),
+        callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
+        deps = LoopDependencies(
+            plan=setup.plan,
+            train_step=_reporting_memory(setup, callbacks),
+            batches=partial(shown_batches, setup.loader, folder, weights.names, callbacks),
             evaluate=evaluator(config, weights, data.val, folder, stop, progress),
             publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
             log=log,
             stop=stop,
-            watcher=watcher,
+            callbacks=callbacks,
             folder=folder,
         )
         try:
-            state, status = run_loop(state, status, parts)
+            state, status = run_loop(state, status, deps)
         finally:
             log.close()
             draw_curves(folder)
-    finished = status.step == machine.plan.steps
+    finished = status.step == setup.plan.steps
+    callbacks.on_end(status.step, finished=finished)
     return TrainingRun(folder, status.step, status.best_score, status.best_step, finished, stop.received)
 
 

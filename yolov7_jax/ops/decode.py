@@ -10,9 +10,8 @@ import numpy as np
 
 from yolov7_jax.types import Array, Grid
 
-BOUNDED, UNBOUNDED = 0.5, 1.0
-"""How far beyond its cell a predicted center can lie, in cells: as all heads are decoded, and as the farthest cells of
-an auxiliary head need it (YOLOv7, arXiv:2207.02696)"""
+UNBOUNDED = 1.0
+"""The `Grid.center_bound` that the farthest cells of an auxiliary head need (YOLOv7, arXiv:2207.02696)."""
 
 
 def make_grid(
@@ -36,16 +35,16 @@ def make_grid(
     )
 
 
-def center_in_cell(sigma_xy: Array, *, center_bound: float = BOUNDED) -> Array:
-    """Centers from cells' corners, in cells, -center_bound to 1 + center_bound: 2σ − 0.5, or 3σ − 1 (UNBOUNDED)."""
+def center_in_cell(sigma_xy: Array, center_bound: float) -> Array:
+    """Centers from the corner of their cell, in cells: 2σ − 0.5 where the bound is 0.5, 3σ − 1 where it is 1."""
     return (1 + 2 * center_bound) * sigma_xy - center_bound
 
 
-def decode(raw: jax.Array, grid: Grid, *, center_bound: float = BOUNDED) -> jax.Array:
+def decode(raw: jax.Array, grid: Grid) -> jax.Array:
     """Raw outputs [..., N, 5 + C] → [..., N, (cx, cy, w, h in pixels, objectness, classes)] after sigmoid.
 
-    With σ the sigmoid: center = (2σ − 0.5 + cell) · stride, size = (2σ)² · anchor (YOLOv5 v6.0, box regression);
-    center_bound: that of `center_in_cell`.
+    With σ the sigmoid: center = (2σ − 0.5 + cell) · stride, size = (2σ)² · anchor (YOLOv5 v6.0, box regression); the
+    grid's `center_bound` takes the place of 0.5.
     """
     sigma = jax.nn.sigmoid(raw)
     leading = (1,) * (raw.ndim - 2)
@@ -53,7 +52,7 @@ def decode(raw: jax.Array, grid: Grid, *, center_bound: float = BOUNDED) -> jax.
         jnp.asarray(part, raw.dtype).reshape(*leading, -1, width)
         for part, width in ((grid.cell, 2), (grid.stride, 1), (grid.anchor_px, 2))
     )
-    center = (center_in_cell(sigma[..., 0:2], center_bound=center_bound) + cell) * stride
+    center = (center_in_cell(sigma[..., 0:2], grid.center_bound) + cell) * stride
     size = jnp.square(2 * sigma[..., 2:4]) * anchor
     return jnp.concatenate([center, size, sigma[..., 4:]], axis=-1)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row
 from yolov7_jax.training.state import TrainState
@@ -59,21 +60,8 @@ class Plan:
         return regular or self.evaluates_at(step) or step == self.steps
 
 
-class Watcher(Protocol):
-    """Whoever looks on: a console, a notebook."""
-
-    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """A step is done."""
-
-    def evaluated(self, row: Row, *, best: bool) -> None:
-        """An evaluation is done."""
-
-    def noted(self, text: str) -> None:
-        """Something that people should know."""
-
-
-class Parts(NamedTuple):
-    """What the loop works with.
+class LoopDependencies(NamedTuple):
+    """What the loop works with: all that has state, or touches devices and disks.
 
     train_step: (state, batch) → (state, metrics), compiled. batches: from a step on. evaluate: of averaged weights
     (host arrays) → metrics with "AP"; gives up with `Stopped`. publish: called with every checkpoint: averaged weights,
@@ -88,7 +76,7 @@ class Parts(NamedTuple):
     checkpoints: Checkpoints
     log: Log
     stop: StopSignals
-    watcher: Watcher
+    callbacks: Callback
     folder: Path
 
 
@@ -100,76 +88,76 @@ class _Running(NamedTuple):
     batch: Batch
 
 
-def train(state: TrainState, status: RunStatus, parts: Parts) -> tuple[TrainState, RunStatus]:
+def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple[TrainState, RunStatus]:
     """Goes on from a state to the end of the plan, or to the step at which a signal arrives; saves before it leaves.
 
     Raises:
         InputError: too many losses in a row were not finite; names the last checkpoint.
         DataError: a sample could not be made, where the settings say to stop then.
     """
-    plan = parts.plan
+    plan = deps.plan
     if plan.evaluates_at(status.step) and not status.evaluated:
-        status = _evaluate(state, status, parts)
-        _save(state, status, parts)
-    if status.step < plan.steps and parts.stop.received is None:
-        state, status = _steps(state, status, parts)
-    parts.checkpoints.wait()
+        status = _evaluate(state, status, deps)
+        _save(state, status, deps)
+    if status.step < plan.steps and deps.stop.received is None:
+        state, status = _steps(state, status, deps)
+    deps.checkpoints.wait()
     return state, status
 
 
-def _steps(state: TrainState, status: RunStatus, parts: Parts) -> tuple[TrainState, RunStatus]:
-    plan = parts.plan
+def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple[TrainState, RunStatus]:
+    plan = deps.plan
     running: _Running | None = None
     began = time.perf_counter()
-    with closing(parts.batches(status.step)) as batches:
+    with closing(deps.batches(status.step)) as batches:
         for step, batch in enumerate(batches, start=status.step + 1):
-            state, metrics = parts.train_step(state, batch)
+            state, metrics = deps.train_step(state, batch)
             if running is not None:  # the device works on the next step while this one is told of
-                status = _settle(running, status, parts, time.perf_counter() - began)
+                status = _settle(running, status, deps, time.perf_counter() - began)
             running = _Running(step, metrics, batch)
-            leaves = parts.stop.received is not None or step == plan.steps
+            leaves = deps.stop.received is not None or step == plan.steps
             if plan.saves_at(step) or leaves:
-                status, running = _settle(running, status, parts, time.perf_counter() - began), None
+                status, running = _settle(running, status, deps, time.perf_counter() - began), None
                 if plan.evaluates_at(step):
-                    status = _evaluate(state, status, parts)
-                _save(state, status, parts)
-                leaves = leaves or parts.stop.received is not None
+                    status = _evaluate(state, status, deps)
+                _save(state, status, deps)
+                leaves = leaves or deps.stop.received is not None
             if leaves:
                 break
     return state, status
 
 
-def _settle(running: _Running, status: RunStatus, parts: Parts, seconds: float) -> RunStatus:
+def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, seconds: float) -> RunStatus:
     """Waits for a step, tells of it, and watches over losses that are not finite."""
     metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
-    step, plan = running.step, parts.plan
-    parts.watcher.stepped(step, plan.steps, metrics)
+    step, plan = running.step, deps.plan
+    deps.callbacks.on_step(step, plan.steps, metrics)
     finite = metrics.pop("finite") > 0
     epoch = plan.epoch(step)
     pending = (*status.pending, metrics) if finite else status.pending
     if not finite:
-        _report_nonfinite(running, metrics, epoch, parts)
+        _report_nonfinite(running, metrics, epoch, deps)
     if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
-        parts.log.write({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds})
+        deps.log.write({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds})
         pending = ()
     return replace(status, step=step, evaluated=False, pending=pending)
 
 
-def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, parts: Parts) -> None:
-    file = parts.folder / "nonfinite" / f"step-{running.step}.npz"
+def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, deps: LoopDependencies) -> None:
+    file = deps.folder / "nonfinite" / f"step-{running.step}.npz"
     save_batch(file, running.batch)
-    parts.log.write({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name})
-    parts.watcher.noted(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
-    if metrics["nonfinite_in_row"] >= parts.plan.max_nonfinite:
-        parts.checkpoints.wait()
-        good = parts.checkpoints.latest
+    deps.log.write({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name})
+    deps.callbacks.log(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
+    if metrics["nonfinite_in_row"] >= deps.plan.max_nonfinite:
+        deps.checkpoints.wait()
+        good = deps.checkpoints.latest
         place = (
             "no checkpoint was written yet"
             if good is None
-            else f"the last one is {parts.checkpoints.folder / str(good)}"
+            else f"the last one is {deps.checkpoints.folder / str(good)}"
         )
         raise InputError(
-            f"{parts.folder}: {metrics['nonfinite_in_row']:.0f} losses in a row were not finite (step {running.step}); "
+            f"{deps.folder}: {metrics['nonfinite_in_row']:.0f} losses in a row were not finite (step {running.step}); "
             f"weights and checkpoints are as they were before ({place}): look at {file}, or lower optim.lr0"
         )
 
@@ -193,11 +181,11 @@ def _averaged(state: TrainState) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.ema)
 
 
-def _evaluate(state: TrainState, status: RunStatus, parts: Parts) -> RunStatus:
+def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """Evaluates the averaged weights; nothing changes where a signal breaks it off."""
     began = time.perf_counter()
     try:
-        found = parts.evaluate(_averaged(state))
+        found = deps.evaluate(_averaged(state))
     except Stopped:
         return status
     score = 0.0 if math.isnan(found["AP"]) else float(found["AP"])
@@ -209,14 +197,15 @@ def _evaluate(state: TrainState, status: RunStatus, parts: Parts) -> RunStatus:
         best_score=score if best else status.best_score,
         best_step=status.step if best else status.best_step,
     )
-    epoch = parts.plan.epoch(status.step)
+    epoch = deps.plan.epoch(status.step)
     row = {"kind": VAL, "step": status.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
-    parts.log.write(row)
-    parts.watcher.evaluated(row, best=best)
+    deps.log.write(row)
+    deps.callbacks.on_evaluation(row, best=best)
     return status
 
 
-def _save(state: TrainState, status: RunStatus, parts: Parts) -> None:
+def _save(state: TrainState, status: RunStatus, deps: LoopDependencies) -> None:
     best = status.evaluated and status.best_step == status.step
-    parts.publish(_averaged(state), status, best)
-    parts.checkpoints.save(state, status)
+    deps.publish(_averaged(state), status, best)
+    deps.checkpoints.save(state, status)
+    deps.callbacks.on_checkpoint(status.step, deps.folder)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from yolov7_jax.config import OptimConfig
+from yolov7_jax.contracts import OptimizerFactory
 from yolov7_jax.errors import InputError
-from yolov7_jax.types import Array
+from yolov7_jax.registry import OPTIMIZERS, look_up, register_optimizer
+from yolov7_jax.types import Array, Rates
 
-GROUPS: Mapping[str, str] = {"bias": r".*/bias", "weight": r".*/kernel", "other": r".*/(scale|implicit)"}
+GROUPS: Mapping[str, str] = {"bias": r".*/bias", "weight": r".*/kernel", "norm": r".*/(scale|implicit)"}
 """Parameter groups as regular expressions over whole tree paths; kernels alone have weight decay."""
 
 FROZEN = "frozen"
@@ -26,15 +31,6 @@ FROZEN = "frozen"
 
 ADAM_SECOND_DECAY = 0.999
 ADAM_EPSILON = 1e-8
-
-
-class Rates(NamedTuple):
-    """What the optimizer works with at one iteration: a learning rate for each group, and the momentum."""
-
-    other: Array
-    weight: Array
-    bias: Array
-    momentum: Array
 
 
 def _numeric(iteration: Array) -> ModuleType:
@@ -45,42 +41,59 @@ def _real(iteration: Array) -> Array:
     return iteration.astype(float) if isinstance(iteration, jax.Array) else float(iteration)
 
 
-def _warmed(iteration: Array, config: OptimConfig, steps_per_epoch: int) -> Array:
-    """How much of the warm-up is done, 0..1."""
-    length = max(round(config.warmup_epochs * steps_per_epoch), config.warmup_min_steps)
-    return _numeric(iteration).minimum(_real(iteration) / length, 1.0) if length else 1.0
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates, momentum and accumulation at every iteration of a run; iterations are ints or traced int32.
 
-
-def rates(iteration: Array, config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> Rates:
-    """Learning rates and momentum at an iteration, an int or a traced int32.
-
-    After warm-up every rate is lr0 times a factor that falls from 1 to lrf over the epochs, by a cosine or a line, in
-    steps of whole epochs. In warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0, and the
-    momentum of SGD from warmup_momentum; β1 of Adam is constant.
+    batch_size: images of a step over all devices and hosts.
     """
-    done = _real(iteration // steps_per_epoch) / epochs
-    fallen = done if config.schedule == "linear" else (1 - _numeric(iteration).cos(math.pi * done)) / 2
-    rate = config.lr0 * (1 + fallen * (config.lrf - 1))
-    warmed = _warmed(iteration, config, steps_per_epoch)
 
-    def approach(start: float, target: Array) -> Array:
-        return start * (1 - warmed) + target * warmed
+    config: OptimConfig
+    steps_per_epoch: int
+    epochs: int
+    batch_size: int
 
-    start = config.warmup_momentum if config.name == "sgd" else config.momentum
-    ramped = approach(0.0, rate)
-    return Rates(ramped, ramped, approach(config.warmup_bias_lr, rate), approach(start, config.momentum))
+    def rates(self, iteration: Array) -> Rates:
+        """Learning rates and momentum.
 
+        After warm-up every rate is lr0 times a factor that falls from 1 to lrf over the epochs, by a cosine or a line,
+        in steps of whole epochs. In warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0,
+        and the momentum of SGD from warmup_momentum; β1 of the others is constant.
+        """
+        config = self.config
+        done = _real(iteration // self.steps_per_epoch) / self.epochs
+        fallen = done if config.schedule == "linear" else (1 - _numeric(iteration).cos(math.pi * done)) / 2
+        rate = config.lr0 * (1 + fallen * (config.lrf - 1))
+        warmed = self._warmed(iteration)
 
-def accumulation(iteration: Array, config: OptimConfig, *, steps_per_epoch: int, batch_size: int) -> Array:
-    """How many batches' gradients are summed for an update: from 1 to nominal_batch_size / batch_size in warm-up."""
-    xp = _numeric(iteration)
-    wanted = 1 + (config.nominal_batch_size / batch_size - 1) * _warmed(iteration, config, steps_per_epoch)
-    return xp.maximum(xp.round(wanted), 1).astype(xp.int32)
+        def approach(start: float, target: Array) -> Array:
+            return start * (1 - warmed) + target * warmed
 
+        start = config.warmup_momentum if config.name == "sgd" else config.momentum
+        ramped = approach(0.0, rate)
+        return Rates(ramped, ramped, approach(config.warmup_bias_lr, rate), approach(start, config.momentum))
 
-def full_accumulation(config: OptimConfig, batch_size: int) -> int:
-    """`accumulation` after warm-up. Where this is 1 it is 1 throughout."""
-    return max(1, round(config.nominal_batch_size / batch_size))
+    def accumulation(self, iteration: Array) -> Array:
+        """How many batches' gradients are summed for an update: from 1 to `full_accumulation` in warm-up."""
+        xp = _numeric(iteration)
+        wanted = 1 + (self.config.nominal_batch_size / self.batch_size - 1) * self._warmed(iteration)
+        return xp.maximum(xp.round(wanted), 1).astype(xp.int32)
+
+    @property
+    def full_accumulation(self) -> int:
+        """`accumulation` after warm-up. Where this is 1 it is 1 throughout."""
+        return max(1, round(self.config.nominal_batch_size / self.batch_size))
+
+    @property
+    def update_config(self) -> OptimConfig:
+        """The settings with the weight decay of an update: that of the nominal batch, in proportion to the images."""
+        images = self.batch_size * self.full_accumulation
+        return replace(self.config, weight_decay=self.config.weight_decay * images / self.config.nominal_batch_size)
+
+    def _warmed(self, iteration: Array) -> Array:
+        """How much of the warm-up is done, 0..1."""
+        length = max(round(self.config.warmup_epochs * self.steps_per_epoch), self.config.warmup_min_steps)
+        return _numeric(iteration).minimum(_real(iteration) / length, 1.0) if length else 1.0
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -147,41 +160,81 @@ def parameter_labels(params: Any, *, freeze: str = "") -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def _adam(momentum: Array) -> optax.GradientTransformation:
-    inner = optax.scale_by_adam(b1=momentum, b2=ADAM_SECOND_DECAY, eps=ADAM_EPSILON)
-
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # it raises floats to the power of an integer count
-            return inner.update(gradients, state, params)
-
-    return optax.GradientTransformation(inner.init, update)
+Rule = Callable[[Array, optax.GradientTransformation], tuple[optax.GradientTransformation, ...]]
+"""(momentum, the decay of weights) → what gradients go through before the learning rate."""
 
 
-def _group(config: OptimConfig, rate: Array, momentum: Array, decay: float) -> optax.GradientTransformation:
-    decayed = optax.add_decayed_weights(decay)
-    parts = {
-        "sgd": (decayed, optax.trace(momentum, nesterov=True)),
-        "adam": (decayed, _adam(momentum)),
-        "adamw": (_adam(momentum), decayed),
-    }
-    return optax.chain(*parts[config.name], optax.scale(-rate))
+def grouped(rule: Rule, now: Rates, labels: Any, config: OptimConfig) -> optax.GradientTransformation:
+    """One rule for all parameter groups, with the rate of each; kernels alone have weight decay."""
 
+    def group(rate: Array, decay: float) -> optax.GradientTransformation:
+        parts = map(_promoting, rule(now.momentum, optax.add_decayed_weights(decay)))
+        return optax.chain(*parts, optax.scale(-rate))
 
-def optimizer(config: OptimConfig, now: Rates, labels: Any, *, batch_size: int) -> optax.GradientTransformation:
-    """The optimizer at one iteration; its state has the same structure at all of them.
-
-    SGD has Nesterov's momentum and, as Adam, weight decay in the gradient (L2); AdamW has it beside. The decay is
-    that of the nominal batch, in proportion to the images of an update. labels: as `parameter_labels` gives them.
-    """
-    images = batch_size * full_accumulation(config, batch_size)
-    decay = config.weight_decay * images / config.nominal_batch_size
     groups = {
-        "bias": _group(config, now.bias, now.momentum, 0.0),
-        "weight": _group(config, now.weight, now.momentum, decay),
-        "other": _group(config, now.other, now.momentum, 0.0),
+        "bias": group(now.bias, 0.0),
+        "weight": group(now.weight, config.weight_decay),
+        "norm": group(now.norm, 0.0),
         FROZEN: optax.set_to_zero(),
     }
     return optax.partition(groups, labels)
+
+
+def _promoting(part: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A transformation under the usual promotion of dtypes: optax raises floats to the power of integer counts."""
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return part.update(gradients, state, params)
+
+    return optax.GradientTransformation(part.init, update)
+
+
+def _adam(momentum: Array, **options: Any) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=momentum, b2=ADAM_SECOND_DECAY, eps=ADAM_EPSILON, **options)
+
+
+def _muon(momentum: Array, decayed: optax.GradientTransformation) -> tuple[optax.GradientTransformation, ...]:
+    """Muon for kernels, as matrices of what they sum over and of their outputs; vectors get Adam's rule from it."""
+    matrices = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+
+    def numbers(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: matrices if leaf.ndim == 4 else None, params)
+
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: "matrix" if leaf.ndim == 4 else "vector", params)
+
+    muon = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=numbers)
+    return optax.partition({"matrix": muon, "vector": _adam(momentum)}, labels), decayed
+
+
+RULES: dict[str, Rule] = {
+    "sgd": lambda momentum, decayed: (decayed, optax.trace(momentum, nesterov=True)),  # decay as L2
+    "adam": lambda momentum, decayed: (decayed, _adam(momentum)),  # decay as L2
+    "adamw": lambda momentum, decayed: (_adam(momentum), decayed),
+    "nadamw": lambda momentum, decayed: (_adam(momentum, nesterov=True), decayed),
+    "lion": lambda momentum, decayed: (optax.scale_by_lion(b1=momentum), decayed),
+    "adafactor": lambda _, decayed: (
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+        decayed,
+    ),
+}
+if hasattr(optax.contrib, "scale_by_muon"):
+    RULES["muon"] = _muon
+
+for _name, _rule in RULES.items():
+    register_optimizer(_name)(partial(grouped, _rule))
+
+
+def make_optimizer(config: OptimConfig) -> OptimizerFactory:
+    """The optimizer factory that optim.name names.
+
+    Raises:
+        InputError: it is not known.
+    """
+    return look_up(OPTIMIZERS, config.name, where="optim.name")
 
 
 def averaged(ema: Any, values: Any, updates: Array, config: OptimConfig) -> Any:

@@ -10,13 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from yolov7_jax.config import Config
-from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.network import init
-from yolov7_jax.training.loss import first_balance
-from yolov7_jax.training.mesh import replicated
-from yolov7_jax.training.optimizer import Rates, check_freeze, full_accumulation, optimizer, parameter_labels
-from yolov7_jax.types import Array
+from yolov7_jax.contracts import LossFn, OptimizerFactory
+from yolov7_jax.nn.network import Network
+from yolov7_jax.training.mesh import data_mesh, replicated
+from yolov7_jax.training.optimizer import Schedule, check_freeze, parameter_labels
+from yolov7_jax.types import Array, Rates
 
 
 class TrainState(NamedTuple):
@@ -25,8 +23,8 @@ class TrainState(NamedTuple):
     step: int32, batches seen. params, batch_stats: the network's. ema: {"params", "batch_stats"}, their moving
     averages: what is evaluated and published. opt_state: of the optimizer. gradients: summed since the last update,
     like params; None where every batch is an update. updates: int32, of the weights. nonfinite: int32, batches whose
-    loss or gradient was not finite; they changed nothing. nonfinite_in_row: int32, how many of them came last. balance:
-    float32 [L], weights of the levels' objectness; None where they stay as they begin.
+    loss or gradient was not finite; they changed nothing. nonfinite_in_row: int32, how many of them came last.
+    loss_state: what the loss carries on; None where it has none.
     """
 
     step: Array
@@ -38,24 +36,29 @@ class TrainState(NamedTuple):
     updates: Array
     nonfinite: Array
     nonfinite_in_row: Array
-    balance: Array | None = None
+    loss_state: Any = None
 
 
-def init_state(graph: Graph, config: Config, mesh: Mesh, *, variables: Mapping[str, Any] | None = None) -> TrainState:
-    """The state at the start of a run, on all devices of a mesh.
+def init_state(
+    network: Network,
+    loss: LossFn,
+    optimizer: OptimizerFactory,
+    schedule: Schedule,
+    variables: Mapping[str, Any],
+    *,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """The state at the start of a run, on all devices of a mesh (by default all there are).
 
-    variables: {"params", "batch_stats"} to start from; else fresh weights from train.seed.
+    variables: {"params", "batch_stats"} to start from, such as `init` gives.
 
     Raises:
-        InputError: optim.freeze is wrong, or the network is not in its training form.
+        InputError: network.frozen is wrong, or the network is not in its training form.
     """
-
-    start = init(graph, jax.random.key(config.train.seed)) if variables is None else variables
-    check_freeze(config.optim.freeze, start)
-    labels = parameter_labels(start["params"], freeze=config.optim.freeze)
-    batch_size = config.train.batch_size
-    transform = optimizer(config.optim, Rates(0.0, 0.0, 0.0, 0.0), labels, batch_size=batch_size)
-    accumulates = full_accumulation(config.optim, batch_size) > 1
+    check_freeze(network.frozen, variables)
+    labels = parameter_labels(variables["params"], freeze=network.frozen)
+    transform = optimizer(Rates(0.0, 0.0, 0.0, 0.0), labels, schedule.update_config)
+    begin = getattr(loss, "initial_state", None)
 
     def make(start: Mapping[str, Any]) -> TrainState:
         params, batch_stats = _copy(start["params"]), _copy(start["batch_stats"])
@@ -65,15 +68,18 @@ def init_state(graph: Graph, config: Config, mesh: Mesh, *, variables: Mapping[s
             batch_stats=batch_stats,
             ema={"params": _copy(params), "batch_stats": _copy(batch_stats)},  # its own memory: a step donates all
             opt_state=transform.init(params),
-            gradients=jax.tree.map(jnp.zeros_like, params) if accumulates else None,
+            gradients=jax.tree.map(jnp.zeros_like, params) if schedule.full_accumulation > 1 else None,
             updates=jnp.zeros((), jnp.int32),
             nonfinite=jnp.zeros((), jnp.int32),
             nonfinite_in_row=jnp.zeros((), jnp.int32),
-            balance=jnp.asarray(first_balance(len(graph.strides))) if config.loss.autobalance else None,
+            loss_state=None if begin is None else jax.tree.map(jnp.asarray, begin()),
         )
 
     # Under jit and from host memory: arrays put from one device onto a mesh over several hosts would be broken.
-    return jax.jit(make, out_shardings=replicated(mesh))(jax.tree.map(np.asarray, dict(start)))
+    made: TrainState = jax.jit(make, out_shardings=replicated(mesh or data_mesh()))(
+        jax.tree.map(np.asarray, dict(variables))
+    )
+    return made
 
 
 def _copy(tree: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,105 +11,100 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from yolov7_jax.config import Config
-from yolov7_jax.graph.spec import Graph
+from yolov7_jax.contracts import LossFn, OptimizerFactory
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.training.loss import LossItems, detection_loss, next_balance, scaled_gains
-from yolov7_jax.training.mesh import check_batch_size, replicated, split
-from yolov7_jax.training.optimizer import (
-    FROZEN,
-    Rates,
-    accumulation,
-    averaged,
-    check_freeze,
-    optimizer,
-    parameter_labels,
-    rates,
-)
+from yolov7_jax.training.mesh import check_batch_size, data_mesh, replicated, split
+from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, parameter_labels
 from yolov7_jax.training.state import TrainState
-from yolov7_jax.types import Batch
+from yolov7_jax.types import Batch, Rates
 
 Metrics = dict[str, jax.Array]
 """Scalars of one step, by name."""
 
-LossFunction = Callable[[Any, Any, Batch, Any], tuple[jax.Array, tuple[LossItems, Any]]]
-"""(params, batch_stats, batch, balance) → loss, (its items, new batch_stats)."""
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_step(
-    graph: Graph, config: Config, *, steps_per_epoch: int, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule, *, mesh: Mesh | None = None
+) -> Step:
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
 
-    The batch is split over the mesh, the state is whole on every device, batch statistics are those of the whole
-    batch. A batch whose loss or gradient is not finite changes nothing but the counters. Metrics: `box`, `obj`, `cls`
-    and `total` of the loss; of the lead head `positives`, `positives_per_box` and, for each level, `positives_stride_8`
-    … and `objectness_stride_8` … (its loss, without gain and weight); `balance_stride_8` … where loss.autobalance is
-    on; `overflow_boxes` and `overflow_candidates` left out of the batch, `lr/norm`, `lr/weight`, `lr/bias`,
-    `momentum`, `gradient_norm`, `finite`, and the counters `updates`, `nonfinite`, `nonfinite_in_row`.
+    Splits the batch over the mesh (by default of all devices) and keeps the state whole on every device; batch
+    statistics are those of the whole batch. Skips a batch whose loss or gradient is not finite: only counters change.
+    Metrics are those of `pure_step`.
 
     Raises:
-        InputError: the batch cannot be shared by the devices, optim.freeze is wrong, or the network is not in its
-            training form.
+        InputError: the devices cannot share the batch, network.frozen is wrong, or the network is not in its training
+            form.
     """
-    check_batch_size(config.train.batch_size, mesh)
-    variables = abstract_variables(graph)
-    check_freeze(config.optim.freeze, variables)
-    labels = parameter_labels(variables["params"], freeze=config.optim.freeze)
-    loss_of = _loss_function(graph, config, labels)
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        now = rates(state.step, config.optim, steps_per_epoch=steps_per_epoch, epochs=config.train.epochs)
-        every = accumulation(
-            state.step, config.optim, steps_per_epoch=steps_per_epoch, batch_size=config.train.batch_size
-        )
-        value, gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, batch, state.balance
-        )
-        loss, (items, batch_stats) = value
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        transform = optimizer(config.optim, now, labels, batch_size=config.train.batch_size)
-        state = _advanced(state, gradients, batch_stats, transform, config, finite=finite, due=state.step % every == 0)
-        if state.balance is not None:
-            moved = next_balance(state.balance, items.objectness, graph.strides)
-            state = state._replace(balance=jnp.where(finite, moved, state.balance))
-        return state, _metrics(state, items, graph.strides, batch, now, norm, finite)
-
+    mesh = mesh or data_mesh()
+    check_batch_size(schedule.batch_size, mesh)
     whole = replicated(mesh)
+    step = pure_step(network, loss, optimizer, schedule)
     return jax.jit(step, donate_argnums=0, in_shardings=(whole, split(mesh)), out_shardings=(whole, whole))
 
 
-def _loss_function(graph: Graph, config: Config, labels: Any) -> LossFunction:
-    network = Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze)
-    # Gains are of train.size, whatever the shape of a batch: recipes weigh the losses of a run, not of its batches.
-    gains = scaled_gains(config.loss, levels=len(graph.strides), num_classes=graph.num_classes, size=config.train.size)
+def pure_step(network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule) -> Step:
+    """The step before it is compiled, for `vmap` over states and whatever else; see `make_step`.
 
-    def loss_of(params: Any, batch_stats: Any, batch: Batch, balance: Any) -> tuple[jax.Array, tuple[LossItems, Any]]:
-        size = (batch.image.shape[1], batch.image.shape[2])
-        grid = make_grid(graph.anchors, graph.strides, size)
+    Metrics: `loss`, and its items; `overflow_boxes` and `overflow_candidates` left out of the batch; `lr/norm`,
+    `lr/weight`, `lr/bias`, `momentum`, `gradient_norm`, `finite`; the counters `updates`, `nonfinite`,
+    `nonfinite_in_row`.
+    """
+    variables = abstract_variables(network.graph)
+    check_freeze(network.frozen, variables)
+    labels = parameter_labels(variables["params"], freeze=network.frozen)
+    loss_of = _loss_of_params(network, loss, labels)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        now = schedule.rates(state.step)
+        differentiated = jax.value_and_grad(loss_of, has_aux=True)
+        (value, (items, batch_stats)), gradients = differentiated(state.params, state, batch)
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        transform = optimizer(now, labels, schedule.update_config)
+        due = state.step % schedule.accumulation(state.step) == 0
+        ahead = _updated(state, gradients, batch_stats, transform, schedule, finite=finite, due=due)
+        if state.loss_state is not None:
+            moved = loss.next_state(state.loss_state, items)  # type: ignore[attr-defined]
+            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state.loss_state)
+            ahead = ahead._replace(loss_state=kept)
+        return ahead, _metrics(ahead, value, items, batch, now, norm, finite)
+
+    return step
+
+
+def _loss_of_params(
+    network: Network, loss: LossFn, labels: Any
+) -> Callable[[Any, TrainState, Batch], tuple[jax.Array, tuple[Mapping[str, Any], Any]]]:
+    """(params, state, batch) → loss, (its items, new batch_stats)."""
+    graph = network.graph
+
+    def loss_of(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Mapping[str, Any], Any]]:
+        grid = make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
         # Without a gradient to compute, XLA leaves out the backward pass of what is frozen.
         params = jax.tree.map(lambda leaf, label: lax.stop_gradient(leaf) if label == FROZEN else leaf, params, labels)
         outputs: Any
         outputs, changed = network.apply(
-            {"params": params, "batch_stats": batch_stats},
-            batch.image.astype(jnp.float32) / 255,
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.image.astype(jnp.float32) / 255,  # [B, H, W, 3]
             train=True,
             mutable=["batch_stats"],
         )
-        loss, items = detection_loss(outputs, batch, grid, gains, balance=balance)
-        return loss, (items, changed["batch_stats"])
+        carried = () if state.loss_state is None else (state.loss_state,)
+        value, items = loss(outputs, batch, grid, *carried)
+        return value, (items, changed["batch_stats"])
 
     return loss_of
 
 
-def _advanced(
+def _updated(
     state: TrainState,
     gradients: Any,
     batch_stats: Any,
     transform: optax.GradientTransformation,
-    config: Config,
+    schedule: Schedule,
     *,
     finite: jax.Array,
     due: jax.Array,
@@ -126,7 +121,7 @@ def _advanced(
         changes, opt_state = transform.update(summed, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         updates = state.updates + 1
-        ema = averaged(state.ema, {"params": params, "batch_stats": batch_stats}, updates, config.optim)
+        ema = averaged(state.ema, {"params": params, "batch_stats": batch_stats}, updates, schedule.config)
         return state._replace(
             params=params, batch_stats=batch_stats, ema=ema, opt_state=opt_state, gradients=empty, updates=updates
         )
@@ -145,32 +140,20 @@ def _advanced(
 
 def _metrics(
     state: TrainState,
-    items: LossItems,
-    strides: Sequence[int],
+    value: jax.Array,
+    items: Mapping[str, Any],
     batch: Batch,
     now: Rates,
     norm: jax.Array,
     finite: jax.Array,
 ) -> Metrics:
     boxes, candidates = batch.overflow.sum(0)
-    positives, present = items.positives.sum(), batch.valid.sum(dtype=jnp.int32)
-    levels = {"positives": items.positives, "objectness": items.objectness, "balance": state.balance}
     return {
-        "box": items.box,
-        "obj": items.obj,
-        "cls": items.cls,
-        "total": items.total,
-        "positives": positives,
-        "positives_per_box": positives / jnp.maximum(present, 1),
-        **{
-            f"{name}_stride_{stride}": values[level]
-            for name, values in levels.items()
-            if values is not None
-            for level, stride in enumerate(strides)
-        },
+        "loss": value,
+        **items,
         "overflow_boxes": boxes,
         "overflow_candidates": candidates,
-        "lr/norm": now.other,
+        "lr/norm": now.norm,
         "lr/weight": now.weight,
         "lr/bias": now.bias,
         "momentum": jnp.asarray(now.momentum, jnp.float32),

@@ -1,0 +1,92 @@
+"""What looks on at a run: consoles, loggers, whatever users bring. Their failures are reported, and the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov7_jax.config import Config
+
+_LOGGER = logging.getLogger("yolov7_jax")
+
+
+class RunInfo(NamedTuple):
+    """What a run is, at its start. step: iterations done before, which is 0 but in a resumed run."""
+
+    folder: Path
+    config: Config
+    steps: int
+    step: int
+
+
+class Callback:
+    """Looks on at a run. Override what you need; each method is called on the thread that trains, between steps.
+
+    What a callback raises is reported with its traceback, and the run goes on; it is called again at the next event.
+    `KeyboardInterrupt` and `SystemExit` end the run.
+    """
+
+    def on_start(self, run: RunInfo) -> None:
+        """The run begins, or goes on."""
+
+    def on_step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Step number `step`, counted from 1, of `steps` is done; metrics are those of `training.step.make_step`."""
+
+    def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """An evaluation is done, whose row in metrics.jsonl this is: step, epoch, AP, AP50 and more."""
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """Weights of this step are written to the run's folder; its checkpoint is being written."""
+
+    def on_end(self, step: int, *, finished: bool) -> None:
+        """The run ends after this step. finished: all epochs are done."""
+
+    def log(self, text: str) -> None:
+        """Something that people should know."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one that does not fail."""
+
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
+        self._callbacks = tuple(callbacks)
+
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        for callback in self._callbacks:
+            try:
+                getattr(callback, name, _nothing)(*args, **options)
+            except Exception as error:
+                trace = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without this frame
+                text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+                _LOGGER.error("the callback %s failed in %s; the run goes on\n%s", callback, name, text)
+
+    def on_start(self, run: RunInfo) -> None:
+        """See `Callback`."""
+        self._call("on_start", run)
+
+    def on_step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """See `Callback`."""
+        self._call("on_step", step, steps, metrics)
+
+    def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """See `Callback`."""
+        self._call("on_evaluation", row, best=best)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """See `Callback`."""
+        self._call("on_checkpoint", step, folder)
+
+    def on_end(self, step: int, *, finished: bool) -> None:
+        """See `Callback`."""
+        self._call("on_end", step, finished=finished)
+
+    def log(self, text: str) -> None:
+        """See `Callback`."""
+        self._call("log", text)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What a callback does that lacks a method."""
