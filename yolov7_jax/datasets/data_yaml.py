@@ -11,7 +11,7 @@ from yolov7_jax.datasets.text_lines import numbered_lines
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import OnError
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def read_data_yaml(file: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def split_images(content: dict[str, Any], split: str, file: Path, *, on_error: O
     """
     entries = content.get(split)
     if entries is None or entries == "":
-        known = [name for name in _SPLITS if content.get(name)]
+        known = [name for name in SPLITS if content.get(name)]
         raise DataError(
             f"{file}: no split {split!r}; it has {', '.join(known) or 'none'}: add the key or choose another"
         )

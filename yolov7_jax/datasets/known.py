@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.datasets.image_source import ReadSource
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault, Labels
+from yolov7_jax.source import SourceMixin
+from yolov7_jax.types import Issue, Labels
 
 
-@dataclass(frozen=True, eq=False)
-class KnownSource(Source):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KnownSource(ReadSource):
     """Another source with the labels of its images, in its order, as they were read before."""
 
     names: tuple[str, ...]
-    image_ids: tuple[int, ...]
-    source: Source
+    image_ids: tuple[int, ...] = field()
+    category_ids: tuple[int, ...] = field()
+    source: SourceMixin
     table: LabelTable
-    faults: tuple[Fault, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Those of the other source."""
-        return self.source.category_ids
+    @classmethod
+    def of(cls, source: SourceMixin, table: LabelTable) -> KnownSource:
+        """A source with a table of its labels."""
+        return cls(
+            names=source.names,
+            image_ids=source.image_ids,
+            category_ids=source.category_ids,
+            source=source,
+            table=table,
+            issues=source.issues,
+        )
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -69,8 +78,7 @@ class KnownSource(Source):
 
     def subset(self, indices: Sequence[int]) -> KnownSource:
         """These images alone."""
-        part = self.source.subset(indices)
-        return KnownSource(part.names, part.image_ids, part, self.table.subset(indices), self.faults)
+        return KnownSource.of(self.source.subset(indices), self.table.subset(indices))
 
     def ground_truth(self) -> dict[str, Any]:
         """That of the other source."""

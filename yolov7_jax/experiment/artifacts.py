@@ -17,7 +17,7 @@ from yolov7_jax.data.loader import Loader
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin as Source
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.loop import Watcher
@@ -91,9 +91,9 @@ def shown_batches(
     told = 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
-            for fault in loader.faults[told:]:
+            for fault in loader.errors[told:]:
                 watcher.noted(f"gray in its place: {fault}")
-            told = len(loader.faults)
+            told = len(loader.errors)
             if step < BATCHES_SHOWN:
                 sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
                 write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)

@@ -20,7 +20,7 @@ from yolov7_jax.evaluation.report import metrics_json, write_json
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.inference.records import detection_rows, yolo_lines
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin as Source
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure

@@ -13,7 +13,7 @@ from yolov7_jax.datasets.label_cache import CacheMode, cached_findings
 from yolov7_jax.errors import DataError
 from yolov7_jax.experiment.inference import ProgressBar
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin as Source
 
 
 class Labeled(NamedTuple):

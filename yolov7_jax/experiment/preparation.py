@@ -27,7 +27,7 @@ from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin as Source
 from yolov7_jax.training.loop import Watcher
 
 
@@ -46,7 +46,7 @@ def open_data(config: Config, watcher: Watcher, progress: ProgressBar[Any]) -> D
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder or tfds:NAME: data.path=FILE"
         )
     train, found = _look_over(settings.path, settings.train_split, settings.images, config, watcher, progress)
-    for line in idle_settings(config, images=len(train), outlined=found.outlined):
+    for line in idle_settings(config, images=len(train), outlined=found.with_polygons):
         watcher.noted(line)
     if not config.train.val_every_epochs:
         return Data(train, None)

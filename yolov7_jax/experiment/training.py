@@ -21,7 +21,7 @@ from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, s
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import Data, open_data, starting_weights, training_pipeline
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin as Source
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log, Row, check_tensorboard
 from yolov7_jax.training.loop import Parts, Plan, Watcher

@@ -67,7 +67,7 @@ def objects(labels: Labels, losses: Losses) -> list[Object]:
     """All objects of an image, ignored ones last; those that its reader left out are counted."""
     losses[REPEATED] += labels.duplicates
     losses[EMPTY] += labels.empty
-    losses[FAULTY] += len(labels.faults)
+    losses[FAULTY] += len(labels.issues)
     has_outlines = len(labels.polygons.owner) > 0
     wanted = [
         Object(class_id, box, False, of_object(labels.polygons, number) if has_outlines else ())
