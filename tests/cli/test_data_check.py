@@ -56,7 +56,7 @@ def test_errors_fail_and_can_be_left_out(data: Path, capsys: pytest.CaptureFixtu
 def test_convert_says_what_is_lost(data: Path, capsys: pytest.CaptureFixture[str]):
     write_text(data / "labels/scene0_0.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6\n")
     assert run("convert", "data.yaml", "voc", "--to", "voc", "--copy") == 0
-    assert capsys.readouterr().out.splitlines() == ["outlines left out, as Pascal VOC has boxes only: 1", "see voc"]
+    assert capsys.readouterr().out.splitlines() == ["polygons left out, as Pascal VOC has boxes only: 1", "see voc"]
     assert run("convert", "voc", "coco", "--to", "coco", "--split", "train") == 0
     assert capsys.readouterr().out.splitlines() == ["see coco/annotations/instances_train.json"]
 

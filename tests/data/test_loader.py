@@ -183,7 +183,7 @@ class Counting:
         if len(self.made) == self.enough:
             self.done.set()
         number = np.array([which])
-        return Row(Batch(number, number, number, number, Candidates(number, number), None, number, number), ())
+        return TrainingRow(Batch(number, number, number, number, Candidates(number, number), None, number, number), ())
 
 
 def test_batches_are_made_while_the_one_who_asks_is_busy():

@@ -127,7 +127,7 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
     # float32 of coordinates up to 64, after a handful of operations
     np.testing.assert_allclose(row.sample.boxes_cxcywh_px, expected, rtol=0, atol=5e-5)
     assert (row.sample.index, row.sample.overflow.tolist()) == (0, [0, 0])
-    for found, reach in ((row.sample.fine, 0.5), (row.sample.coarse, 1.0)):
+    for found, neighbor_offset in ((row.sample.fine, 0.5), (row.sample.coarse, 1.0)):
         direct, _ = candidates(
             row.sample.boxes_cxcywh_px,
             row.sample.valid,
@@ -135,7 +135,7 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
             strides=STRIDES,
             image_size=(64, 64),
             anchor_t=4.0,
-            reach=reach,
+            neighbor_offset=neighbor_offset,
         )
         assert_same(found, direct)
         assert found.valid[:3].any(axis=1).all()
@@ -189,7 +189,7 @@ def test_each_batch_has_one_of_the_sides_and_its_own_candidates(cornered: list[d
                 strides=STRIDES,
                 image_size=side,
                 anchor_t=4.0,
-                reach=0.5,
+                neighbor_offset=0.5,
             )
             assert_same(row.fine, direct)
     assert set(sides) == {32, 64, 96}

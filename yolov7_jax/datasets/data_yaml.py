@@ -7,7 +7,6 @@ from typing import Any
 
 from yolov7_jax.config import read_yaml
 from yolov7_jax.datasets.image_files import list_images, present
-from yolov7_jax.datasets.text_lines import numbered_lines
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import OnError
 
@@ -114,3 +113,16 @@ def _read_list(file: Path, bases: list[Path], on_error: OnError) -> list[Path]:
             if not there:
                 raise DataError(f"{file}, line {number}: the image {line} is not there; correct or remove the line")
     return images
+
+
+def numbered_lines(file: Path, *, expected: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, without blanks around them, and their numbers.
+
+    Raises:
+        DataError: the file cannot be read or is not text; says what was expected.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); expected {expected}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -36,7 +36,7 @@ def open_joined(
         file: the YAML.
         split: to open of each.
         open_part: opens one of them.
-        on_error: which `open_part` was told.
+        on_error: which `open_part` uses.
 
     Raises:
         DataError: an entry is wrong or cannot be opened, no entry has the split, or a data set has none of the classes
@@ -91,7 +91,7 @@ def _joined(
 class JoinedSource(ReadSource):
     """A source over others. places: of each image, which of the parts it is in, and its index there.
 
-    own_files: what it is told to join them by.
+    own_files: what says how to join them.
     """
 
     names: tuple[str, ...]

@@ -18,7 +18,7 @@ _EXPECTED = (
 
 
 class Part(NamedTuple):
-    """A data set to be joined. data: its name. images: the folder of a COCO JSON's images, where it is told."""
+    """A data set to be joined. data: its name. images: the folder of a COCO JSON's images, if it is given."""
 
     data: str
     split: str

@@ -1,4 +1,4 @@
-"""What was found of the labels of a data set, kept between runs for as long as nothing of it changes."""
+"""Caches the labels of a data set and its issues between runs, until a file of it changes."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yolov7_jax.datasets.data_yaml import numbered_lines
 from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES, image_ids, list_images, present
 from yolov7_jax.datasets.image_source import FileSource, pick
-from yolov7_jax.datasets.text_lines import numbered_lines
 from yolov7_jax.datasets.voc_xml import object_names, read_annotation
 from yolov7_jax.errors import DataError
 from yolov7_jax.source import READER_THREADS

@@ -33,7 +33,7 @@ _LEAST_CLIPPED = 1e-6  # of the image's longer side: less is the rounding of num
 
 
 class Item(NamedTuple):
-    """A labeled image to write. read: gives its picture, upright, where its file is not to be used as it is."""
+    """A labeled image to write. read: gives its image, upright, if its file is not to be used as it is."""
 
     path: Path
     image_id: int
@@ -68,9 +68,9 @@ def objects(labels: Labels, losses: Losses) -> list[Object]:
     losses[REPEATED] += labels.duplicates
     losses[EMPTY] += labels.empty
     losses[FAULTY] += len(labels.issues)
-    has_outlines = len(labels.polygons.owner) > 0
+    has_polygons = len(labels.polygons.owner) > 0
     wanted = [
-        Object(class_id, box, False, of_object(labels.polygons, number) if has_outlines else ())
+        Object(class_id, box, False, of_object(labels.polygons, number) if has_polygons else ())
         for number, (class_id, box) in enumerate(zip(labels.class_ids.tolist(), labels.boxes_xyxy_px, strict=True))
     ]
     ignored = zip(labels.ignored_class_ids.tolist(), labels.ignored_boxes_xyxy_px, strict=True)
