@@ -98,7 +98,7 @@ def test_voc_by_hand(image: Path, tmp_path: Path):
         (
             "yolo",
             labels_of((0, (4, 2, 30, 14), [TRIANGLE, SQUARE])),
-            "polygons of objects that have several left out, as a line of YOLO labels has one polygon or a box: 1",
+            "several polygons of an object left out, as a line of YOLO labels has one polygon or a box: 1",
         ),
         (
             "yolo",

@@ -25,7 +25,7 @@ from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.types import Labels
 
 _IGNORED = "objects to be ignored left out, as YOLO labels have none"
-_SEVERAL = "polygons of objects that have several left out, as a line of YOLO labels has one polygon or a box"
+_SEVERAL = "several polygons of an object left out, as a line of YOLO labels has one polygon or a box"
 _AROUND = "boxes replaced by those around their polygons, as a line of YOLO labels has only one of the two"
 _CUT = "polygons clipped to their image"
 
