@@ -152,7 +152,7 @@ def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
 def test_faults_stop_where_they_should(tmp_path: Path):
     data = as_yolo(tmp_path)
     found = audit(open_source(data, on_error="skip"))
-    sentence = r"3 of 7 images cannot be used and 2 objects are faulty; .*The first: .*empty\.jpg.* \| and 3 more$"
+    sentence = r"3 of 7 images cannot be used and 2 objects are wrong; .*The first: .*empty\.jpg.* \| and 3 more$"
     with pytest.raises(DataError, match=sentence):
         found.stop_at_faults(most=2)
     source = open_source(data, on_error="skip").subset([0, 2])
@@ -190,7 +190,7 @@ def test_the_summary_tells_people(tmp_path: Path):
         "9 images: 1 without a label file, 2 without objects, 1 cannot be used",
         "43 objects: dog 40, cat 3",
         "1 classes without objects: unseen",
-        "objects left out: 4 that repeat, 5 without area, 2 faulty",
+        "objects left out: 4 that repeat, 5 without area, 2 wrong",
     ]
     assert found.lines(most=None) == [*head, "  y.jpg: is empty", "  x.txt, line 1: wrong", "  x.txt, line 2: wrong"]
     assert found.lines(most=1) == [*head, "  y.jpg: is empty", "  and 2 more"]

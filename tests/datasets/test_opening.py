@@ -1,5 +1,6 @@
 """Formats by name, and sources of a user that satisfy the protocol alone."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,19 @@ def test_paths_with_colons_are_paths(data: Path, tmp_path: Path, monkeypatch: py
     assert locate(r"C:\data\mine.json") == ("coco", r"C:\data\mine.json")
     assert locate("some/yolo:mine.json") == ("coco", "some/yolo:mine.json")
     assert len(open_source("yolo:mine.yaml")) == 1
+
+
+def test_the_example_of_a_csv_file(tmp_path: Path):
+    file = Path(__file__).parents[2] / "examples/csv_source.py"
+    try:
+        example = runpy.run_path(str(file), run_name="example")
+        source = open_source(f"csv:{example['write_csv'](tmp_path, 'val')}", "val")
+        scenes = open_source(tmp_path / "val/data.yaml", "val")
+        assert len(source) == len(scenes) == 8
+        for found, scene in zip(map(source.__getitem__, range(8)), map(scenes.__getitem__, range(8)), strict=True):
+            assert (found.image == scene.image).all()
+            assert found.boxes_xyxy_px.tolist() == scene.boxes_xyxy_px.tolist()
+            assert [source.names[n] for n in found.class_ids] == [scenes.names[n] for n in scene.class_ids]
+        assert source.size(0) == (96, 96)
+    finally:
+        SOURCES.pop("csv", None)

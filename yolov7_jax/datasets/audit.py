@@ -92,7 +92,7 @@ class Audit:
         if absent:
             lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
         lines.append(
-            f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.issues)} faulty"
+            f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.issues)} wrong"
             + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
         )
         shown = self.sentences[:most]
@@ -113,7 +113,7 @@ class Audit:
         if self.sentences:
             raise DataError(
                 f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.issues)} objects are "
-                "faulty; correct them, or go on without them (data.on_error=skip). "
+                "wrong; correct them, or go on without them (data.on_error=skip). "
                 f"The first: {_first(self.sentences, most, separator=' | ')}"
             )
 

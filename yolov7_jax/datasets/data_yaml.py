@@ -54,7 +54,7 @@ def split_images(content: dict[str, Any], split: str, file: Path, *, on_error: O
 
     Relative places are looked for from `path` (itself relative to the YAML's folder, else to the working directory), or
     without `path` from these two. A leading ../ that leads nowhere is left out, as some exporters write one too many.
-    Where faults are to be skipped, listed images that are not there are in the result; they show when they are read.
+    If errors are skipped, listed images that are not there are in the result; reading them reports it.
 
     Raises:
         DataError: no such split, no such place, no images, or a listed image is missing (names the line).

@@ -111,7 +111,7 @@ def convert_data(
         progress: is given what is gone through and its length, and hands it on; for a display of progress.
 
     Raises:
-        InputError: the data cannot be used, is faulty, or cannot be written; names the file, and the line or id.
+        InputError: the data cannot be used or written, or is wrong; names the file, and the line or id.
     """
     sources = open_splits(data, splits, image_folder=image_folder)
     return write_data(folder, content_of(sources, progress=progress), to=to, link=link)

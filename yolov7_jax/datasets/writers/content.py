@@ -27,7 +27,7 @@ EQUAL = "objects left out, as without what the format cannot hold they equal ano
 IDS = "image ids counted anew, as the format has none"
 REPEATED = "objects left out, as they repeat another of their image"
 EMPTY = "objects left out, as their box has no area"
-FAULTY = "objects left out, as something is wrong with them"
+WRONG = "objects left out, as something is wrong with them"
 
 _LEAST_CLIPPED = 1e-6  # of the image's longer side: less is the rounding of numbers in fractions of the image
 
@@ -67,7 +67,7 @@ def objects(labels: Labels, losses: Losses) -> list[Object]:
     """All objects of an image, ignored ones last; those that its reader left out are counted."""
     losses[REPEATED] += labels.duplicates
     losses[EMPTY] += labels.empty
-    losses[FAULTY] += len(labels.issues)
+    losses[WRONG] += len(labels.issues)
     has_polygons = len(labels.polygons.owner) > 0
     wanted = [
         Object(class_id, box, False, of_object(labels.polygons, number) if has_polygons else ())
