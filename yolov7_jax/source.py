@@ -166,7 +166,35 @@ class _Completed(SourceMixin):
         return Path(type(self._source).__name__, str(self.image_ids[index]))
 
 
-class _Subset(SourceMixin):
+class SourceView(SourceMixin):
+    """A source whose images are those of other sources; their labels may differ."""
+
+    @abstractmethod
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The other source that an image is in, and its index there."""
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        source, inner = self.place(index)
+        return source.path(inner)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        source, inner = self.place(index)
+        return source.read(inner)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        source, inner = self.place(index)
+        return source.size(inner)
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used."""
+        source, inner = self.place(index)
+        return source.check_image(inner)
+
+
+class _Subset(SourceView):
     """Some images of another source, in the order of `indices`."""
 
     def __init__(self, source: SourceMixin, indices: Sequence[int]) -> None:
@@ -186,20 +214,11 @@ class _Subset(SourceMixin):
     def __getitem__(self, index: int) -> Sample:
         return self._source[self._indices[index]]
 
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        return self._source, self._indices[index]
+
     def labels(self, index: int) -> Labels:
         return self._source.labels(self._indices[index])
-
-    def path(self, index: int) -> Path:
-        return self._source.path(self._indices[index])
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        return self._source.read(self._indices[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._source.size(self._indices[index])
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        return self._source.check_image(self._indices[index])
 
     def labels_for(self, index: int, size: tuple[int, int]) -> Labels:
         return self._source.labels_for(self._indices[index], size)

@@ -16,7 +16,7 @@ from yolov7_jax.datasets.image_source import ReadSource, pick
 from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import select
-from yolov7_jax.source import SourceMixin
+from yolov7_jax.source import SourceMixin, SourceView
 from yolov7_jax.types import Issue, Labels, OnError
 
 _UNLISTED = -1  # in place of the class of an object that is left out
@@ -88,7 +88,7 @@ def _joined(
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class JoinedSource(ReadSource):
+class JoinedSource(SourceView, ReadSource):
     """A source over others. places: of each image, which of the parts it is in, and its index there.
 
     own_files: what says how to join them.
@@ -108,29 +108,14 @@ class JoinedSource(ReadSource):
         """Kinds, classes and settings of its parts."""
         return tuple((type(part).__name__, part.names, part.settings) for part in self.parts)
 
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        part, inner = self._place(index)
-        return part.path(inner)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        part, inner = self._place(index)
-        return part.read(inner)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in pixels, without decoding it."""
-        part, inner = self._place(index)
-        return part.size(inner)
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        part, inner = self._place(index)
-        return part.check_image(inner)
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The part that an image is in, and its index there."""
+        at, inner = self.places[index]
+        return self.parts[at], inner
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """What its part says, of the classes that are wanted."""
-        part, inner = self._place(index)
+        part, inner = self.place(index)
         return _renamed(part.labels_for(inner, size) if size else part.labels(inner), self._classes(part))
 
     def files(self) -> list[Path]:
@@ -167,10 +152,6 @@ class JoinedSource(ReadSource):
             "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
             "categories": [{"id": n, "name": name} for n, name in zip(self.category_ids, self.names, strict=True)],
         }
-
-    def _place(self, index: int) -> tuple[SourceMixin, int]:
-        at, inner = self.places[index]
-        return self.parts[at], inner
 
     def _classes(self, part: SourceMixin) -> NDArray[np.int32]:
         """The class here of each class of a part."""

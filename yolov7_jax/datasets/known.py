@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from yolov7_jax.datasets.image_source import ReadSource
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.source import SourceMixin
+from yolov7_jax.source import SourceMixin, SourceView
 from yolov7_jax.types import Issue, Labels
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class KnownSource(ReadSource):
+class KnownSource(SourceView, ReadSource):
     """Another source with the labels of its images, in its order, as they were read before."""
 
     names: tuple[str, ...]
@@ -45,21 +42,13 @@ class KnownSource(ReadSource):
         """Those of the other source."""
         return self.source.settings
 
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.source.path(index)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        return self.source.read(index)
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The same image of the other source."""
+        return self.source, index
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, as they were when its labels were read."""
         return self.table.labels(index).size
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """As the other source."""
-        return self.source.check_image(index)
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The labels as they were read before."""
