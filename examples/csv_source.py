@@ -2,9 +2,9 @@
 
 python examples/csv_source.py
 
-Draws 24 labeled scenes, writes their boxes into a CSV file, registers the format "csv", and trains a network of
-four layers on it for two short epochs. It ends with a line such as `4 steps on csv:/tmp/x/train.csv: see /tmp/x/run`,
-after some seconds on a CPU, most of them compilation.
+Draws scenes, writes their boxes into CSV files, registers the format "csv", and trains a network of four layers for two
+epochs. After some seconds on a CPU, most of them compilation, it ends with a line such as
+`4 steps on csv:/tmp/x/train.csv: see /tmp/x/run`.
 """
 
 import csv
