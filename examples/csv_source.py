@@ -2,9 +2,8 @@
 
 python examples/csv_source.py
 
-Draws scenes, writes their boxes into CSV files, registers the format "csv", and trains a network of four layers for two
-epochs. After some seconds on a CPU, most of them compilation, it ends with a line such as
-`4 steps on csv:/tmp/x/train.csv: see /tmp/x/run`.
+Draws scenes, writes their boxes into CSV files, registers the format "csv", and trains a small network for two epochs.
+After some seconds on a CPU it prints, for example, `4 steps on csv:/tmp/x/train.csv: see /tmp/x/run`.
 """
 
 import csv
