@@ -42,14 +42,13 @@ from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.data.mix import mixup
-from yolov7_jax.data.mosaic import mosaic
+from yolov7_jax.data.mosaic import mixup, mosaic
 from yolov7_jax.data.pipeline import Pipeline, load_resized
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.image import cv2
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Sample
 
 P5 = AugmentConfig(mosaic=1.0, mosaic9=0.2, mixup=0.15, paste_in=0.15, scale=0.9, translate=0.2)
@@ -91,7 +90,7 @@ def drawn(rng: np.random.Generator) -> bytes:
     ].tobytes()
 
 
-def outlined_copy(data: Path | None, folder: Path) -> Source:
+def outlined_copy(data: Path | None, folder: Path) -> SourceMixin:
     """The images of a data set, or drawn ones, in a folder with labels that have outlines."""
     rng = np.random.default_rng(0)
     images, labels = folder / "images", folder / "labels"
@@ -274,7 +273,7 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def recipe(title: str, source: Source, args: argparse.Namespace) -> None:
+def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
     """Prints the stages of the p5 recipe, from files to batches by one thread, and the memory.
 
     Labels are read beforehand, as for a training. The images are taken several times over, so that more of them are in

@@ -1,110 +1,139 @@
-"""The contract of labeled data."""
+"""The contract of labeled data: four things that a user gives, and all that follows from them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import xyxy_to_xywh
-from yolov7_jax.types import Fault, Labels, OnError, Sample
+from yolov7_jax.types import Issue, Labels, OnError, Sample
 
-_THREADS = 8  # they wait for the disk
+READER_THREADS = 8  # they wait for the disk
 
 
-class Source(ABC):
+@runtime_checkable
+class Source(Protocol):
     """Labeled images in random access: cheap to open, safe to share between threads, quick to pickle for workers.
 
-    names: of the classes; class ids index into them. category_ids: the category of each class in `ground_truth()`.
-    image_ids: the id of each image there, in the order of the source. faults: what is wrong with entries that were left
-    out and belong to no image.
+    names: of the classes; class ids index into them.
     """
 
-    names: tuple[str, ...]
-    image_ids: tuple[int, ...]
-    faults: tuple[Fault, ...] = ()
-    on_error: OnError = "stop"
-
     @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The category of each class in `ground_truth()`; they count from 1, as COCO's do."""
-        return tuple(range(1, len(self.names) + 1))
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        ...
 
-    @property
-    def settings(self) -> tuple[Any, ...]:
-        """What labels follow from beside the content of files, names and ids: plain values, the same for the same."""
-        return ()
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
+    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The decoded image and its objects, without those ignored, repeated, or without area.
+        """The decoded image and its objects.
 
         Raises:
             DataError: the image or its labels cannot be used.
         """
-        image = self.read(index)
-        height, width = image.shape[:2]
-        labels = self.labels(index, (height, width))
-        boxes_xyxy_px = labels.boxes_xyxy_px.astype(np.float32)
-        return Sample(image, boxes_xyxy_px, labels.class_ids.copy(), self.image_ids[index], deepcopy(labels.polygons))
+        ...
+
+    def labels(self, index: int) -> Labels:
+        """The objects of the image, and its size; does not decode the image if that can be avoided.
+
+        Raises:
+            DataError: the labels cannot be used.
+        """
+        ...
+
+
+class SourceMixin(ABC):
+    """Base class of a `Source` with all that the package asks of one; override what your format knows better.
+
+    names: of the classes. issues: what is wrong with entries that are left out and belong to no image. on_error: what
+    the source does about an object that is wrong.
+    """
+
+    names: tuple[str, ...]
+    issues: tuple[Issue, ...] = ()
+    on_error: OnError = "stop"
 
     @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """See `Source`."""
+
+    @abstractmethod
+    def labels(self, index: int) -> Labels:
+        """See `Source`."""
+
+    @cached_property
+    def image_ids(self) -> tuple[int, ...]:
+        """The id of each image in `ground_truth()`, in the order of the source; by default they count from 1."""
+        return tuple(range(1, len(self) + 1))
+
+    @cached_property
+    def category_ids(self) -> tuple[int, ...]:
+        """The category of each class in `ground_truth()`; by default they count from 1, as COCO's do."""
+        return tuple(range(1, len(self.names) + 1))
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Plain values that labels follow from, beside the content of files, names and ids."""
+        return ()
+
     def path(self, index: int) -> Path:
-        """The image's file."""
+        """The image's file, or where it has none a path that names the image in sentences."""
+        return Path(type(self).__name__, str(self.image_ids[index]))
 
-    @abstractmethod
     def read(self, index: int) -> NDArray[np.uint8]:
         """The decoded image, [h, w, 3] RGB.
 
         Raises:
             DataError: it is missing, empty, cut short or no image.
         """
+        return self[index].image
 
-    @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in pixels, without decoding it."""
+        """Height and width of the image in pixels."""
+        return self.labels(index).size
 
-    @abstractmethod
     def check_image(self, index: int) -> tuple[int, int]:
-        """Looks at the image's file without decoding it; returns height and width in pixels.
+        """Checks the image without decoding it, as far as that goes; returns height and width in pixels.
 
         Raises:
             DataError: it is missing, empty, cut short or no image.
         """
+        return self.size(index)
 
-    @abstractmethod
-    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
-        """The objects of the image, those left out counted and the faults among them named.
-
-        Args:
-            index: of the image.
-            size: its height and width where they are known; else they are read.
+    def labels_for(self, index: int, size: tuple[int, int]) -> Labels:
+        """The labels of an image whose height and width are known already.
 
         Raises:
-            DataError: the labels cannot be read at all, are for an image of another size, or, unless faults are
-                skipped, one of them is wrong.
+            DataError: the labels cannot be used, or are for an image of another size.
         """
+        labels = self.labels(index)
+        require_size(self.path(index), size, labels.size, where="its source")
+        return labels
 
-    @abstractmethod
     def files(self) -> list[Path]:
-        """All files that labels and images are read from."""
+        """All files that labels and images come from; without any, labels are not cached between runs."""
+        return []
 
-    @abstractmethod
-    def subset(self, indices: Sequence[int]) -> Self:
+    def subset(self, indices: Sequence[int]) -> SourceMixin:
         """The same data with these images alone, in this order."""
+        return _Subset(self, indices)
 
     def ground_truth(self) -> dict[str, Any]:
         """What to evaluate against, as a COCO dict: images, annotations, categories; annotations count from 1."""
         indices = range(len(self))
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(READER_THREADS) as pool:
             labels = pool.map(self.labels, indices)
             return coco_dict(
                 zip(self.category_ids, self.names, strict=True),
@@ -112,10 +141,110 @@ class Source(ABC):
             )
 
 
+def complete(source: Source | SourceMixin) -> SourceMixin:
+    """A source with all that the package asks of one: itself if it inherits `SourceMixin`, else a wrapper."""
+    return source if isinstance(source, SourceMixin) else _Completed(source)
+
+
+class _Completed(SourceMixin):
+    """A source of the four things that `Source` asks for, with the defaults for all else."""
+
+    def __init__(self, source: Source) -> None:
+        self.names = tuple(source.names)
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[index]
+
+    def labels(self, index: int) -> Labels:
+        return self._source.labels(index)
+
+    def path(self, index: int) -> Path:
+        return Path(type(self._source).__name__, str(self.image_ids[index]))
+
+
+class SourceView(SourceMixin):
+    """A source whose images are those of other sources; their labels may differ."""
+
+    @abstractmethod
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The other source that an image is in, and its index there."""
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        source, inner = self.place(index)
+        return source.path(inner)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        source, inner = self.place(index)
+        return source.read(inner)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        source, inner = self.place(index)
+        return source.size(inner)
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used."""
+        source, inner = self.place(index)
+        return source.check_image(inner)
+
+
+class _Subset(SourceView):
+    """Some images of another source, in the order of `indices`."""
+
+    def __init__(self, source: SourceMixin, indices: Sequence[int]) -> None:
+        self._source = source
+        self._indices = tuple(range(len(source))[index] for index in indices)
+        self.names, self.issues, self.on_error = source.names, source.issues, source.on_error
+        self.category_ids = source.category_ids
+        self.image_ids = tuple(source.image_ids[index] for index in self._indices)
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        return (type(self._source).__name__, self._source.settings)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[self._indices[index]]
+
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        return self._source, self._indices[index]
+
+    def labels(self, index: int) -> Labels:
+        return self._source.labels(self._indices[index])
+
+    def labels_for(self, index: int, size: tuple[int, int]) -> Labels:
+        return self._source.labels_for(self._indices[index], size)
+
+    def files(self) -> list[Path]:
+        return self._source.files()
+
+
+def require_size(image: Path, found: tuple[int, int], labeled: tuple[int, int], *, where: str) -> None:
+    """Refuses an image of another size (h, w) than its labels are for.
+
+    Raises:
+        DataError: the sizes differ; `where` says what names the other size.
+    """
+    if found != labeled:
+        raise DataError(
+            f"{image}: the image is {found[1]} x {found[0]} pixels, but {where} says {labeled[1]} x {labeled[0]}; "
+            "its boxes would be misplaced: use the images that the labels were made for",
+            kind="labels of another size",
+        )
+
+
 def coco_dict(categories: Iterable[tuple[int, str]], images: Iterable[tuple[int, Path, Labels]]) -> dict[str, Any]:
     """Images, annotations and categories as COCO has them, from (id, name) and (id, file, labels); ignored are crowds.
 
-    An object's area is that of its box. Annotations count from 1. Outlines are left out.
+    An object's area is that of its box. Annotations count from 1. Polygons are left out.
     """
     names = list(categories)
     rows: list[dict[str, Any]] = []

@@ -120,7 +120,7 @@ class Detections:
 
 
 class Polygons(NamedTuple):
-    """The outlines of the objects of an image, all in a row; an object has several polygons, one or none.
+    """The polygons of the objects of an image, all in a row; an object has several, one or none.
 
     points_xy_px: float32 [p, 2], their corners. corners: int32 [k], how many each polygon has. owner: int32 [k], the
     object that each is of, ascending.
@@ -138,29 +138,37 @@ class Sample(NamedTuple):
     """One labeled image of a data source.
 
     image: uint8 [h, w, 3] RGB. boxes_xyxy_px: float32 [n, 4] in its pixels. class_ids: int32 [n].
-    id: what the data set calls it (the image id of COCO JSON, else the position). polygons: of those objects that have
-    an outline, whose box is the box around it.
+    id: what the data set calls it, such as the image id of COCO JSON. polygons: of those objects that have some, whose
+    box is the box around them.
     """
 
     image: NDArray[np.uint8]
     boxes_xyxy_px: NDArray[np.float32]
     class_ids: NDArray[np.int32]
-    id: int
+    id: int = 0
     polygons: Polygons = NO_POLYGONS
 
 
 OnError = Literal["stop", "skip", "note"]
-"""Stop at it, leave it out and name it, or besides name what is odd and may be meant: see `oddities`."""
+"""Stop at an entry that is wrong, skip and report it, or also report what is odd and may be meant, as warnings."""
 
 
-class Fault(NamedTuple):
-    """What is wrong with an entry: a few words to count such faults by, and a sentence that names file and line."""
+class Issue(NamedTuple):
+    """What is wrong or odd with an entry of a data set.
 
+    severity: an error leaves the entry out, a warning may be meant. kind: a few words to count such issues by.
+    message: a sentence that names file and line. split, image: where a check of a whole data set found it, the latter
+    as index in the split.
+    """
+
+    severity: Literal["error", "warning"]
     kind: str
-    sentence: str
+    message: str
+    split: str | None = None
+    image: int | None = None
 
     def __str__(self) -> str:
-        return self.sentence
+        return self.message
 
 
 def _no_boxes() -> NDArray[np.float64]:
@@ -176,11 +184,11 @@ class Labels:
     """The objects of one image, those that are neither wanted nor held against a detector, and how many were left out.
 
     size: (h, w) of the image in pixels. class_ids: int32 [n]. boxes_xyxy_px: float64 [n, 4], which may reach beyond the
-    image. polygons: of those objects that have an outline; their box is the one that the labels give, else the one
-    around it. ignored_class_ids, ignored_boxes_xyxy_px: the same of crowds and difficult objects. duplicates: objects
+    image. polygons: of those objects that have some; their box is the one that the labels give, else the one
+    around them. ignored_class_ids, ignored_boxes_xyxy_px: the same of crowds and difficult objects. duplicates: objects
     left out because an equal one came before. empty: objects left out because their box has no area. unlisted: objects
-    left out because their class is not asked for. faults: what was wrong with others that were left out. missing: there
-    is no file of labels.
+    left out because their class is not asked for. issues: errors of others that were left out, and warnings if the
+    source reports them. missing: there is no file of labels.
     """
 
     size: tuple[int, int]
@@ -192,7 +200,7 @@ class Labels:
     duplicates: int = 0
     empty: int = 0
     unlisted: int = 0
-    faults: tuple[Fault, ...] = ()
+    issues: tuple[Issue, ...] = ()
     missing: bool = False
 
 

@@ -22,29 +22,29 @@ def run(*arguments: str) -> int:
     return main(["--no-compilation-cache", "data", *arguments])
 
 
-def test_notices_do_not_fail(data: Path, capsys: pytest.CaptureFixture[str]):
+def test_warnings_do_not_fail(data: Path, capsys: pytest.CaptureFixture[str]):
     assert run("check", "data.yaml") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "notice, tiny image: images/scene0_0.png: has 40 x 20 pixels only"
-    assert "notice, tiny image: and 3 more; --all names them" in lines
+    assert lines[0] == "warning, tiny image: images/scene0_0.png: has 40 x 20 pixels only"
+    assert "warning, tiny image: and 3 more; --all lists them" in lines
     assert [line.split() for line in lines[-4:-1]] == [
         ["kind", "train", "all"],
-        ["tiny", "image", "notice", "8"],
-        ["class", "with", "few", "objects", "notice", "2"],
+        ["tiny", "image", "warning", "8"],
+        ["class", "with", "few", "objects", "warning", "2"],
     ]
-    assert lines[-1] == "8 images (train 8): 0 faults, 10 notices"
+    assert lines[-1] == "8 images (train 8): 0 errors, 10 warnings"
     assert run("check", "data.yaml", "--all") == 0
     assert sum("tiny image: images/" in line for line in capsys.readouterr().out.splitlines()) == 8
 
 
-def test_faults_fail_and_can_be_left_out(data: Path, capsys: pytest.CaptureFixture[str]):
+def test_errors_fail_and_can_be_left_out(data: Path, capsys: pytest.CaptureFixture[str]):
     write_text(data / "labels/scene0_0.txt", "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
     (data / "images/scene0_1.png").write_bytes(b"")
     assert run("check", "data.yaml", "--fix", "fixed", "--quick") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("class out of range: labels/scene0_0.txt, line 2: class 7 is not one of the 2 classes")
     assert lines[1] == "empty image: images/scene0_1.png: is empty; expected a picture"
-    assert "8 images (train 8): 2 faults, 9 notices" in lines
+    assert "8 images (train 8): 2 errors, 9 warnings" in lines
     assert set(lines[-3:]) == {
         "images left out, empty image: 1",
         "objects left out, as something is wrong with them: 1",
@@ -56,7 +56,7 @@ def test_faults_fail_and_can_be_left_out(data: Path, capsys: pytest.CaptureFixtu
 def test_convert_says_what_is_lost(data: Path, capsys: pytest.CaptureFixture[str]):
     write_text(data / "labels/scene0_0.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6\n")
     assert run("convert", "data.yaml", "voc", "--to", "voc", "--copy") == 0
-    assert capsys.readouterr().out.splitlines() == ["outlines left out, as Pascal VOC has boxes only: 1", "see voc"]
+    assert capsys.readouterr().out.splitlines() == ["polygons left out, as Pascal VOC has boxes only: 1", "see voc"]
     assert run("convert", "voc", "coco", "--to", "coco", "--split", "train") == 0
     assert capsys.readouterr().out.splitlines() == ["see coco/annotations/instances_train.json"]
 

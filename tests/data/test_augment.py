@@ -140,14 +140,14 @@ def test_mirrors(config, fliplr, flipud):
     assert np.array_equal(sample.boxes_xyxy_px, boxes)
 
 
-def fetched_positions(seed, position, *, count, window, config=COLORLESS):
+def fetched_positions(seed, position, *, count, mosaic_window, config=COLORLESS):
     asked = []
 
     def fetch(at):
         asked.append(at)
         return noise(at, boxes=0)
 
-    made(seed, fetch, position, count=count, mosaic_window=window, config=config)
+    made(seed, fetch, position, count=count, mosaic_window=mosaic_window, config=config)
     assert all(type(at) is int for at in asked)
     return asked
 
@@ -163,9 +163,11 @@ def fetched_positions(seed, position, *, count, window, config=COLORLESS):
         (3, 4, 0, {3}),
     ],
 )
-def test_partners_are_those_of_the_window_and_equally_likely(position, count, window, allowed):
+def test_partners_are_those_of_the_window_and_equally_likely(position, count, mosaic_window, allowed):
     both = replace(COLORLESS, mixup=1)
-    draws = [fetched_positions(seed, position, count=count, mosaic_window=window, config=both) for seed in range(200)]
+    draws = [
+        fetched_positions(seed, position, count=count, mosaic_window=mosaic_window, config=both) for seed in range(200)
+    ]
     assert {one[0] for one in draws} == {position}
     partners = [at for one in draws for at in one[1:]]
     assert len(partners) == 200 * 7  # three of the mosaic, four of the second
@@ -218,7 +220,7 @@ def test_mixup_joins_the_labels_of_two_mosaics():
 
 @pytest.mark.parametrize(
     ("name", "nine", "least", "most"),
-    [("mosaic", 0, SIZE // 2, 3 * SIZE // 2), ("mosaic_of_nine", 1, 0, SIZE)],
+    [("mosaic", 0, SIZE // 2, 3 * SIZE // 2), ("mosaic9", 1, 0, SIZE)],
 )
 def test_centers_of_four_and_windows_of_nine_fill_their_range(monkeypatch, name, nine, least, most):
     places = []

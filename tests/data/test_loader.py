@@ -20,7 +20,7 @@ from tests.data.training_source import DrawnSource
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.data.pipeline import Pipeline, Row
+from yolov7_jax.data.pipeline import Pipeline, TrainingRow
 from yolov7_jax.data.sampling import balanced_repeats, repeat_factors
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Batch, Candidates
@@ -177,13 +177,13 @@ class Counting:
     made: list[int] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
-    def row(self, epoch: int, position: int) -> Row:
+    def row(self, epoch: int, position: int) -> TrainingRow:
         which = epoch * self.steps * self.batch_size + position
         self.made.append(which)
         if len(self.made) == self.enough:
             self.done.set()
         number = np.array([which])
-        return Row(Batch(number, number, number, number, Candidates(number, number), None, number, number), ())
+        return TrainingRow(Batch(number, number, number, number, Candidates(number, number), None, number, number), ())
 
 
 def test_batches_are_made_while_the_one_who_asks_is_busy():
@@ -222,7 +222,7 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
     source = DrawnSource(6, bad=(2, 4))
     loader = Loader(pipeline(source), workers=workers)
     batches(loader, 6)
-    assert sorted(loader.faults) == [f"{number}.png: is empty; expected a picture" for number in (2, 4)]
+    assert sorted(loader.errors) == [f"{number}.png: is empty; expected a picture" for number in (2, 4)]
     stop_pipeline = pipeline(source, augment=SINGLE, on_error="stop")
     first = min((2, 4), key=[stop_pipeline.index(0, position) for position in range(6)].index)
     stopping = Loader(stop_pipeline, workers=workers)

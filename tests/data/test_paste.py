@@ -7,7 +7,7 @@ from tests.datasets.drawn_polygons import lies_in, random_polygon
 from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.geometry import random_warp, scale_and_shift, shift
 from yolov7_jax.data.mosaic import place
-from yolov7_jax.data.paste import MOST_COVER, MOST_PASTED, is_in_front, mirrored, paste, paste_in
+from yolov7_jax.data.paste import MOST_COVER, MOST_PASTED, flipped_copies, is_in_front, paste, paste_in
 from yolov7_jax.data.pieces import Piece, shown
 from yolov7_jax.data.render import render
 from yolov7_jax.ops.polygons import as_polygons
@@ -125,7 +125,7 @@ def test_mirrored_objects_are_those_of_the_mirrored_canvas():
     tiles = tiles_of(*samples)
     canvas = np.full((200, 200, 3), 114, np.uint8)
     canvas[10:80, :90] = canvas[10:80, 90:180] = ramps(SHAPE)
-    copies = mirrored(np.random.default_rng(0), tiles, 1.0, canvas=200)
+    copies = flipped_copies(np.random.default_rng(0), tiles, 1.0, canvas=200)
     assert [copy.sample.class_ids.tolist() for copy in copies] == [[0], [10], [11]]
     out = render(tiles, np.eye(3), 1.0, size=(200, 200), copies=copies)
     rows, columns = np.mgrid[:200, :200] + 0.5
@@ -146,44 +146,44 @@ def test_mirrored_objects_are_those_of_the_mirrored_canvas():
 def test_nothing_is_put_on_itself():
     # at 90 … 110 of 200, whose mirror image is the same
     one = outlined([[square(90, 20, side=20)]], shape=(100, 200))
-    assert mirrored(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200) == []
+    assert flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200) == []
 
 
 @pytest.mark.parametrize(("covered", "copied"), [(2.9, [0, 1]), (3.1, []), (10, [])])
 def test_objects_that_cover_much_of_another_are_not_copied(covered, copied):
     # the first, at 20 … 30, is mirrored to 170 … 180: the second lies so far in there, and the same the other way round
     one = outlined([[square(20, 20)], [square(160 + covered, 20)]], (100, 200))
-    copies = mirrored(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
+    copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [int(copy.sample.class_ids[0]) for copy in copies] == copied
 
 
 def test_copies_do_not_cover_much_of_each_other_nor_are_what_is_hidden_in_the_way():
     # two objects one upon the other: the second copy would cover the first; the third lies beyond the canvas
     one = outlined([[square(20, 20)], [square(22, 21)], [square(230, 20)]], (100, 260))
-    copies = mirrored(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
+    copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [int(copy.sample.class_ids[0]) for copy in copies] == [0]
 
 
 def test_the_share_of_objects_that_are_copied():
     objects = [[square(4 * x, 10 * y, side=3)] for x in range(20) for y in range(10)]  # left half: all free
     tiles = [place(outlined(objects, (100, 200)), 0, 0, canvas=200)]
-    counts = [len(mirrored(np.random.default_rng(seed), tiles, 0.3, canvas=200)) for seed in range(30)]
+    counts = [len(flipped_copies(np.random.default_rng(seed), tiles, 0.3, canvas=200)) for seed in range(30)]
     assert abs(np.sum(counts) - 0.3 * 6000) < 4 * np.sqrt(6000 * 0.3 * 0.7)  # four standard deviations
     assert len(set(counts)) > 1
-    assert mirrored(np.random.default_rng(0), tiles, 0.0, canvas=200) == []
+    assert flipped_copies(np.random.default_rng(0), tiles, 0.0, canvas=200) == []
 
 
 def test_objects_without_outline_are_not_copied():
     one = outlined([[square(20, 20)], [square(20, 50)]])
     one = one._replace(polygons=as_polygons([[], [square(20, 50)]]))
-    copies = mirrored(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
+    copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [copy.sample.class_ids.tolist() for copy in copies] == [[1]]
 
 
 def test_copies_that_reach_behind_the_horizon_are_left_out():
     one = outlined([[square(20, 20, side=40)]])
     tiles = [place(one, 0, 0, canvas=200)]
-    copies = mirrored(np.random.default_rng(0), tiles, 1.0, canvas=200)
+    copies = flipped_copies(np.random.default_rng(0), tiles, 1.0, canvas=200)
     # the copy is at 140 … 180 and the horizon at 175; the canvas's x = 140 is seen at 140 · 0.1 / 0.2 = 70
     away = np.diag([0.1, 0.1, 1]) @ np.array([[1.0, 0, 0], [0, 1, 0], [-1 / 175, 0, 1]])
     assert len(copies) == 1

@@ -113,7 +113,7 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
     source = DrawnSource(1)
     row = pipeline(source, seed=7, max_boxes=5, coarse=True).row(3, 2)
     image, boxes, class_ids, *_ = source[0]
-    assert row.faults == ()
+    assert row.errors == ()
     height, width = image.shape[:2]
     content_h, content_w = 64, round(64 * width / height)
     assert height > width
@@ -127,7 +127,7 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
     # float32 of coordinates up to 64, after a handful of operations
     np.testing.assert_allclose(row.sample.boxes_cxcywh_px, expected, rtol=0, atol=5e-5)
     assert (row.sample.index, row.sample.overflow.tolist()) == (0, [0, 0])
-    for found, reach in ((row.sample.fine, 0.5), (row.sample.coarse, 1.0)):
+    for found, neighbor_offset in ((row.sample.fine, 0.5), (row.sample.coarse, 1.0)):
         direct, _ = candidates(
             row.sample.boxes_cxcywh_px,
             row.sample.valid,
@@ -135,7 +135,7 @@ def test_fields_by_hand(cornered: list[dict[str, Any]]):
             strides=STRIDES,
             image_size=(64, 64),
             anchor_t=4.0,
-            reach=reach,
+            neighbor_offset=neighbor_offset,
         )
         assert_same(found, direct)
         assert found.valid[:3].any(axis=1).all()
@@ -189,7 +189,7 @@ def test_each_batch_has_one_of_the_sides_and_its_own_candidates(cornered: list[d
                 strides=STRIDES,
                 image_size=side,
                 anchor_t=4.0,
-                reach=0.5,
+                neighbor_offset=0.5,
             )
             assert_same(row.fine, direct)
     assert set(sides) == {32, 64, 96}
@@ -279,17 +279,17 @@ def test_an_image_that_cannot_be_read_is_gray_or_stops():
     where = order_of(skipping).index(2)
     for _ in range(2):
         row = skipping.row(0, where)
-        assert row.faults == ("2.png: is empty; expected a picture",)
+        assert row.errors == ("2.png: is empty; expected a picture",)
         assert (row.sample.image == GRAY).all()
         assert (row.sample.valid.any(), row.sample.index) == (False, 2)
     with pytest.raises(DataError, match=r"^2\.png: is empty"):
         stopping.row(0, where)
-    assert skipping.row(0, (where + 1) % 6).faults == stopping.row(0, (where + 1) % 6).faults == ()
+    assert skipping.row(0, (where + 1) % 6).errors == stopping.row(0, (where + 1) % 6).errors == ()
 
 
 def test_mosaics_name_each_image_that_is_gray_once():
     made = pipeline(DrawnSource(2, bad=(0, 1)), augment=AugmentConfig(mosaic=1))
-    (row,) = {made.row(0, 0).faults}
+    (row,) = {made.row(0, 0).errors}
     assert sorted(row) == ["0.png: is empty; expected a picture", "1.png: is empty; expected a picture"]
 
 

@@ -12,7 +12,7 @@ from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import Audit, Findings, audit, readable
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.types import Fault
+from yolov7_jax.types import Issue
 
 WIDTH, HEIGHT = 40, 20
 NAMES = ("cat", "dog", "unseen")
@@ -98,8 +98,8 @@ def test_everything_is_counted_and_named(
     assert (found.images, found.names, found.objects) == (7, NAMES, (1, 2, 0))
     assert (found.without_file, found.without_objects) == (without_file, 2 - without_file)
     assert (found.duplicates, found.empty) == (1, 1)
-    for fault, start in zip(found.faults, faults, strict=True):
-        assert start in fault.sentence
+    for fault, start in zip(found.issues, faults, strict=True):
+        assert start in fault.message
     expected = {
         1: "empty.jpg: is empty",
         4: "short.jpg: the end of the picture",
@@ -107,7 +107,7 @@ def test_everything_is_counted_and_named(
     }
     assert found.unusable.keys() == expected.keys()
     for index, part in expected.items():
-        assert part in found.unusable[index].sentence
+        assert part in found.unusable[index].message
 
 
 @pytest.mark.parametrize("make", [as_yolo, as_coco, as_voc])
@@ -127,7 +127,7 @@ def test_readable_images_are_those_that_can_be_decoded(tmp_path: Path, make: Cal
 def test_a_source_that_stops_has_its_images_counted_as_unusable(tmp_path: Path):
     found = audit(open_source(as_yolo(tmp_path)))
     assert sorted(found.unusable) == [1, 3, 4, 5]
-    assert "fine2.txt, line 1: class 7" in found.unusable[3].sentence
+    assert "fine2.txt, line 1: class 7" in found.unusable[3].message
 
 
 def test_missing_images_and_annotations_that_cannot_be_read(tmp_path: Path):
@@ -135,8 +135,8 @@ def test_missing_images_and_annotations_that_cannot_be_read(tmp_path: Path):
     (data / "JPEGImages" / "fine1.jpg").unlink()
     write(data / "Annotations" / "fine2.xml", "<annotation>")
     found = audit(open_source(data, on_error="skip"))
-    assert "fine1.jpg: cannot be read (No such file" in found.unusable[2].sentence
-    assert "fine2.xml, line 1: not XML" in found.unusable[3].sentence
+    assert "fine1.jpg: cannot be read (No such file" in found.unusable[2].message
+    assert "fine2.xml, line 1: not XML" in found.unusable[3].message
 
 
 def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
@@ -145,14 +145,14 @@ def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
     content["images"][0] |= {"width": WIDTH, "height": HEIGHT + 1}
     content["images"][2] |= {"width": WIDTH, "height": HEIGHT}
     found = audit(open_source(write(data, json.dumps(content)), on_error="skip"))
-    assert "blank.jpg: the image is 40 x 20 pixels, but" in found.unusable[0].sentence
+    assert "blank.jpg: the image is 40 x 20 pixels, but" in found.unusable[0].message
     assert 2 not in found.unusable
 
 
 def test_faults_stop_where_they_should(tmp_path: Path):
     data = as_yolo(tmp_path)
     found = audit(open_source(data, on_error="skip"))
-    sentence = r"3 of 7 images cannot be used and 2 objects are faulty; .*The first: .*empty\.jpg.* \| and 3 more$"
+    sentence = r"3 of 7 images cannot be used and 2 objects are wrong; .*The first: .*empty\.jpg.* \| and 3 more$"
     with pytest.raises(DataError, match=sentence):
         found.stop_at_faults(most=2)
     source = open_source(data, on_error="skip").subset([0, 2])
@@ -182,15 +182,15 @@ def test_the_summary_tells_people(tmp_path: Path):
         duplicates=4,
         empty=5,
         unlisted=0,
-        faults=(Fault("wrong", "x.txt, line 1: wrong"), Fault("wrong", "x.txt, line 2: wrong")),
-        outlined=0,
-        findings=Findings(LabelTable.of([]), {3: Fault("empty image", "y.jpg: is empty")}),
+        issues=(Issue("error", "wrong", "x.txt, line 1: wrong"), Issue("error", "wrong", "x.txt, line 2: wrong")),
+        with_polygons=0,
+        findings=Findings(LabelTable.of([]), {3: Issue("error", "empty image", "y.jpg: is empty")}),
     )
     head = [
         "9 images: 1 without a label file, 2 without objects, 1 cannot be used",
         "43 objects: dog 40, cat 3",
         "1 classes without objects: unseen",
-        "objects left out: 4 that repeat, 5 without area, 2 faulty",
+        "objects left out: 4 that repeat, 5 without area, 2 wrong",
     ]
     assert found.lines(most=None) == [*head, "  y.jpg: is empty", "  x.txt, line 1: wrong", "  x.txt, line 2: wrong"]
     assert found.lines(most=1) == [*head, "  y.jpg: is empty", "  and 2 more"]
@@ -218,7 +218,7 @@ def test_coco128_in_both_formats(shared: Path):
     assert (by_labels.without_file, by_labels.without_objects) == (2, 0)
     assert (by_json.without_file, by_json.without_objects) == (0, 2)
     assert by_labels.sentences == by_json.sentences == ()
-    assert by_labels.outlined == by_json.outlined == 0
+    assert by_labels.with_polygons == by_json.with_polygons == 0
 
 
 def test_what_a_look_found_is_not_looked_for_again(tmp_path: Path):
@@ -238,4 +238,4 @@ def test_outlined_objects_are_counted(tmp_path: Path):
     write(tmp_path / "labels" / "fine1.txt", f"{triangle}\n0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.9 0.2 0.3")
     write(tmp_path / "labels" / "blank.txt", triangle)
     write(tmp_path / "labels" / "empty.txt", triangle)  # of an image that cannot be used
-    assert audit(open_source(data, on_error="skip")).outlined == 3
+    assert audit(open_source(data, on_error="skip")).with_polygons == 3

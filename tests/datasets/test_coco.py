@@ -124,7 +124,7 @@ def test_an_outline_of_nothing_is_none(file: Path, nothing: list[Any]):
     content = outlined()
     content["annotations"][4]["segmentation"] = nothing
     labels = open_source(write(file, content)).labels(2)
-    assert (labels.class_ids.tolist(), labels.polygons.owner.tolist(), labels.faults) == ([2, 0], [0], ())
+    assert (labels.class_ids.tolist(), labels.polygons.owner.tolist(), labels.issues) == ([2, 0], [0], ())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_objects_with_a_wrong_outline_are_kept_without_it(file: Path, outline: A
     labels = source.labels(2)
     assert labels.class_ids.tolist() == [2, 0]
     assert labels.polygons.owner.tolist() == [0]
-    assert labels.faults == ((kind, str(error.value)),)
+    assert labels.issues == (("error", kind, str(error.value), None, None),)
     assert source.ground_truth() == CONTENT
 
 

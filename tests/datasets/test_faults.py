@@ -10,7 +10,7 @@ from PIL import Image
 
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 
 WIDTH, HEIGHT = 40, 20
 GOOD = "0 0.5 0.5 0.1 0.1"
@@ -37,7 +37,7 @@ def yolo(tmp_path: Path) -> Path:
     return write(tmp_path / "data.yaml", "val: images\nnames: [cat, dog, bird]\n")
 
 
-def sentence_of(source: Source, index: int) -> str:
+def sentence_of(source: SourceMixin, index: int) -> str:
     with pytest.raises(DataError) as error:
         source[index]
     return str(error.value)
@@ -46,11 +46,11 @@ def sentence_of(source: Source, index: int) -> str:
 def test_wrong_lines_are_left_out_and_named(yolo: Path, tmp_path: Path):
     source = open_source(yolo, on_error="skip")
     assert source[0].class_ids.tolist() == [0, 2]
-    faults = source.labels(0).faults
+    faults = source.labels(0).issues
     file = tmp_path / "labels" / "a.txt"
-    assert [fault.sentence.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
-    assert faults[0].sentence == sentence_of(open_source(yolo), 0)  # the first is what stops
-    assert source.labels(1).faults == source.faults == ()
+    assert [fault.message.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
+    assert faults[0].message == sentence_of(open_source(yolo), 0)  # the first is what stops
+    assert source.labels(1).issues == source.issues == ()
     assert [row["category_id"] for row in source.ground_truth()["annotations"]] == [1, 3, 1]
 
 
@@ -125,16 +125,16 @@ def test_wrong_entries_are_left_out_and_named(coco: Path):
     source = open_source(coco, on_error="skip")
     assert source.image_ids == (2, 1)
     assert source[1].boxes_xyxy_px.tolist() == [[1, 1, 6, 6]]
-    faults = source.labels(1).faults
+    faults = source.labels(1).issues
     expected = [message for _, message, image in WRONG_ANNOTATIONS if image is not None]
     for fault, message, number in zip(faults, expected, range(2, 9), strict=True):
-        assert fault.sentence.startswith(f"{coco}: annotation {number} ")
-        assert message in fault.sentence
+        assert fault.message.startswith(f"{coco}: annotation {number} ")
+        assert message in fault.message
     whole = ["two entries have the image id 1", "image number 4 has no integer id", "image 4 has width 0"]
     whole += [message for _, message, image in WRONG_ANNOTATIONS if image is None]
-    for fault, message in zip(source.faults, whole, strict=True):
-        assert fault.sentence.startswith(f"{coco}: ")
-        assert message in fault.sentence
+    for fault, message in zip(source.issues, whole, strict=True):
+        assert fault.message.startswith(f"{coco}: ")
+        assert message in fault.message
     truth = source.ground_truth()
     assert [row["id"] for row in truth["images"]] == [2, 1]
     assert [row["id"] for row in truth["annotations"]] == [1, 20, 21, 22, 23]
@@ -144,7 +144,7 @@ def test_wrong_entries_are_left_out_and_named(coco: Path):
 
 def test_objects_left_out_of_coco_are_counted(coco: Path):
     labels = open_source(coco, on_error="skip").labels(0)
-    assert (labels.class_ids.tolist(), labels.duplicates, labels.empty, labels.faults) == ([0], 1, 1, ())
+    assert (labels.class_ids.tolist(), labels.duplicates, labels.empty, labels.issues) == ([0], 1, 1, ())
 
 
 def test_missing_images_of_coco_are_kept(coco: Path, tmp_path: Path):
@@ -165,7 +165,7 @@ def test_a_subset_is_these_images(coco: Path, yolo: Path):
         for index, origin in enumerate((1, 0, 1)):
             assert swapped.path(index) == source.path(origin)
             assert swapped.size(index) == source.size(origin)
-            assert swapped.labels(index).faults == source.labels(origin).faults
+            assert swapped.labels(index).issues == source.labels(origin).issues
             (*one, polygons), (*other, other_polygons) = swapped[index], source[origin]
             for value, expected in zip([*one, *polygons], [*other, *other_polygons], strict=True):
                 np.testing.assert_array_equal(value, expected)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from yolov7_jax.datasets import open_source, with_names
 from yolov7_jax.datasets.audit import audit, readable
-from yolov7_jax.datasets.curate.splits import split_names
+from yolov7_jax.datasets.curate.conversion import split_names
 from yolov7_jax.datasets.label_cache import cached_findings
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 
 WIDTH, HEIGHT = 40, 20
 YOLO_NAMES, COCO_NAMES, VOC_NAMES = ("cat", "dog"), ("dog", "bird"), ("ant", "cat")
@@ -85,11 +85,11 @@ datasets:
 """
 
 
-def opened(root: Path, text: str = ENTRIES, split: str = "val", **options: Any) -> Source:
-    return open_source(write(root / "all.yaml", text), split, **{"faults": "skip"} | options)
+def opened(root: Path, text: str = ENTRIES, split: str = "val", **options: Any) -> SourceMixin:
+    return open_source(write(root / "all.yaml", text), split, **{"on_error": "skip"} | options)
 
 
-def parts(root: Path) -> list[Source]:
+def parts(root: Path) -> list[SourceMixin]:
     return [
         open_source(root / "yolo" / "data.yaml", on_error="skip"),
         open_source(root / "coco" / "boxes.json", image_folder=root / "pictures", on_error="skip"),
@@ -114,11 +114,11 @@ def test_images_of_all_with_classes_by_name(root: Path):
         assert source.size(index) == source.check_image(index) == part.size(inner)
         labels, wanted = source.labels(index), part.labels(inner)
         assert (labels.duplicates, labels.unlisted, labels.missing) == (wanted.duplicates, 0, wanted.missing)
-        assert len(labels.faults) == len(wanted.faults)
+        assert len(labels.issues) == len(wanted.issues)
         assert [source.names[at] for at in labels.ignored_class_ids] == [
             part.names[at] for at in wanted.ignored_class_ids
         ]
-    assert [fault.kind for fault in source.faults] == ["label without image"]
+    assert [fault.kind for fault in source.issues] == ["label without image"]
     assert source.labels(0).polygons.owner.tolist() == [0]
 
 
@@ -181,7 +181,7 @@ def test_classes_that_are_not_asked_for_are_left_out_and_counted(root: Path):
     assert source.labels(0).polygons.owner.tolist() == [0]
     assert len(source.labels(2).polygons.owner) == 0  # the outlined one was a dog
     found = audit(source)
-    assert (found.objects, found.unlisted, found.outlined) == ((1, 1, 0), 3, 1)
+    assert (found.objects, found.unlisted, found.with_polygons) == ((1, 1, 0), 3, 1)
     assert ", 3 of classes that are not asked for" in str(found)
     truth = source.ground_truth()
     assert [row["name"] for row in truth["categories"]] == ["bird", "cat", "unicorn"]
@@ -246,7 +246,7 @@ def test_faults_of_parts_stop_or_are_told(root: Path):
     with pytest.raises(DataError, match=r"7\.txt, line 4: class 5"):
         stopping[1]
     found = audit(opened(root))
-    assert [fault.kind for fault in found.faults] == ["label without image", "class out of range"]
+    assert [fault.kind for fault in found.issues] == ["label without image", "class out of range"]
     write(root / "pictures" / "a.png", "")
     broken = audit(opened(root))
     assert list(broken.unusable) == [3]

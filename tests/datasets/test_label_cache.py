@@ -10,7 +10,7 @@ import yolov7_jax.datasets.label_cache as cache
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import Findings, audit
 from yolov7_jax.datasets.label_cache import CacheMode, cached_findings
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 
 SETTLED_NS = 20_000_000  # some ticks of a file system's clock
 YAML = "train: images\nnames: [cat, dog]\n"
@@ -33,32 +33,34 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root / "data.yaml"
 
 
-def opened(data: Path) -> Source:
+def opened(data: Path) -> SourceMixin:
     return open_source(data, "train", on_error="skip")
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[SourceMixin]:
     """The sources that were looked over."""
-    seen: list[Source] = []
-    look_over = cache.look_over
+    seen: list[SourceMixin] = []
+    audit_labels = cache.audit_labels
 
-    def counted(source: Source, **options: object) -> Findings:
+    def counted(source: SourceMixin, **options: object) -> Findings:
         seen.append(source)
-        return look_over(source, **options)
+        return audit_labels(source, **options)
 
-    monkeypatch.setattr(cache, "look_over", counted)
+    monkeypatch.setattr(cache, "audit_labels", counted)
     return seen
 
 
-def says(source: Source, findings: Findings) -> tuple[object, ...]:
+def says(source: SourceMixin, findings: Findings) -> tuple[object, ...]:
     labels = findings.table.labels(0)
     points = labels.polygons.points_xy_px.tolist()
     return str(audit(source, findings)), labels.boxes_xyxy_px.tolist(), labels.size, points, findings.unusable
 
 
 @pytest.mark.parametrize("mode", ["times", "hashes"])
-def test_what_was_found_is_found_again_without_a_look(data: Path, tmp_path: Path, looks: list[Source], mode: CacheMode):
+def test_what_was_found_is_found_again_without_a_look(
+    data: Path, tmp_path: Path, looks: list[SourceMixin], mode: CacheMode
+):
     first = cached_findings(opened(data), mode=mode, folder=tmp_path / "kept")
     second = cached_findings(opened(data), mode=mode, folder=tmp_path / "kept")
     assert len(looks) == 1
@@ -101,7 +103,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(data: Path, tmp_path: Path):
 
 
 def test_what_other_code_found_is_not_used(
-    data: Path, tmp_path: Path, looks: list[Source], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, looks: list[SourceMixin], monkeypatch: pytest.MonkeyPatch
 ):
     for code in ("one", "two", "one"):
         monkeypatch.setattr(cache, "_code", lambda code=code: code)
@@ -109,7 +111,7 @@ def test_what_other_code_found_is_not_used(
     assert len(looks) == 2
 
 
-def test_hashes_do_not_mind_that_files_were_touched(data: Path, tmp_path: Path, looks: list[Source]):
+def test_hashes_do_not_mind_that_files_were_touched(data: Path, tmp_path: Path, looks: list[SourceMixin]):
     for mode, expected in (("hashes", 1), ("times", 3)):
         for _ in range(2):
             cached_findings(opened(data), mode=mode, folder=tmp_path / "kept")  # type: ignore[arg-type]
@@ -127,7 +129,7 @@ def test_the_content_of_a_file_is_read_once(data: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", b"\x80\x04pickle"])
-def test_a_damaged_file_is_made_anew(data: Path, tmp_path: Path, looks: list[Source], damage: bytes):
+def test_a_damaged_file_is_made_anew(data: Path, tmp_path: Path, looks: list[SourceMixin], damage: bytes):
     folder = tmp_path / "kept"
     good = cached_findings(opened(data), mode="times", folder=folder)
     (file,) = folder.iterdir()
@@ -137,7 +139,7 @@ def test_a_damaged_file_is_made_anew(data: Path, tmp_path: Path, looks: list[Sou
     assert len(looks) == 2
 
 
-def test_a_file_that_holds_something_else_is_made_anew(data: Path, tmp_path: Path, looks: list[Source]):
+def test_a_file_that_holds_something_else_is_made_anew(data: Path, tmp_path: Path, looks: list[SourceMixin]):
     folder = tmp_path / "kept"
     cached_findings(opened(data), mode="times", folder=folder)
     (file,) = folder.iterdir()
@@ -147,7 +149,7 @@ def test_a_file_that_holds_something_else_is_made_anew(data: Path, tmp_path: Pat
     assert len(looks) == 2
 
 
-def test_a_place_that_cannot_be_written_to_does_no_harm(data: Path, tmp_path: Path, looks: list[Source]):
+def test_a_place_that_cannot_be_written_to_does_no_harm(data: Path, tmp_path: Path, looks: list[SourceMixin]):
     (tmp_path / "file").write_text("in the way")
     for _ in range(2):
         assert list(cached_findings(opened(data), mode="times", folder=tmp_path / "file").unusable) == [2]
@@ -155,7 +157,7 @@ def test_a_place_that_cannot_be_written_to_does_no_harm(data: Path, tmp_path: Pa
 
 
 def test_files_that_have_just_changed_are_not_trusted(
-    data: Path, tmp_path: Path, looks: list[Source], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, looks: list[SourceMixin], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(cache, "_SETTLED_NS", 3_600_000_000_000)
     for _ in range(2):
@@ -164,16 +166,16 @@ def test_files_that_have_just_changed_are_not_trusted(
 
 
 def test_files_that_change_while_they_are_looked_at_are_not_kept(
-    data: Path, tmp_path: Path, looks: list[Source], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, looks: list[SourceMixin], monkeypatch: pytest.MonkeyPatch
 ):
-    label, look_over = data.parent / "labels" / "a.txt", cache.look_over
+    label, audit_labels = data.parent / "labels" / "a.txt", cache.audit_labels
 
-    def disturbed(source: Source, **options: object) -> Findings:
-        found = look_over(source, **options)
+    def disturbed(source: SourceMixin, **options: object) -> Findings:
+        found = audit_labels(source, **options)
         label.write_text("0 0.5 0.5 0.25 0.5\n")
         return found
 
-    monkeypatch.setattr(cache, "look_over", disturbed)
+    monkeypatch.setattr(cache, "audit_labels", disturbed)
     cached_findings(opened(data), mode="hashes", folder=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
@@ -186,7 +188,9 @@ def test_nothing_is_kept_beside_the_data(data: Path, tmp_path: Path, monkeypatch
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
-def test_the_oldest_are_forgotten(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[Source]):
+def test_the_oldest_are_forgotten(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[SourceMixin]
+):
     monkeypatch.setattr(cache, "_MOST_KEPT", 2)
     folder = tmp_path / "kept"
     for at, indices in enumerate(([0], [1], [0], [2])):

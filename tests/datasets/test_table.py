@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.ops.polygons import as_polygons
-from yolov7_jax.types import Fault, Labels
+from yolov7_jax.types import Issue, Labels
 
 small = st.integers(0, 5)
 numbers = st.floats(-10, 10, width=32)
@@ -34,7 +34,7 @@ def labels(draw: st.DrawFn) -> Labels:
         duplicates=draw(small),
         empty=draw(small),
         unlisted=draw(small),
-        faults=tuple(draw(st.lists(st.builds(Fault, text, text), max_size=2))),
+        issues=tuple(draw(st.lists(st.builds(Issue, st.sampled_from(["error", "warning"]), text, text), max_size=2))),
         missing=draw(st.booleans()),
     )
 

@@ -26,7 +26,7 @@ from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.datasets.label_cache import cached_findings
 from yolov7_jax.errors import DataError, InputError, InstallationError
 from yolov7_jax.image import decode_image
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 
 NAMES = ("cat", "dog", "bird")
 COUNT = {"train": 7, "validation": 4}
@@ -163,7 +163,7 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.mark.parametrize(("split", "count"), [("train", 7), ("val", 4), ("validation", 4)])
 def test_samples_are_the_originals(name: str, split: str, count: int):
     source = open_source(name, split)
-    assert (len(source), source.names, source.faults) == (count, NAMES, ())
+    assert (len(source), source.names, source.issues) == (count, NAMES, ())
     first = 0 if split == "train" else 7
     assert sorted(source.image_ids) == list(range(1000 + first, 1000 + first + count))
     for index, image_id in enumerate(source.image_ids):
@@ -265,7 +265,7 @@ def test_training_rows_and_the_audit_before(name: str):
     )
     rows = [pickle.loads(pickle.dumps(pipeline)).row(0, position) for position in range(8)]
     assert {row.sample.image.shape for row in rows} == {(64, 64, 3)}
-    assert all(row.faults == () for row in rows)
+    assert all(row.errors == () for row in rows)
     assert sum(int(row.sample.valid.sum()) for row in rows) > 8
 
 
@@ -295,17 +295,17 @@ def test_wrong_objects_are_left_out_and_named(home: Path, folder: str):
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([1], 1, 1)
     assert labels.ignored_class_ids.tolist() == [2]
     expected = [(number, text) for number, (_, _, text) in enumerate(WRONG, start=1) if text]
-    for fault, (number, text) in zip(labels.faults, expected, strict=True):
-        assert fault.sentence.startswith(f"{name}/validation/3, object {number}: ")
-        assert text in fault.sentence
-    notes = open_source(name, on_error="note").labels(2).faults[len(labels.faults) :]
+    for fault, (number, text) in zip(labels.issues, expected, strict=True):
+        assert fault.message.startswith(f"{name}/validation/3, object {number}: ")
+        assert text in fault.message
+    notes = open_source(name, on_error="note").labels(2).issues[len(labels.issues) :]
     assert [fault.kind for fault in notes] == ["repeated object", "object without area"]
-    assert notes[0].sentence.startswith(f"{name}/validation/3, object 7: the object repeats that of object 1")
+    assert notes[0].message.startswith(f"{name}/validation/3, object 7: the object repeats that of object 1")
     kinds = ["class out of range", "not finite", "negative size", "outside of the image", "outside of the image"]
-    assert [fault.kind for fault in labels.faults] == kinds
+    assert [fault.kind for fault in labels.issues] == kinds
     with pytest.raises(DataError) as error:
         open_source(name)[2]
-    assert str(error.value) == labels.faults[0].sentence
+    assert str(error.value) == labels.issues[0].message
 
 
 # --- files that are wrong
@@ -348,7 +348,7 @@ def test_an_example_that_is_damaged_is_named_and_can_be_skipped(copied: Path):
     found = audit(source)
     assert found.unusable
     for fault in found.unusable.values():
-        assert re.search(r"copied/train/\d: the example cannot be read", fault.sentence)
+        assert re.search(r"copied/train/\d: the example cannot be read", fault.message)
         assert fault.kind == "unreadable example"
 
 
@@ -406,7 +406,7 @@ def test_places_of_data_sets(home: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def version(source: Source) -> str:
+    def version(source: SourceMixin) -> str:
         return source.files()[0].parent.name
 
     assert version(open_source("tfds:coco/2017")) == "1.10.0"

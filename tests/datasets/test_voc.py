@@ -110,7 +110,7 @@ def test_objects_that_repeat_or_have_no_area_are_counted(root: Path):
     twice = item("dog", 1, 1, 9, 9)
     write(root / "Annotations" / "c.xml", annotation(twice, twice, item("cat", 5, 5, 4, 9), item("dog", 2, 2, 9, 9)))
     labels = open_source(root).labels(0)
-    assert (labels.class_ids.tolist(), labels.duplicates, labels.empty, labels.faults) == ([2, 2], 1, 1, ())
+    assert (labels.class_ids.tolist(), labels.duplicates, labels.empty, labels.issues) == ([2, 2], 1, 1, ())
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size/>"])
@@ -152,10 +152,10 @@ def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str,
             use()
     skipping = open_source(root, on_error="skip")
     assert skipping[0].boxes_xyxy_px.tolist() == [[0, 0, 9, 9]]
-    (fault,) = skipping.labels(0).faults
+    (fault,) = skipping.labels(0).issues
     with pytest.raises(DataError) as error:
         read_annotation(file, root / "JPEGImages" / "c.jpg", None, names=skipping.names)
-    assert fault == (kind, str(error.value))
+    assert fault == ("error", kind, str(error.value), None, None)
     assert error.value.kind == kind
     assert len(skipping.ground_truth()["annotations"]) == 1
 

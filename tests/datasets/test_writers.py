@@ -98,18 +98,18 @@ def test_voc_by_hand(image: Path, tmp_path: Path):
         (
             "yolo",
             labels_of((0, (4, 2, 30, 14), [TRIANGLE, SQUARE])),
-            "outlines of several polygons left out, as a line of YOLO labels has one polygon or a box: 1",
+            "several polygons of an object left out, as a line of YOLO labels has one polygon or a box: 1",
         ),
         (
             "yolo",
             labels_of((0, (4, 2, 13, 12), [TRIANGLE])),
-            "boxes replaced by those around their outlines, as a line of YOLO labels has only one of the two: 1",
+            "boxes replaced by those around their polygons, as a line of YOLO labels has only one of the two: 1",
         ),
         ("yolo", labels_of((0, (-1, 2, 5, 5)), (0, (1, 1, 2, 2))), "boxes clipped to their image: 1"),
         (
             "yolo",
             labels_of((0, (-4, 2, 4, 12), [((-4, 2), (4, 2), (4, 12))])),
-            "outlines clipped to their image: 1",
+            "polygons clipped to their image: 1",
         ),
         ("yolo", labels_of((0, (40, 2, 45, 5))), "objects left out, as nothing of them is in their image: 1"),
         (
@@ -117,7 +117,7 @@ def test_voc_by_hand(image: Path, tmp_path: Path):
             labels_of((0, (30, 2, 45, 5)), (0, (30, 2, 50, 5))),
             "objects left out, as without what the format cannot hold they equal another of their image: 1",
         ),
-        ("voc", labels_of((0, (4, 2, 12, 12), [TRIANGLE])), "outlines left out, as Pascal VOC has boxes only: 1"),
+        ("voc", labels_of((0, (4, 2, 12, 12), [TRIANGLE])), "polygons left out, as Pascal VOC has boxes only: 1"),
         ("voc", labels_of((0, (30, 2, 45, 5))), "boxes clipped to their image: 1"),
         (
             "voc",

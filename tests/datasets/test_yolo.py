@@ -267,7 +267,7 @@ def test_boxes_and_polygons_in_one_file(root: Path):
 )
 def test_kinds_of_faults(root: Path, line: str, kind: str):
     write(root / "labels" / "val" / "b.txt", line)
-    (fault,) = open_source(root / "data.yaml", on_error="skip").labels(1).faults
+    (fault,) = open_source(root / "data.yaml", on_error="skip").labels(1).issues
     assert fault.kind == kind
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.demo.backgrounds import PATTERNS, draw_ground
-from yolov7_jax.demo.outlines import OUTLINES
+from yolov7_jax.demo.backgrounds import PATTERNS, draw_background
+from yolov7_jax.demo.painting import paint, place
 from yolov7_jax.demo.scenes import LEAST_VISIBLE, SCENE_NAMES, compose, scene, write_scenes
-from yolov7_jax.demo.shapes import paint, place
+from yolov7_jax.demo.shapes import SHAPES
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
@@ -22,24 +22,24 @@ def compositions():
 
 
 @pytest.fixture(scope="module")
-def things(compositions):
-    return [thing for _, things in compositions for thing in things]
+def shapes(compositions):
+    return [shape for _, shapes in compositions for shape in shapes]
 
 
-def painted_white(thing) -> np.ndarray:
-    """How much of each pixel of the picture the object covers, 0 to 1."""
-    return paint(np.zeros((SIZE, SIZE, 3), np.uint8), [thing._replace(color=WHITE)])[..., 0] / 255
+def painted_white(shape) -> np.ndarray:
+    """How much of each pixel of the image the object covers, 0 to 1."""
+    return paint(np.zeros((SIZE, SIZE, 3), np.uint8), [shape._replace(color=WHITE)])[..., 0] / 255
 
 
-def sides_of(things) -> np.ndarray:
-    boxes = np.array([thing.box_xyxy_px for thing in things])
+def sides_of(shapes) -> np.ndarray:
+    boxes = np.array([shape.box_xyxy_px for shape in shapes])
     return (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
 
 
-def test_boxes_are_the_extent_of_the_painted_pixels(things):
-    for thing in things:
-        rows, columns = np.nonzero(painted_white(thing))
-        left, top, right, bottom = thing.box_xyxy_px
+def test_boxes_are_the_extent_of_the_painted_pixels(shapes):
+    for shape in shapes:
+        rows, columns = np.nonzero(painted_white(shape))
+        left, top, right, bottom = shape.box_xyxy_px
         assert (np.floor(left), np.floor(top)) == (columns.min(), rows.min())
         assert (np.ceil(right), np.ceil(bottom)) == (columns.max() + 1, rows.max() + 1)
 
@@ -47,18 +47,18 @@ def test_boxes_are_the_extent_of_the_painted_pixels(things):
 @pytest.mark.parametrize("corner", [(20, 30), (20.25, 30.5), (20.6, 30.9), (-8, 150)])
 def test_an_upright_square_lies_where_it_is_put(corner):
     center = np.array(corner) + 15
-    thing = place(1, OUTLINES["square"], side=30, angle=0, center=center, size=SIZE)
+    shape = place(1, SHAPES["square"], side=30, angle=0, center=center, size=SIZE)
     extent = np.clip([*corner, *np.add(corner, 30)], 0, SIZE)
     # Edges are half a subpixel too far out, an eighth of a pixel, and rounded to whole subpixels.
-    np.testing.assert_allclose(thing.box_xyxy_px, extent, atol=0.25)
+    np.testing.assert_allclose(shape.box_xyxy_px, extent, atol=0.25)
     left, top, right, bottom = extent
-    assert painted_white(thing).sum() == pytest.approx((right - left) * (bottom - top), rel=0.02)
-    assert thing.inside == pytest.approx((right - left) * (bottom - top) / 900, abs=0.02)
+    assert painted_white(shape).sum() == pytest.approx((right - left) * (bottom - top), rel=0.02)
+    assert shape.inside == pytest.approx((right - left) * (bottom - top) / 900, abs=0.02)
 
 
-def test_boxes_are_tight_to_a_fraction_of_a_pixel(things):
+def test_boxes_are_tight_to_a_fraction_of_a_pixel(shapes):
     # The area and the middle of a disc give its box without looking at its edges.
-    discs = [thing for thing in things if SCENE_NAMES[thing.class_id] == "circle" and thing.inside == 1]
+    discs = [shape for shape in shapes if SCENE_NAMES[shape.class_id] == "circle" and shape.inside == 1]
     assert len(discs) > 50
     middles = np.arange(SIZE) + 0.5
     excess = []
@@ -73,40 +73,40 @@ def test_boxes_are_tight_to_a_fraction_of_a_pixel(things):
     assert abs(np.mean(excess)) < 0.15
 
 
-def test_a_box_is_of_the_part_inside_the_picture(things):
-    cut = [thing for thing in things if thing.inside < 0.95]
+def test_a_box_is_of_the_part_inside_the_image(shapes):
+    cut = [shape for shape in shapes if shape.inside < 0.95]
     assert len(cut) > 20
-    for thing in cut:
-        left, top, right, bottom = thing.box_xyxy_px
+    for shape in cut:
+        left, top, right, bottom = shape.box_xyxy_px
         assert min(left, top) == 0 or max(right, bottom) == SIZE
-        assert thing.inside >= 0.8
-    boxes = np.array([thing.box_xyxy_px for thing in things])
+        assert shape.inside >= 0.8
+    boxes = np.array([shape.box_xyxy_px for shape in shapes])
     assert boxes.min() >= 0
     assert boxes.max() <= SIZE
 
 
-def test_a_sample_is_the_picture_and_labels_of_its_composition(compositions):
-    for index, (ground, things) in enumerate(compositions[:20]):
+def test_a_sample_is_the_image_and_labels_of_its_composition(compositions):
+    for index, (background, shapes) in enumerate(compositions[:20]):
         sample = scene(7, index)
-        canvas = ground.astype(float)
-        for thing in things:
-            weight = painted_white(thing)[..., None]
-            canvas = canvas * (1 - weight) + np.array(thing.color) * weight
+        canvas = background.astype(float)
+        for shape in shapes:
+            weight = painted_white(shape)[..., None]
+            canvas = canvas * (1 - weight) + np.array(shape.color) * weight
         assert np.abs(sample.image - canvas).max() <= 2  # each of some layers rounds by half
-        np.testing.assert_array_equal(sample.boxes_xyxy_px, [thing.box_xyxy_px for thing in things])
-        np.testing.assert_array_equal(sample.class_ids, [thing.class_id for thing in things])
+        np.testing.assert_array_equal(sample.boxes_xyxy_px, [shape.box_xyxy_px for shape in shapes])
+        np.testing.assert_array_equal(sample.class_ids, [shape.class_id for shape in shapes])
         assert (sample.image.dtype, sample.boxes_xyxy_px.dtype, sample.class_ids.dtype) == ("u1", "f4", "i4")
         assert sample.id == index
 
 
 def test_no_object_is_hidden(compositions):
     hidden = 0
-    for ground, things in compositions[:120]:
-        marked = [thing._replace(color=(10 * number + 10, 0, 0)) for number, thing in enumerate(things)]
-        picture = paint(np.zeros_like(ground), marked)
-        for thing in marked:
-            alone = (paint(np.zeros_like(ground), [thing]) == thing.color).all(axis=2)
-            visible = (picture == thing.color).all(axis=2)[alone].mean()
+    for background, shapes in compositions[:120]:
+        marked = [shape._replace(color=(10 * number + 10, 0, 0)) for number, shape in enumerate(shapes)]
+        image = paint(np.zeros_like(background), marked)
+        for shape in marked:
+            alone = (paint(np.zeros_like(background), [shape]) == shape.color).all(axis=2)
+            visible = (image == shape.color).all(axis=2)[alone].mean()
             assert visible >= LEAST_VISIBLE - 0.15  # half-covered edges count to neither here
             hidden += visible < 0.9
     assert hidden > 15  # but they do overlap
@@ -123,30 +123,30 @@ def test_a_scene_depends_on_seed_and_index_alone():
     assert not any(equal(a, b) for a, b in itertools.combinations(samples, 2))
 
 
-def test_kinds_sizes_and_numbers_vary(compositions, things):
-    numbers = [len(things) for _, things in compositions]
+def test_kinds_sizes_and_numbers_vary(compositions, shapes):
+    numbers = [len(shapes) for _, shapes in compositions]
     assert set(numbers) == set(range(1, 6))
-    sides = sides_of([thing for thing in things if thing.inside == 1])
+    sides = sides_of([shape for shape in shapes if shape.inside == 1])
     assert 8 <= sides.min() <= 9
     assert 75 <= sides.max() <= SIZE / 2 + 0.5  # edges are drawn a subpixel wide
     assert 0.05 < (sides < 12).mean() < 0.2
-    assert (np.bincount([thing.class_id for thing in things]) / len(things)).min() > 0.08  # an eighth each
-    for name, outline in OUTLINES.items():
-        whole = [thing for thing in things if thing.inside == 1 and SCENE_NAMES[thing.class_id] == name]
-        assert outline.least_px <= sides_of(whole).min() + 0.25
+    assert (np.bincount([shape.class_id for shape in shapes]) / len(shapes)).min() > 0.08  # an eighth each
+    for name, shape in SHAPES.items():
+        whole = [shape for shape in shapes if shape.inside == 1 and SCENE_NAMES[shape.class_id] == name]
+        assert shape.least_px <= sides_of(whole).min() + 0.25
 
 
 def test_objects_stand_out_against_what_is_behind_them(compositions):
     contrasts = []
-    for ground, things in compositions:
-        for number, thing in enumerate(things):
-            behind = paint(ground, things[:number])[thing.window].astype(int)
-            contrasts.append((np.abs(behind - thing.color).max(axis=2) >= 90).mean())
+    for background, shapes in compositions:
+        for number, shape in enumerate(shapes):
+            behind = paint(background, shapes[:number])[shape.window].astype(int)
+            contrasts.append((np.abs(behind - shape.color).max(axis=2) >= 90).mean())
     assert np.mean(np.array(contrasts) > 0.8) > 0.97
 
 
-def test_edges_are_smooth(things):
-    disc = max((thing for thing in things if SCENE_NAMES[thing.class_id] == "circle"), key=lambda thing: thing.inside)
+def test_edges_are_smooth(shapes):
+    disc = max((shape for shape in shapes if SCENE_NAMES[shape.class_id] == "circle"), key=lambda shape: shape.inside)
     assert len(np.unique(disc.coverage)) > 6
 
 
@@ -154,11 +154,11 @@ def test_classes_differ_in_shape():
     # Every class at 16 pixels, at the origin of its own window.
     covers = {}
     for index in itertools.count():
-        for thing in compose(1, index, size=64)[1]:
-            if thing.inside == 1 and 15.5 <= sides_of([thing])[0] <= 16.5:
+        for shape in compose(1, index, size=64)[1]:
+            if shape.inside == 1 and 15.5 <= sides_of([shape])[0] <= 16.5:
                 cover = np.zeros((18, 18))
-                cover[: thing.coverage.shape[0], : thing.coverage.shape[1]] = thing.coverage / 255
-                covers.setdefault(thing.class_id, cover)
+                cover[: shape.coverage.shape[0], : shape.coverage.shape[1]] = shape.coverage / 255
+                covers.setdefault(shape.class_id, cover)
         if len(covers) == len(SCENE_NAMES):
             break
     for a, b in itertools.combinations(covers.values(), 2):
@@ -175,14 +175,14 @@ def test_patterns_are_soft_mixtures(pattern):
         assert np.abs(np.diff(mixture)).max() < 0.6
 
 
-def test_grounds_vary(monkeypatch):
+def test_backgrounds_vary(monkeypatch):
     drawn = set()
     kinds = [lambda rng, size, kind=kind: drawn.add(kind) or kind(rng, size) for kind in PATTERNS]
     monkeypatch.setattr("yolov7_jax.demo.backgrounds.PATTERNS", kinds)
-    grounds = np.array([draw_ground(np.random.default_rng(seed), 64) for seed in range(60)], float)
+    backgrounds = np.array([draw_background(np.random.default_rng(seed), 64) for seed in range(60)], float)
     assert drawn == set(PATTERNS)
-    assert np.std(grounds.mean(axis=(1, 2, 3))) > 40
-    assert len(np.unique(grounds.std(axis=(1, 2, 3)).round(3))) > 50
+    assert np.std(backgrounds.mean(axis=(1, 2, 3))) > 40
+    assert len(np.unique(backgrounds.std(axis=(1, 2, 3)).round(3))) > 50
 
 
 @pytest.mark.parametrize("size", [64, 333])
@@ -194,7 +194,7 @@ def test_other_sizes(size):
         assert sample.boxes_xyxy_px.max() <= size
 
 
-def test_pictures_too_small_for_objects_are_refused():
+def test_images_too_small_for_objects_are_refused():
     with pytest.raises(InputError, match=r"scenes of 63 pixels .* use 64 or more"):
         scene(0, 0, size=63)
 
@@ -213,13 +213,13 @@ def test_written_scenes_are_read_as_a_data_set(tmp_path: Path):
         np.testing.assert_allclose(sample.boxes_xyxy_px, drawn.boxes_xyxy_px, atol=2e-5)
 
 
-def test_held_out_pictures_do_not_depend_on_how_many_are_trained_on(tmp_path: Path):
+def test_held_out_images_do_not_depend_on_how_many_are_trained_on(tmp_path: Path):
     folders = [write_scenes(tmp_path / str(count), train=count, val=2).parent for count in (1, 3)]
     first, second = ({file.name: file.read_bytes() for file in (at / "images/val").iterdir()} for at in folders)
     assert first == second
 
 
-def test_pictures_that_are_there_are_left_alone(tmp_path: Path):
+def test_images_that_are_there_are_left_alone(tmp_path: Path):
     write_scenes(tmp_path, train=1, val=1)
     with pytest.raises(DataError, match="has a folder images already; name another folder"):
         write_scenes(tmp_path, train=1, val=1)

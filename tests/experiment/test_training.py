@@ -151,7 +151,7 @@ def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
     assert "0.txt, line 1: class 7 is not one of the 2 classes" in told
     assert "2.png" in told
     assert "1 without a label file" in told
-    with pytest.raises(DataError, match=r"1 of 4 images cannot be used and 1 objects are faulty.*2\.png"):
+    with pytest.raises(DataError, match=r"1 of 4 images cannot be used and 1 objects are wrong.*2\.png"):
         train(small_config(data, data={"faults": "stop"}), tmp_path / "stop")
     assert not (tmp_path / "stop").exists()
 

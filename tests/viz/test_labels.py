@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from yolov7_jax.ops.polygons import as_polygons
-from yolov7_jax.types import Fault, Labels
+from yolov7_jax.types import Issue, Labels
 from yolov7_jax.viz.draw import class_color
 from yolov7_jax.viz.labels import LabeledImage, draw_labels, left_out
 from yolov7_jax.viz.sheet import GAP, HEADING, PAPER
@@ -65,7 +65,7 @@ def test_objects_without_polygons_have_no_outline() -> None:
 
 
 def test_left_out_are_counted_together() -> None:
-    assert left_out(labels(duplicates=1, empty=2, unlisted=4, faults=(Fault("a", "b"),) * 3)) == 10
+    assert left_out(labels(duplicates=1, empty=2, unlisted=4, issues=(Issue("error", "a", "b"),) * 3)) == 10
 
 
 def test_a_narrow_image_has_room_for_its_headings() -> None:

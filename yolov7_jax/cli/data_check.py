@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
     from yolov7_jax.datasets.curate.check import Report
 
-_MOST_NOTICES = 5  # of a kind
+_MOST_WARNINGS = 5  # of a kind
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the action."""
     add_data_sets(parser)
-    parser.add_argument("--quick", action="store_true", help="look at beginnings and ends of images, decode none")
-    parser.add_argument("--all", action="store_true", help=f"name all notices, not {_MOST_NOTICES} of a kind")
+    parser.add_argument("--quick", action="store_true", help="check beginnings and ends of images, decode none")
+    parser.add_argument("--all", action="store_true", help=f"list all warnings, not {_MOST_WARNINGS} of a kind")
     parser.add_argument("--fix", metavar="OUT", type=Path, help="write what can be used into this new folder")
     add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Checks; prints all faults, some notices and the counts; returns 1 if there are faults."""
+    """Checks; prints all errors, some warnings and the counts; returns 1 if there are errors."""
     from rich.console import Console
 
     from yolov7_jax.cli.progress import progress
@@ -37,13 +37,13 @@ def run(parsed: argparse.Namespace) -> int:
     report = check_data(
         parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, progress=progress
     )
-    for line in _lines(report, most=None if parsed.all else _MOST_NOTICES):
+    for line in _lines(report, most=None if parsed.all else _MOST_WARNINGS):
         print(line)
-    if report.findings:
+    if report.issues:
         Console().print(_table(report))
     images = ", ".join(f"{split} {count}" for split, count in report.images.items())
     print(
-        f"{sum(report.images.values())} images ({images}): {len(report.faults)} faults, {len(report.notices)} notices"
+        f"{sum(report.images.values())} images ({images}): {len(report.errors)} errors, {len(report.warnings)} warnings"
     )
     if parsed.fix:
         written = fix_data(
@@ -52,33 +52,32 @@ def run(parsed: argparse.Namespace) -> int:
         for sentence in written.sentences:
             print(sentence)
         print(f"see {written.data}")
-    return 1 if report.faults else 0
+    return 1 if report.errors else 0
 
 
 def _lines(report: Report, *, most: int | None) -> list[str]:
-    """A line for each fault and for the first notices of each kind."""
-    lines = [f"{finding.kind}: {finding.sentence}" for finding in report.faults]
+    """A line for each error and for the first warnings of each kind."""
+    lines = [f"{issue.kind}: {issue.message}" for issue in report.errors]
     shown: Counter[str] = Counter()
-    for finding in report.notices:
-        shown[finding.kind] += 1
-        if most is None or shown[finding.kind] <= most:
-            lines.append(f"notice, {finding.kind}: {finding.sentence}")
+    for issue in report.warnings:
+        shown[issue.kind] += 1
+        if most is None or shown[issue.kind] <= most:
+            lines.append(f"warning, {issue.kind}: {issue.message}")
     more = {kind: count - most for kind, count in shown.items() if most is not None and count > most}
-    return lines + [f"notice, {kind}: and {count} more; --all names them" for kind, count in more.items()]
+    return lines + [f"warning, {kind}: and {count} more; --all lists them" for kind, count in more.items()]
 
 
 def _table(report: Report) -> Table:
     from rich.table import Table
 
-    from yolov7_jax.datasets.curate.check import NOTICES
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind", overflow="fold")
     table.add_column("")
     counts = report.counts()
+    severity = {issue.kind: issue.severity for issue in report.issues}
     splits = list(dict.fromkeys(split for row in counts.values() for split in row))
     for split in splits:
         table.add_column(split or "all", justify="right")
     for kind, row in counts.items():
-        table.add_row(kind, "notice" if kind in NOTICES else "fault", *(str(row[split] or "") for split in splits))
+        table.add_row(kind, severity[kind], *(str(row[split] or "") for split in splits))
     return table

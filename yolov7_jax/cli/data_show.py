@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
     data.add_argument("--image-folder", type=Path, help="folder with the images of a COCO JSON")
     data.add_argument("--seed", type=int, default=0, help="of the choice of images (default 0)")
-    data.add_argument("--faults-first", action="store_true", help="begin with images that have faulty labels")
+    data.add_argument("--faults-first", action="store_true", help="begin with images whose labels are wrong")
     samples = parser.add_argument_group("of a configuration")
     samples.add_argument(
         "--assign", action="store_true", help="also draw which cells are candidates and positives for each box"
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Draws, and names the pictures."""
+    """Draws, and names the figures."""
     for file in _labels(parsed) if _is_data(parsed.source) else _samples(parsed):
         print(file)
     return 0

@@ -11,7 +11,7 @@ from yolov7_jax.cli.arguments import add_copy, add_data_sets
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from yolov7_jax.datasets.curate.split import Dealt
+    from yolov7_jax.datasets.curate.split import SplitResult
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", type=Path, help="new folder")
     parser.add_argument("--fractions", type=_fractions, default="0.8,0.1,0.1", help="of images (default 0.8,0.1,0.1)")
     parser.add_argument("--names", default="train,val,test", help="of the splits (default train,val,test)")
-    parser.add_argument("--seed", type=int, default=0, help="another one deals images out in another way (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another split (default 0)")
     parser.add_argument(
         "--group",
         metavar="REGEX",
@@ -30,13 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Deals out, and prints the table of classes by split."""
+    """Splits, and prints the table of classes by split."""
     from rich.console import Console
 
     from yolov7_jax.cli.progress import progress
     from yolov7_jax.datasets.curate.split import split_data
 
-    dealt = split_data(
+    result = split_data(
         parsed.data,
         parsed.output,
         fractions=parsed.fractions,
@@ -48,10 +48,10 @@ def run(parsed: argparse.Namespace) -> int:
         link=not parsed.copy,
         progress=progress,
     )
-    Console().print(_table(dealt))
-    for sentence in dealt.written.sentences:
+    Console().print(_table(result))
+    for sentence in result.written.sentences:
         print(sentence)
-    print(f"see {dealt.written.data}")
+    print(f"see {result.written.data}")
     return 0
 
 
@@ -62,15 +62,15 @@ def _fractions(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} are no fractions; expected numbers such as 0.8,0.1,0.1") from error
 
 
-def _table(dealt: Dealt) -> Table:
+def _table(result: SplitResult) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class", overflow="fold")
-    rows = [("images", [*dealt.images.values()])]
-    rows += [(name, dealt.objects[:, number].tolist()) for number, name in enumerate(dealt.names)]
-    for split in dealt.images:
+    rows = [("images", [*result.images.values()])]
+    rows += [(name, result.objects[:, number].tolist()) for number, name in enumerate(result.names)]
+    for split in result.images:
         table.add_column(split, justify="right")
         table.add_column("%", justify="right")
     for name, counts in rows:

@@ -11,9 +11,8 @@ from yolov7_jax.config import AugmentConfig
 from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
 from yolov7_jax.data.letterbox import fit
-from yolov7_jax.data.mix import mixup
-from yolov7_jax.data.mosaic import FOUR, NINE, Tile, mosaic, mosaic_of_nine
-from yolov7_jax.data.paste import PASTE_IMAGES, mirrored, paste_in
+from yolov7_jax.data.mosaic import FOUR, NINE, Tile, mixup, mosaic, mosaic9
+from yolov7_jax.data.paste import PASTE_IMAGES, flipped_copies, paste_in
 from yolov7_jax.data.render import render
 from yolov7_jax.errors import InputError
 from yolov7_jax.image import cv2
@@ -70,7 +69,7 @@ def augmented(
     """A training sample made around the image at `position`: uint8 [h, w, 3], boxes within it, the image's id.
 
     Mosaic, with copies of objects in it, and mixup, or the image alone in its letterbox; then colors; then objects of
-    other images; then mirror images. Partners come from the `mosaic_window` positions before `position`, in a circle,
+    other images; then flips. Partners come from the `mosaic_window` positions before `position`, in a circle,
     so that an epoch's images need to be decoded about once each. What is drawn does not depend on `size`.
 
     Args:
@@ -125,8 +124,8 @@ def _mosaic(
     canvas = 2 * side
     low, high = (0, side) if nine else (side // 2, side + side // 2)
     x, y = (int(n) for n in rng.integers(low, high, 2, endpoint=True))
-    tiles = (mosaic_of_nine if nine else mosaic)(samples, (x, y), canvas=canvas)
-    copies = mirrored(rng, tiles, config.copy_paste, canvas=canvas) if config.copy_paste else []
+    tiles = (mosaic9 if nine else mosaic)(samples, (x, y), canvas=canvas)
+    copies = flipped_copies(rng, tiles, config.copy_paste, canvas=canvas) if config.copy_paste else []
     warp, scale = random_warp(rng, config, canvas=(canvas, canvas), size=size, zoom=max(size) / side)
     return render(tiles, warp, scale, size=size, copies=copies)
 

@@ -1,4 +1,4 @@
-"""What of outlined objects shows: the exact boxes of polygons that are cut off by an edge, and warped."""
+"""What of objects with polygons shows: the exact boxes of polygons that are cut off by an edge, and warped."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def warp_points(points: NDArray[np.floating], matrix: Matrix) -> Floats:
 
 
 def visible_boxes(polygons: Polygons, place: Ints, regions: Sequence[Region]) -> tuple[Ints, Floats]:
-    """The smallest upright boxes around what shows of outlined objects; zero where nothing does.
+    """The smallest upright boxes around what shows of objects with polygons; zero where nothing does.
 
     What shows of a polygon is bounded by what shows of its edges, and by parts of the region's border, which end there
     or at corners of the region that lie in the polygon.

@@ -14,11 +14,11 @@ Matrix = NDArray[np.float64]
 
 MIN_SIDE_PX = 2.0
 MIN_AREA = 0.1
-MIN_AREA_OUTLINED = 0.01
+MIN_AREA_POLYGON = 0.01
 MAX_ASPECT = 20.0
 """What a box must keep to stay a label: both sides over this, over this share of its area, and an aspect under this.
 
-Less of its area is enough where an outline says what shows of the object.
+Less of its area is enough if a polygon says what shows of the object.
 """
 
 HORIZON = 1e-6

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.data.pipeline import Pipeline, Row
+from yolov7_jax.data.pipeline import Pipeline, TrainingRow
 from yolov7_jax.data.worker import IDLE, begin, make_row
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import opencv_threads
@@ -54,12 +54,12 @@ class Loader:
         self._host = host[0]
         self._rows_here = pipeline.batch_size // host[1]
         self._ahead = ahead
-        self._faults: dict[str, None] = {}
+        self._errors: dict[str, None] = {}
 
     @property
-    def faults(self) -> tuple[str, ...]:
+    def errors(self) -> tuple[str, ...]:
         """Why images of the batches so far were gray, each sentence once."""
-        return tuple(self._faults)
+        return tuple(self._errors)
 
     def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of the steps `start`, `start` + 1, … without end, with this host's rows.
@@ -72,7 +72,7 @@ class Loader:
         with closing(self._rows(start)) as rows:
             while True:
                 made = list(islice(rows, self._rows_here))
-                self._faults.update((fault, None) for row in made for fault in row.faults)
+                self._errors.update((error, None) for row in made for error in row.errors)
                 yield _stacked([row.sample for row in made])
 
     def _slots(self, start: int) -> Iterator[tuple[int, int]]:
@@ -83,7 +83,7 @@ class Loader:
             for position in range(first, first + self._rows_here):
                 yield epoch, position
 
-    def _rows(self, start: int) -> Generator[Row, None, None]:
+    def _rows(self, start: int) -> Generator[TrainingRow, None, None]:
         slots = self._slots(start)
         ahead = max(self._ahead * self._rows_here, self._workers)
         if self._workers == 0:
@@ -94,7 +94,7 @@ class Loader:
             with opencv_threads(1):  # ours are enough; theirs would take turns
                 yield from prefetch(lambda slot: self._pipeline.row(*slot), slots, workers=self._workers, ahead=ahead)
 
-    def _rows_by_processes(self, slots: Iterator[tuple[int, int]], ahead: int) -> Generator[Row, None, None]:
+    def _rows_by_processes(self, slots: Iterator[tuple[int, int]], ahead: int) -> Generator[TrainingRow, None, None]:
         context = get_context("spawn")  # a fork would copy locks that other threads hold
         at_work = context.RawArray("q", [IDLE] * 2 * self._workers)
         arguments = (self._pipeline, at_work, context.Value("i", 0))

@@ -1,10 +1,13 @@
-"""Where images lie on a canvas that is never made."""
+"""Several images in one: where they lie on a mosaic's canvas, which is never made, and the blend of two."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from yolov7_jax.image import cv2
 from yolov7_jax.types import Sample
 
 FOUR, NINE = 4, 9
@@ -37,12 +40,12 @@ def mosaic(samples: Sequence[Sample], center: tuple[int, int], *, canvas: int) -
     return tiles
 
 
-def mosaic_of_nine(samples: Sequence[Sample], corner: tuple[int, int], *, canvas: int) -> list[Tile]:
-    """Nine samples, the first in the middle and the others clockwise around it from its upper edge on.
+def mosaic9(samples: Sequence[Sample], corner: tuple[int, int], *, canvas: int) -> list[Tile]:
+    """Nine samples in a pinwheel layout: the first in the middle, the others clockwise from its upper edge on.
 
     They lie on a larger canvas, on which the first has its upper left corner half a canvas from the upper left; what is
     kept is the window of which the upper left corner (x, y) is given. Samples wholly outside it are left out. Each
-    side of the first has a pair that begins at one of its corners, like the arms of a pinwheel, so none overlap.
+    side of the first has a pair that begins at one of its corners, so none overlap.
     """
     first = canvas // 2
     heights, widths = zip(*(sample.image.shape[:2] for sample in samples), strict=True)
@@ -63,3 +66,16 @@ def mosaic_of_nine(samples: Sequence[Sample], corner: tuple[int, int], *, canvas
         for sample, (x, y) in zip(samples, corners, strict=True)
     ]
     return [tile for tile in tiles if tile.part[0] < tile.part[2] and tile.part[1] < tile.part[3]]
+
+
+def mixup(first: Sample, second: Sample, share: float) -> Sample:
+    """Two samples of one shape blended, `share` of the first; all boxes of both, the id of the first.
+
+    Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018; labels are joined, not weighted.
+    """
+    return Sample(
+        cv2.addWeighted(first.image, share, second.image, 1 - share, 0),
+        np.concatenate([first.boxes_xyxy_px, second.boxes_xyxy_px]),
+        np.concatenate([first.class_ids, second.class_ids]),
+        first.id,
+    )

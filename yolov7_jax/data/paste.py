@@ -1,4 +1,4 @@
-"""Outlined objects cut out of images and put into others, or into their own again."""
+"""Objects with polygons cut out of images and put into others, or into their own again."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ The published recipes have it without saying how; these are ours: a few objects,
 NEAREST = 1e-3
 """Points with a smaller third coordinate are too near to the horizon of a perspective to be drawn."""
 
-_SUBPIXELS = 4  # a side: outlines are drawn this much larger, since OpenCV draws all pixels that they touch
+_SUBPIXELS = 4  # a side: polygons are drawn this much larger, since OpenCV draws all pixels that they touch
 _FRACTION_BITS = 4  # of coordinates given to OpenCV
 
 
-def mirrored(rng: np.random.Generator, tiles: Sequence[Tile], share: float, *, canvas: int) -> list[Piece]:
-    """Outlined objects of a canvas to be put on it again, mirrored left to right about its middle.
+def flipped_copies(rng: np.random.Generator, tiles: Sequence[Tile], share: float, *, canvas: int) -> list[Piece]:
+    """Objects with polygons of a canvas to be put on it again, flipped left to right about its middle.
 
     Source: copy-paste, Ghiasi et al., arXiv:2012.07177, as YOLOv7's recipes have it.
 
@@ -48,22 +48,22 @@ def mirrored(rng: np.random.Generator, tiles: Sequence[Tile], share: float, *, c
     pieces = [Piece(tile.sample, tile.part, shift(tile.x, tile.y), 1.0) for tile in tiles]
     objects = [(piece, index) for piece in pieces for index in range(len(piece.sample.class_ids))]
     boxes = shown(pieces, (canvas, canvas)).boxes_xyxy_px
-    outlined = np.concatenate([np.isin(np.arange(len(s.class_ids)), s.polygons.owner) for s, *_ in pieces])
-    chosen = (rng.random(len(objects)) < share) & outlined & (boxes[:, 2] > boxes[:, 0])
-    mirror = scale_and_shift(-1, 1, canvas, 0)
+    has_polygons = np.concatenate([np.isin(np.arange(len(s.class_ids)), s.polygons.owner) for s, *_ in pieces])
+    chosen = (rng.random(len(objects)) < share) & has_polygons & (boxes[:, 2] > boxes[:, 0])
+    flip = scale_and_shift(-1, 1, canvas, 0)
     copies = []
     for number in np.flatnonzero(chosen):
         x0, y0, x1, y1 = boxes[number]
         box = np.array([[canvas - x1, y0, canvas - x0, y1]])
         if not _covers_much(box[0], boxes):
             piece, index = objects[number]
-            copies.append(piece._replace(sample=cut_out(piece.sample, index), matrix=mirror @ piece.matrix))
+            copies.append(piece._replace(sample=cut_out(piece.sample, index), matrix=flip @ piece.matrix))
             boxes = np.concatenate([boxes, box])
     return copies
 
 
 def paste_in(rng: np.random.Generator, sample: Sample, others: Sequence[Sample], *, zoom: float) -> Sample:
-    """A sample with outlined objects of other images in it, each at a random place, whole, and labeled.
+    """A sample with objects that have polygons of other images in it, each at a random place, whole, and labeled.
 
     Some are chosen by chance; those that would cover too much of another's box, or be too small, are left out.
 
@@ -99,7 +99,7 @@ def is_in_front(piece: Piece) -> bool:
 
 
 def paste(image: NDArray[np.uint8], piece: Piece, box_xyxy_px: Floats) -> None:
-    """Draws an outlined object into an image, in place: the pixels whose centers lie in its polygons, bilinear.
+    """Draws an object with polygons into an image, in place: the pixels whose centers lie in its polygons, bilinear.
 
     Args:
         image: uint8 [h, w, 3].

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.data.clip import visible_boxes, visible_region
-from yolov7_jax.data.geometry import MIN_AREA, MIN_AREA_OUTLINED, Matrix, still_labels, warp_boxes
+from yolov7_jax.data.geometry import MIN_AREA, MIN_AREA_POLYGON, Matrix, still_labels, warp_boxes
 from yolov7_jax.ops.boxes import clip_boxes
 from yolov7_jax.ops.polygons import joined, select
 from yolov7_jax.types import Sample
@@ -41,7 +41,7 @@ class Shown(NamedTuple):
 def shown(pieces: Sequence[Piece], shape: tuple[int, int]) -> Shown:
     """What an image of `shape` (h, w) shows of the objects of pieces, at least one.
 
-    The box of an object that has an outline is the box of what shows of the outline; that of another is around what
+    The box of an object that has polygons is the box of what shows of them; that of another is around what
     shows of its box.
     """
     counts = [len(piece.sample.class_ids) for piece in pieces]
@@ -56,16 +56,16 @@ def shown(pieces: Sequence[Piece], shape: tuple[int, int]) -> Shown:
     if len(visible.owner):
         place = np.repeat(np.arange(len(pieces)), counts)[shows][visible.owner]
         regions = [visible_region(piece.part, piece.matrix, shape) for piece in pieces]
-        outlined, exact = visible_boxes(visible, place, regions)
-        outlined = np.flatnonzero(shows)[outlined]
-        warped[outlined], least[outlined] = clip_boxes(exact, shape), MIN_AREA_OUTLINED
+        with_polygons, exact = visible_boxes(visible, place, regions)
+        with_polygons = np.flatnonzero(shows)[with_polygons]
+        warped[with_polygons], least[with_polygons] = clip_boxes(exact, shape), MIN_AREA_POLYGON
     scales = np.repeat([piece.scale for piece in pieces], counts)
     class_ids = np.concatenate([piece.sample.class_ids for piece in pieces]).astype(np.int32)
     return Shown(warped, class_ids, still_labels(showing, warped, scales, least=least))
 
 
 def cut_out(sample: Sample, index: int) -> Sample:
-    """One object of a sample that has an outline: its box, class and polygons alone, in the same image."""
+    """One object of a sample that has polygons: its box, class and polygons alone, in the same image."""
     chosen = np.arange(len(sample.class_ids)) == index
     return sample._replace(
         boxes_xyxy_px=sample.boxes_xyxy_px[chosen],

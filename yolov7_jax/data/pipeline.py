@@ -20,17 +20,17 @@ from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.ops.polygons import scaled
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Batch, Candidates, OnError, Sample
 
 _CACHED_BEYOND_WINDOW = 64  # images of batches in the making: speed alone depends on it
 
 
-class Row(NamedTuple):
-    """One image of a batch. sample: the fields of a Batch without the axis B. faults: why parts of it are gray."""
+class TrainingRow(NamedTuple):
+    """One image of a batch. sample: the fields of a Batch without the axis B. errors: why parts of it are gray."""
 
     sample: Batch
-    faults: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class Pipeline:
     augment.close_mosaic have no mosaic either; without it there is no last one.
     """
 
-    source: Source
+    source: SourceMixin
     augment: AugmentConfig
     shapes: Sequence[tuple[int, int]]
     anchors: Sequence[Sequence[tuple[float, float]]]
@@ -118,7 +118,7 @@ class Pipeline:
         """Which image of the source is at a position, from 0 to steps · batch_size - 1, of an epoch's order."""
         return int(self._plans(epoch).order[position])
 
-    def row(self, epoch: int, position: int) -> Row:
+    def row(self, epoch: int, position: int) -> TrainingRow:
         """The training sample made around the image at a position of an epoch.
 
         Raises:
@@ -127,12 +127,12 @@ class Pipeline:
         """
         plan = self._plans(epoch)
         height, width = plan.shapes[position // self.batch_size].tolist()
-        faults: dict[str, None] = {}
+        errors: dict[str, None] = {}
 
         def fetch(place: int) -> Sample:
             loaded = self._images(int(plan.order[place]))
-            if loaded.fault:
-                faults[loaded.fault] = None
+            if loaded.error:
+                errors[loaded.error] = None
             return loaded.sample
 
         index = int(plan.order[position])
@@ -147,7 +147,7 @@ class Pipeline:
                 size=(height, width),
                 config=self._augment(epoch),
             )
-            return Row(self._padded(made, index), tuple(faults))
+            return TrainingRow(self._padded(made, index), tuple(errors))
         except InputError:
             raise
         except Exception as error:
@@ -205,30 +205,30 @@ class Pipeline:
 
 
 class Loaded(NamedTuple):
-    """An image of the source at training size; fault: why it is gray, or nothing."""
+    """An image of the source at training size; error: why it is gray, or nothing."""
 
     sample: Sample
-    fault: str = ""
+    error: str = ""
 
 
-def load_resized(source: Source, index: int, *, side: int, on_error: OnError) -> Loaded:
+def load_resized(source: SourceMixin, index: int, *, side: int, on_error: OnError) -> Loaded:
     """An image of the source with its long side resized to `side`, its objects with it; arrays are not written to.
 
     Raises:
         DataError: the image or its labels cannot be used, unless gray without objects is to take its place.
     """
     try:
-        sample, fault = source[index], ""
+        sample, message = source[index], ""
     except DataError as error:
         if on_error == "stop":
             raise
         gray = np.full((side, side, 3), GRAY, np.uint8)
         sample = Sample(gray, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), source.image_ids[index])
-        fault = str(error)
+        message = str(error)
     resized = _resized(sample, side)
     for array in (resized.image, resized.boxes_xyxy_px, resized.class_ids, *resized.polygons):
         array.setflags(write=False)
-    return Loaded(resized, fault)
+    return Loaded(resized, message)
 
 
 def _resized(sample: Sample, side: int) -> Sample:

@@ -42,7 +42,7 @@ def render(
         warp: from canvas to image.
         scale: of the warp, for judging how much of a box is left.
         size: height and width of the image.
-        copies: outlined objects put on the canvas over the tiles, in this order; those that reach behind the horizon
+        copies: objects put on the canvas over the tiles, in this order; those that reach behind the horizon
             of the warp are left out.
     """
     image = np.full((*size, 3), GRAY, np.uint8)

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any
 
-from yolov7_jax.data.pipeline import Pipeline, Row
+from yolov7_jax.data.pipeline import Pipeline, TrainingRow
 from yolov7_jax.image import opencv_threads
 
 IDLE = -1
@@ -25,7 +25,7 @@ class _Worker:
         self._at_work = at_work
         self._place = slice(2 * number, 2 * number + 2)
 
-    def row(self, slot: tuple[int, int]) -> Row:
+    def row(self, slot: tuple[int, int]) -> TrainingRow:
         self._at_work[self._place] = slot
         try:
             return self._pipeline.row(*slot)
@@ -54,7 +54,7 @@ def begin(pipeline: Pipeline, at_work: Any, begun: Any) -> None:
     _workers.append(_Worker(pipeline, at_work, number))
 
 
-def make_row(slot: tuple[int, int]) -> Row:
+def make_row(slot: tuple[int, int]) -> TrainingRow:
     """The row of an epoch and position, in a process that has begun."""
     return _workers[0].row(slot)
 

@@ -13,35 +13,36 @@ from yolov7_jax.datasets.known import KnownSource
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import Source
-from yolov7_jax.types import NO_LABELS, Fault, Labels
+from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.types import NO_LABELS, Issue, Labels
 
-_THREADS = 8  # they wait for the disk
 _AHEAD = 64
 _MOST_CLASSES = 10  # that the summary names
 
 
 class Findings(NamedTuple):
-    """What a look at every image of a source found: its labels, none where it is unusable; why, by index."""
+    """What reading all labels of a source found: the labels, none where an image is unusable; why, by index."""
 
     table: LabelTable
-    unusable: dict[int, Fault]
+    unusable: dict[int, Issue]
 
 
-def look_over(
-    source: Source, *, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
+def audit_labels(
+    source: SourceMixin, *, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
 ) -> Findings:
-    """Looks at the labels and the image file of every image, at the ends of the file alone: nothing is decoded.
+    """Reads the labels and checks the image file of every image, but decodes none.
 
     Args:
-        source: best one that was opened with on_error="skip": one that stops tells of an image's first fault only, and
+        source: best one that was opened with on_error="skip": one that stops reports an image's first error only, and
             counts the image among those that cannot be used.
         progress: is given what is gone through and its length, and hands it on; for a display of progress.
     """
     indices = range(len(source))
-    looks = list(progress(prefetch(partial(_look, source), indices, workers=_THREADS, ahead=_AHEAD), len(source)))
-    unusable = {index: found for index, found in enumerate(looks) if isinstance(found, Fault)}
-    return Findings(LabelTable.of([NO_LABELS if isinstance(found, Fault) else found for found in looks]), unusable)
+    found = list(
+        progress(prefetch(partial(_labels, source), indices, workers=READER_THREADS, ahead=_AHEAD), len(source))
+    )
+    unusable = {index: one for index, one in enumerate(found) if isinstance(one, Issue)}
+    return Findings(LabelTable.of([NO_LABELS if isinstance(one, Issue) else one for one in found]), unusable)
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Audit:
     images: all, usable or not. objects: those of each class that training sees, in the order of `names`. without_file:
     images that have no file of labels. without_objects: images that have one, in which no object is left. duplicates
     and empty: objects left out because an equal one came before, or because the box has no area. unlisted: those left
-    out because their class is not asked for. faults: what is wrong
-    with other objects, which are left out. outlined: objects that have polygons. findings: what all this is counted of.
+    out because their class is not asked for. issues: what is
+    wrong with other objects, which are left out. with_polygons: objects that have some. findings: what all this is
+    counted from.
     """
 
     images: int
@@ -63,19 +65,19 @@ class Audit:
     duplicates: int
     empty: int
     unlisted: int
-    faults: tuple[Fault, ...]
-    outlined: int
+    issues: tuple[Issue, ...]
+    with_polygons: int
     findings: Findings
 
     @property
-    def unusable(self) -> dict[int, Fault]:
+    def unusable(self) -> dict[int, Issue]:
         """Images, by index, that cannot be read themselves or whose labels cannot be read at all, and why."""
         return self.findings.unusable
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that is wrong, images that cannot be used first."""
-        return tuple(fault.sentence for fault in (*self.unusable.values(), *self.faults))
+        return tuple(issue.message for issue in (*self.unusable.values(), *self.issues))
 
     def lines(self, *, most: int | None = 5) -> list[str]:
         """A summary for people: counts, then the first `most` of what is wrong (None: all of it)."""
@@ -90,7 +92,7 @@ class Audit:
         if absent:
             lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
         lines.append(
-            f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.faults)} faulty"
+            f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.issues)} wrong"
             + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
         )
         shown = self.sentences[:most]
@@ -103,27 +105,27 @@ class Audit:
         return "\n".join(self.lines())
 
     def stop_at_faults(self, *, most: int = 5) -> None:
-        """Refuses data with which anything is wrong; boxes that repeat or have no area are no fault.
+        """Refuses data with which anything is wrong; boxes that repeat or have no area are no error.
 
         Raises:
-            DataError: there are faults or images that cannot be used; says how many and names the first.
+            DataError: there are errors or images that cannot be used; says how many and names the first.
         """
         if self.sentences:
             raise DataError(
-                f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.faults)} objects are "
-                "faulty; correct them, or go on without them (data.on_error=skip). "
+                f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.issues)} objects are "
+                "wrong; correct them, or go on without them (data.on_error=skip). "
                 f"The first: {_first(self.sentences, most, separator=' | ')}"
             )
 
 
 def audit(
-    source: Source,
+    source: SourceMixin,
     findings: Findings | None = None,
     *,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
 ) -> Audit:
-    """Counts what a source holds and what is wrong with it: from its findings, else it is looked over first."""
-    findings = findings or look_over(source, progress=progress)
+    """Counts what a source holds and what is wrong with it: from its findings, else it reads all labels first."""
+    findings = findings or audit_labels(source, progress=progress)
     usable = [index for index in range(len(source)) if index not in findings.unusable]
     labels = [findings.table.labels(index) for index in usable]
     class_ids = np.concatenate([found.class_ids for found in labels] or [np.zeros(0, np.int32)])
@@ -136,13 +138,13 @@ def audit(
         duplicates=sum(found.duplicates for found in labels),
         empty=sum(found.empty for found in labels),
         unlisted=sum(found.unlisted for found in labels),
-        faults=(*source.faults, *(fault for found in labels for fault in found.faults)),
-        outlined=sum(len(np.unique(found.polygons.owner)) for found in labels),
+        issues=(*source.issues, *(issue for found in labels for issue in found.issues)),
+        with_polygons=sum(len(np.unique(found.polygons.owner)) for found in labels),
         findings=findings,
     )
 
 
-def readable(source: Source, found: Audit) -> KnownSource:
+def readable(source: SourceMixin, found: Audit) -> KnownSource:
     """The images of a source that its audit found usable, with their labels as they were found.
 
     Raises:
@@ -150,17 +152,17 @@ def readable(source: Source, found: Audit) -> KnownSource:
     """
     kept = [index for index in range(len(source)) if index not in found.unusable]
     if not kept:
-        first = next((fault.sentence for fault in found.unusable.values()), "it has none")
+        first = next((issue.message for issue in found.unusable.values()), "it has none")
         raise DataError(f"none of the {len(source)} images can be used; the first: {first}")
-    known = KnownSource(source.names, source.image_ids, source, found.findings.table, source.faults)
+    known = KnownSource.of(source, found.findings.table)
     return known.subset(kept) if len(kept) < len(source) else known
 
 
-def _look(source: Source, index: int) -> Labels | Fault:
+def _labels(source: SourceMixin, index: int) -> Labels | Issue:
     try:
-        return source.labels(index, source.check_image(index))
+        return source.labels_for(index, source.check_image(index))
     except DataError as error:
-        return Fault(error.kind, str(error))
+        return Issue("error", error.kind, str(error))
 
 
 def _first(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:

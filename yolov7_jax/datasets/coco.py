@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from yolov7_jax.datasets.coco_json import Entries, Entry, polygons, read_content, sound_entries
-from yolov7_jax.datasets.image_files import checked_size, image_size, present, require_size
-from yolov7_jax.datasets.objects import Row, as_arrays, packed, pick, sift
+from yolov7_jax.datasets.image_files import image_size, present
+from yolov7_jax.datasets.image_source import FileSource, pick
+from yolov7_jax.datasets.objects import ObjectCollector, packed
 from yolov7_jax.datasets.table import LabelTable
-from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import read_image
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault, Labels, OnError
+from yolov7_jax.source import require_size
+from yolov7_jax.types import Issue, Labels, OnError
 
 _UNKNOWN = (0, 0)  # size of an image of which the file does not say it
 
@@ -50,49 +46,30 @@ def open_coco(file: Path, *, image_folder: Path | None = None, on_error: OnError
     return CocoSource(
         file=file,
         names=tuple(entries.categories[number]["name"] for number in sorted(entries.categories)),
-        categories=tuple(sorted(entries.categories)),
+        category_ids=tuple(sorted(entries.categories)),
         image_ids=tuple(entries.images),
         images=_image_paths(entries.images, file, image_folder, on_error),
         table=LabelTable.of(_by_image(entries, file, on_error)),
-        faults=entries.faults.get(None, ()),
+        issues=entries.issues.get(None, ()),
         on_error=on_error,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class CocoSource(Source):
-    """A `Source` over a COCO annotation file. table: the labels of all images."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CocoSource(FileSource):
+    """A source over a COCO annotation file. table: the labels of all images."""
 
     file: Path
     names: tuple[str, ...]
-    categories: tuple[int, ...]
-    image_ids: tuple[int, ...]
-    images: tuple[Path, ...]
+    category_ids: tuple[int, ...] = field()
     table: LabelTable
     on_error: OnError
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The file's own."""
-        return self.categories
-
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.images[index]
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        return read_image(self.images[index])
+    issues: tuple[Issue, ...] = ()
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, as the annotation file says, else from the image's header."""
         labeled = self.table.labels(index).size
         return image_size(self.images[index]) if labeled == _UNKNOWN else labeled
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_size(self.images[index])
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The objects of the image; crowds and objects marked `ignore` are ignored ones."""
@@ -118,7 +95,7 @@ class CocoSource(Source):
         )
 
     def ground_truth(self) -> dict[str, Any]:
-        """The annotation file's own content, areas and crowds as given; outlines are left out, boxes need none.
+        """The annotation file's own content, areas and crowds as given; polygons are left out, boxes need none.
 
         Objects marked `ignore` are crowds, which evaluation ignores. Entries that are wrong are left out, where they
         are to be skipped, and so are images that are not of the source.
@@ -139,47 +116,21 @@ def _for_evaluation(annotation: Entry) -> Entry:
 
 def _by_image(entries: Entries, file: Path, on_error: OnError) -> list[Labels]:
     """The objects of each image that repeat none and have an area, those to be ignored by themselves."""
-    notes: dict[int, tuple[Fault, ...]] = defaultdict(tuple)
-    places: dict[int, list[str]] = {image_id: [] for image_id in entries.images}
     class_index = {number: index for index, number in enumerate(sorted(entries.categories))}
-    wanted: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
-    ignored: dict[int, list[Row]] = {image_id: [] for image_id in entries.images}
+    collectors = {image_id: ObjectCollector(on_error) for image_id in entries.images}
+    for image_id, collector in collectors.items():
+        collector.issues.extend(entries.issues.get(image_id, ()))
     for entry in entries.annotations:
         x, y, width, height = entry["bbox"]
-        outline = tuple(packed(polygon) for polygon in polygons(entry))
-        row = Row(class_index[entry["category_id"]], (x, y, x + width, y + height), outline)
-        is_ignored = bool(entry.get("iscrowd") or entry.get("ignore"))
-        (ignored if is_ignored else wanted)[entry["image_id"]].append(row)
-        if on_error == "note" and not is_ignored:
-            places[entry["image_id"]].append(f"annotation {entry.get('id', 'without id')}")
-    if on_error == "note":
-        notes = {number: oddities(rows, places[number], file, entries.sizes[number]) for number, rows in wanted.items()}
+        corners = tuple(packed(polygon) for polygon in polygons(entry))
+        row = LabelRow(class_index[entry["category_id"]], (x, y, x + width, y + height), corners)
+        place = f"annotation {entry.get('id', 'without id')}"
+        ignored = bool(entry.get("iscrowd") or entry.get("ignore"))
+        collectors[entry["image_id"]].add(row, place, ignored=ignored)
     return [
-        _labels(
-            rows,
-            ignored[image_id],
-            entries.sizes[image_id] or _UNKNOWN,
-            (*entries.faults.get(image_id, ()), *notes[image_id]),
-        )
-        for image_id, rows in wanted.items()
+        collector.labels(file, entries.sizes[image_id], distinct_ignored=False)
+        for image_id, collector in collectors.items()
     ]
-
-
-def _labels(rows: list[Row], ignored: list[Row], size: tuple[int, int], faults: tuple[Fault, ...]) -> Labels:
-    kept, duplicates, empty = sift(rows)
-    class_ids, boxes_xyxy_px, outlines = as_arrays(kept)
-    ignored_class_ids, ignored_boxes_xyxy_px, _ = as_arrays(ignored)
-    return Labels(
-        size=size,
-        class_ids=class_ids,
-        boxes_xyxy_px=boxes_xyxy_px,
-        polygons=outlines,
-        ignored_class_ids=ignored_class_ids,
-        ignored_boxes_xyxy_px=ignored_boxes_xyxy_px,
-        duplicates=duplicates,
-        empty=empty,
-        faults=faults,
-    )
 
 
 def _image_paths(

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.faults import Faults
+from yolov7_jax.datasets.objects import IssueCollector
 from yolov7_jax.errors import DataError
-from yolov7_jax.types import Fault, OnError
+from yolov7_jax.types import Issue, OnError
 
 Entry = dict[str, Any]
 
@@ -26,31 +26,31 @@ _UNREADABLE = "unreadable label file"
 class Entries(NamedTuple):
     """What of a file's content can be used: images and categories by their ids, annotations, sizes (h, w) by image id.
 
-    faults: what was wrong with the rest, by image id; None where there is no such image.
+    issues: what is wrong with the rest, by image id; None where there is no such image.
     """
 
     images: dict[int, Entry]
     sizes: dict[int, tuple[int, int] | None]
     categories: dict[int, Entry]
     annotations: list[Entry]
-    faults: dict[int | None, tuple[Fault, ...]]
+    issues: dict[int | None, tuple[Issue, ...]]
 
 
 def sound_entries(content: dict[str, list[Any]], file: Path, *, on_error: OnError) -> Entries:
-    """The entries of a file's content that can be used; an annotation whose outline is wrong is used without it.
+    """The entries of a file's content that can be used; an annotation whose polygons are wrong is used without them.
 
     Raises:
         DataError: categories are wrong, nothing can be used, or, unless such entries are to be skipped, an image or
             annotation is wrong; names the file and the id.
     """
-    faults: dict[int | None, Faults] = defaultdict(lambda: Faults(on_error))
+    collectors: dict[int | None, IssueCollector] = defaultdict(lambda: IssueCollector(on_error))
     categories: dict[int, Entry] = {}
     for number, row in enumerate(content["categories"], start=1):
         categories[_new_id(row, number, "category", "name", categories, file)] = row
     images: dict[int, Entry] = {}
     sizes: dict[int, tuple[int, int] | None] = {}
     for number, row in enumerate(content["images"], start=1):
-        with faults[None]:
+        with collectors[None]:
             new_id = _new_id(row, number, "image", "file_name", images, file)
             sizes[new_id] = _size(row, file)
             images[new_id] = row
@@ -59,7 +59,7 @@ def sound_entries(content: dict[str, list[Any]], file: Path, *, on_error: OnErro
     annotations: list[Entry] = []
     for number, row in enumerate(content["annotations"], start=1):
         image_id = row.get("image_id") if isinstance(row, dict) else None
-        found = faults[image_id if _is_integer(image_id) and image_id in images else None]
+        found = collectors[image_id if _is_integer(image_id) and image_id in images else None]
         is_sound = False
         with found, _named(row, number, file):
             _check_annotation(row, sizes, categories)
@@ -67,19 +67,19 @@ def sound_entries(content: dict[str, list[Any]], file: Path, *, on_error: OnErro
         if is_sound:
             annotations.append(row)
             with found, _named(row, number, file):
-                _check_outline(row)
-    by_image = {image_id: tuple(these.found) for image_id, these in faults.items() if these.found}
+                _check_polygons(row)
+    by_image = {image_id: tuple(these.issues) for image_id, these in collectors.items() if these.issues}
     return Entries(images, sizes, categories, annotations, by_image)
 
 
 def read_content(file: Path) -> dict[str, list[Any]]:
-    """What an annotation file says; outlines of polygons as lists of float32 [corners, 2].
+    """What an annotation file says; polygons as lists of float32 [corners, 2].
 
     Raises:
         DataError: the file cannot be read, or has not the three lists of such files.
     """
     try:
-        content = json.loads(file.read_bytes(), object_hook=_compact_outline)
+        content = json.loads(file.read_bytes(), object_hook=_compact_polygons)
     except OSError as error:
         raise DataError(
             f"{file}: cannot be read ({error.strerror}); expected a COCO annotation file", kind=_UNREADABLE
@@ -100,26 +100,26 @@ def read_content(file: Path) -> dict[str, list[Any]]:
 
 
 def polygons(annotation: Entry) -> list[NDArray[np.float32]]:
-    """The polygons of an annotation that can be used, each [corners, 2] in pixels; none where its outline is a mask."""
-    outline = annotation.get("segmentation")
-    return outline if isinstance(outline, list) else []
+    """The polygons of an annotation that can be used, each [corners, 2] in pixels; none if it has a mask."""
+    segmentation = annotation.get("segmentation")
+    return segmentation if isinstance(segmentation, list) else []
 
 
-def _compact_outline(row: Entry) -> Entry:
+def _compact_polygons(row: Entry) -> Entry:
     """An entry with its polygons as arrays, an eighth of the memory; what is no list of polygons stays as it is."""
-    outline = row.get("segmentation")
-    if isinstance(outline, list):
+    segmentation = row.get("segmentation")
+    if isinstance(segmentation, list):
         with suppress(ValueError, TypeError, OverflowError), np.errstate(over="ignore"):
-            row["segmentation"] = [np.array(polygon, np.float32).reshape(-1, 2) for polygon in outline]
+            row["segmentation"] = [np.array(polygon, np.float32).reshape(-1, 2) for polygon in segmentation]
     return row
 
 
-def _check_outline(row: Entry) -> None:
-    """Refuses a wrong outline, and takes it from its entry."""
-    outline = row.pop("segmentation", None)
-    if outline is None or isinstance(outline, dict):  # a mask: crowds have it
+def _check_polygons(row: Entry) -> None:
+    """Refuses wrong polygons, and takes them from their entry."""
+    segmentation = row.pop("segmentation", None)
+    if segmentation is None or isinstance(segmentation, dict):  # a mask: crowds have it
         return
-    arrays = outline if isinstance(outline, list) else [outline]
+    arrays = segmentation if isinstance(segmentation, list) else [segmentation]
     if all(isinstance(polygon, np.ndarray) and not len(polygon) for polygon in arrays):
         return  # some tools write [[]] for none
     for number, polygon in enumerate(arrays, start=1):
@@ -142,9 +142,9 @@ def _named(row: Any, number: int, file: Path) -> Iterator[None]:
     """What is wrong with an annotation, said with its name."""
     try:
         yield
-    except DataError as fault:
+    except DataError as error:
         name = row["id"] if isinstance(row, dict) and "id" in row else f"number {number}"
-        raise DataError(f"{file}: annotation {name} {fault}", kind=fault.kind) from None
+        raise DataError(f"{file}: annotation {name} {error}", kind=error.kind) from None
 
 
 def _is_integer(value: Any) -> TypeGuard[int]:

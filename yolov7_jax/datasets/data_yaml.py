@@ -7,11 +7,10 @@ from typing import Any
 
 from yolov7_jax.config import read_yaml
 from yolov7_jax.datasets.image_files import list_images, present
-from yolov7_jax.datasets.text_lines import numbered_lines
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import OnError
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def read_data_yaml(file: Path) -> dict[str, Any]:
@@ -55,14 +54,14 @@ def split_images(content: dict[str, Any], split: str, file: Path, *, on_error: O
 
     Relative places are looked for from `path` (itself relative to the YAML's folder, else to the working directory), or
     without `path` from these two. A leading ../ that leads nowhere is left out, as some exporters write one too many.
-    Where faults are to be skipped, listed images that are not there are in the result; they show when they are read.
+    If errors are skipped, listed images that are not there are in the result; reading them reports it.
 
     Raises:
         DataError: no such split, no such place, no images, or a listed image is missing (names the line).
     """
     entries = content.get(split)
     if entries is None or entries == "":
-        known = [name for name in _SPLITS if content.get(name)]
+        known = [name for name in SPLITS if content.get(name)]
         raise DataError(
             f"{file}: no split {split!r}; it has {', '.join(known) or 'none'}: add the key or choose another"
         )
@@ -114,3 +113,16 @@ def _read_list(file: Path, bases: list[Path], on_error: OnError) -> list[Path]:
             if not there:
                 raise DataError(f"{file}, line {number}: the image {line} is not there; correct or remove the line")
     return images
+
+
+def numbered_lines(file: Path, *, expected: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, without blanks around them, and their numbers.
+
+    Raises:
+        DataError: the file cannot be read or is not text; says what was expected.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); expected {expected}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]

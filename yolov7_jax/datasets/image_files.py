@@ -15,8 +15,8 @@ from yolov7_jax.image import UNREADABLE, check_content, check_picture
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # its values that swap width and height
-_TURNS = _QUARTER_TURNS | {2, 3, 4}  # all but 1, upright
+_QUARTER_ROTATIONS = frozenset({5, 6, 7, 8})  # its values that swap width and height
+_ROTATIONS = _QUARTER_ROTATIONS | {2, 3, 4}  # all but 1, upright
 MOST_EXACT_INTEGER = 2**53  # larger ids do not survive JSON
 
 
@@ -76,19 +76,19 @@ def _size(file: Path | BytesIO, *, name: str) -> tuple[int, int]:
         raise DataError(
             f"{name}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
         ) from error
-    return (width, height) if orientation in _QUARTER_TURNS else (height, width)
+    return (width, height) if orientation in _QUARTER_ROTATIONS else (height, width)
 
 
 def _orientation(image: Image.Image) -> int:
-    # Not image.getexif(): that of PNG decodes the whole picture. TIFF's size is turned already.
+    # Not image.getexif(): that of PNG decodes the whole image. TIFF's size is rotated already.
     found: int = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
     return found
 
 
-def is_turned(file: Path) -> bool:
-    """Whether an image that can be read is turned or mirrored by its EXIF orientation, and not upright as stored."""
+def is_rotated(file: Path) -> bool:
+    """Whether an image that can be read is rotated or flipped by its EXIF orientation, and not upright as stored."""
     with Image.open(file) as image:
-        return _orientation(image) in _TURNS
+        return _orientation(image) in _ROTATIONS
 
 
 def checked_size(file: Path) -> tuple[int, int]:
@@ -99,20 +99,6 @@ def checked_size(file: Path) -> tuple[int, int]:
     """
     check_picture(file)
     return image_size(file)
-
-
-def require_size(image: Path, found: tuple[int, int], labeled: tuple[int, int], *, where: str) -> None:
-    """Refuses an image of another size (h, w) than its labels were made for.
-
-    Raises:
-        DataError: the sizes differ; `where` says what names the other size.
-    """
-    if found != labeled:
-        raise DataError(
-            f"{image}: the image is {found[1]} x {found[0]} pixels, but {where} says {labeled[1]} x {labeled[0]}; "
-            "its boxes would be misplaced: use the images that the labels were made for",
-            kind="labels of another size",
-        )
 
 
 def image_ids(images: Sequence[Path]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.datasets.image_source import ReadSource, pick
 from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
-from yolov7_jax.datasets.objects import pick
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import select
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault, Labels, OnError
+from yolov7_jax.source import SourceMixin, SourceView
+from yolov7_jax.types import Issue, Labels, OnError
 
 _UNLISTED = -1  # in place of the class of an object that is left out
 
 
 def open_joined(
-    file: Path, split: str, open_part: Callable[[Part], Source], *, on_error: OnError = "stop"
+    file: Path, split: str, open_part: Callable[[Part], SourceMixin], *, on_error: OnError = "stop"
 ) -> JoinedSource:
     """A split of the data sets that a YAML lists under datasets, joined.
 
@@ -36,7 +36,7 @@ def open_joined(
         file: the YAML.
         split: to open of each.
         open_part: opens one of them.
-        on_error: which `open_part` was told.
+        on_error: which `open_part` uses.
 
     Raises:
         DataError: an entry is wrong or cannot be opened, no entry has the split, or a data set has none of the classes
@@ -54,7 +54,7 @@ def open_joined(
     return _joined(sources, names, range(1, len(names) + 1), files=(file,), on_error=on_error)
 
 
-def with_names(source: Source, names: tuple[str, ...]) -> Source:
+def with_names(source: SourceMixin, names: tuple[str, ...]) -> SourceMixin:
     """A source with its classes in the places of those of the same name, their categories as they were.
 
     Objects of other classes are left out.
@@ -68,7 +68,7 @@ def with_names(source: Source, names: tuple[str, ...]) -> Source:
 
 
 def _joined(
-    sources: tuple[Source, ...],
+    sources: tuple[SourceMixin, ...],
     names: tuple[str, ...],
     categories: Iterable[int],
     *,
@@ -77,66 +77,46 @@ def _joined(
 ) -> JoinedSource:
     return JoinedSource(
         names=names,
-        categories=tuple(categories),
+        category_ids=tuple(categories),
         image_ids=_image_ids(sources),
         on_error=on_error,
         own_files=files,
         parts=sources,
         places=tuple((at, index) for at, source in enumerate(sources) for index in range(len(source))),
-        faults=tuple(fault for source in sources for fault in source.faults),
+        issues=tuple(issue for source in sources for issue in source.issues),
     )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class JoinedSource(Source):
-    """A `Source` over others. places: of each image, which of the parts it is in, and its index there.
+class JoinedSource(SourceView, ReadSource):
+    """A source over others. places: of each image, which of the parts it is in, and its index there.
 
-    own_files: what it is told to join them by.
+    own_files: what says how to join them.
     """
 
     names: tuple[str, ...]
-    categories: tuple[int, ...]
-    image_ids: tuple[int, ...]
+    category_ids: tuple[int, ...] = field()
+    image_ids: tuple[int, ...] = field()
     on_error: OnError
     own_files: tuple[Path, ...]
-    parts: tuple[Source, ...]
+    parts: tuple[SourceMixin, ...]
     places: tuple[tuple[int, int], ...]
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Counted from 1 where several sets are joined."""
-        return self.categories
+    issues: tuple[Issue, ...] = ()
 
     @property
     def settings(self) -> tuple[Any, ...]:
         """Kinds, classes and settings of its parts."""
         return tuple((type(part).__name__, part.names, part.settings) for part in self.parts)
 
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        part, inner = self._place(index)
-        return part.path(inner)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        part, inner = self._place(index)
-        return part.read(inner)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in pixels, without decoding it."""
-        part, inner = self._place(index)
-        return part.size(inner)
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        part, inner = self._place(index)
-        return part.check_image(inner)
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The part that an image is in, and its index there."""
+        at, inner = self.places[index]
+        return self.parts[at], inner
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """What its part says, of the classes that are wanted."""
-        part, inner = self._place(index)
-        return _renamed(part.labels(inner, size), self._classes(part))
+        part, inner = self.place(index)
+        return _renamed(part.labels_for(inner, size) if size else part.labels(inner), self._classes(part))
 
     def files(self) -> list[Path]:
         """Those of all parts, and its own."""
@@ -173,16 +153,12 @@ class JoinedSource(Source):
             "categories": [{"id": n, "name": name} for n, name in zip(self.category_ids, self.names, strict=True)],
         }
 
-    def _place(self, index: int) -> tuple[Source, int]:
-        at, inner = self.places[index]
-        return self.parts[at], inner
-
-    def _classes(self, part: Source) -> NDArray[np.int32]:
+    def _classes(self, part: SourceMixin) -> NDArray[np.int32]:
         """The class here of each class of a part."""
         index = {name: number for number, name in enumerate(self.names)}
         return np.array([index.get(name, _UNLISTED) for name in part.names], np.int32)
 
-    def _categories(self, part: Source) -> dict[int, int]:
+    def _categories(self, part: SourceMixin) -> dict[int, int]:
         """The category here of each category of a part that is wanted."""
         pairs = zip(part.category_ids, self._classes(part).tolist(), strict=True)
         return {there: self.category_ids[number] for there, number in pairs if number != _UNLISTED}
@@ -202,7 +178,7 @@ def _renamed(labels: Labels, classes: NDArray[np.int32]) -> Labels:
     )
 
 
-def _image_ids(sources: Sequence[Source]) -> tuple[int, ...]:
+def _image_ids(sources: Sequence[SourceMixin]) -> tuple[int, ...]:
     """The ids of the parts where no two are equal, else 1, 2, 3 ..."""
     ids = tuple(image_id for source in sources for image_id in source.image_ids)
     return ids if len(set(ids)) == len(ids) else tuple(range(1, len(ids) + 1))

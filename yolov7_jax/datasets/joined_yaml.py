@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolov7_jax.datasets.data_yaml import class_names, read_data_yaml
+from yolov7_jax.datasets.data_yaml import SPLITS, class_names, read_data_yaml
 from yolov7_jax.datasets.tfds_folder import PREFIX
 from yolov7_jax.errors import DataError
+from yolov7_jax.registry import SOURCES
 
 _KEY = "datasets"
-_SPLITS = ("train", "val", "test")
 _EXPECTED = (
     "expected the name of a data set, a mapping with data and where needed images and split, or one with train, val or "
     "test, each of these"
@@ -18,7 +18,7 @@ _EXPECTED = (
 
 
 class Part(NamedTuple):
-    """A data set to be joined. data: its name. images: the folder of a COCO JSON's images, where it is told."""
+    """A data set to be joined. data: its name. images: the folder of a COCO JSON's images, if it is given."""
 
     data: str
     split: str
@@ -45,7 +45,7 @@ def read_joined_yaml(file: Path, split: str) -> tuple[list[Part], tuple[str, ...
     entries = content[_KEY]
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{file}: {_KEY} is {entries!r}; expected a list of data sets")
-    if beside := [key for key in (*_SPLITS, "path") if key in content]:
+    if beside := [key for key in (*SPLITS, "path") if key in content]:
         raise DataError(f"{file}: it has {beside[0]} beside {_KEY}; put it into a data YAML of its own and list that")
     found = [_part(entry, split, f"{file}: {_KEY}, entry {at}", file) for at, entry in enumerate(entries, start=1)]
     parts = [part for part in found if part is not None]
@@ -56,7 +56,7 @@ def read_joined_yaml(file: Path, split: str) -> tuple[list[Part], tuple[str, ...
 
 def _part(entry: Any, split: str, where: str, file: Path) -> Part | None:
     """The data set of an entry; none where it says those of other splits alone."""
-    if isinstance(entry, dict) and entry and set(entry) <= set(_SPLITS):
+    if isinstance(entry, dict) and entry and set(entry) <= set(SPLITS):
         if split not in entry:
             return None
         entry = entry[split]
@@ -71,7 +71,12 @@ def _part(entry: Any, split: str, where: str, file: Path) -> Part | None:
 
 def _located(data: str, folder: Path) -> str:
     """The name of a data set, relative places made relative to the folder."""
-    name = data.removeprefix(PREFIX)
-    if name == data:
-        return str(folder / Path(data).expanduser())
-    return f"{PREFIX}{(folder / name).absolute()}" if name.startswith(".") else data
+    if data.startswith(PREFIX):
+        name = data.removeprefix(PREFIX)
+        return f"{PREFIX}{(folder / name).absolute()}" if name.startswith(".") else data
+    place = folder / Path(data).expanduser()
+    name, _, rest = data.partition(":")
+    if name not in SOURCES or place.exists():
+        return str(place)
+    inner = folder / Path(rest).expanduser()
+    return f"{name}:{inner}" if inner.exists() else data

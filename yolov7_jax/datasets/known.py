@@ -3,54 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from yolov7_jax.datasets.image_source import ReadSource
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault, Labels
+from yolov7_jax.source import SourceMixin, SourceView
+from yolov7_jax.types import Issue, Labels
 
 
-@dataclass(frozen=True, eq=False)
-class KnownSource(Source):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KnownSource(SourceView, ReadSource):
     """Another source with the labels of its images, in its order, as they were read before."""
 
     names: tuple[str, ...]
-    image_ids: tuple[int, ...]
-    source: Source
+    image_ids: tuple[int, ...] = field()
+    category_ids: tuple[int, ...] = field()
+    source: SourceMixin
     table: LabelTable
-    faults: tuple[Fault, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Those of the other source."""
-        return self.source.category_ids
+    @classmethod
+    def of(cls, source: SourceMixin, table: LabelTable) -> KnownSource:
+        """A source with a table of its labels."""
+        return cls(
+            names=source.names,
+            image_ids=source.image_ids,
+            category_ids=source.category_ids,
+            source=source,
+            table=table,
+            issues=source.issues,
+        )
 
     @property
     def settings(self) -> tuple[Any, ...]:
         """Those of the other source."""
         return self.source.settings
 
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.source.path(index)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        return self.source.read(index)
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The same image of the other source."""
+        return self.source, index
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the image in pixels, as they were when its labels were read."""
         return self.table.labels(index).size
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """As the other source."""
-        return self.source.check_image(index)
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The labels as they were read before."""
@@ -69,8 +67,7 @@ class KnownSource(Source):
 
     def subset(self, indices: Sequence[int]) -> KnownSource:
         """These images alone."""
-        part = self.source.subset(indices)
-        return KnownSource(part.names, part.image_ids, part, self.table.subset(indices), self.faults)
+        return KnownSource.of(self.source.subset(indices), self.table.subset(indices))
 
     def ground_truth(self) -> dict[str, Any]:
         """That of the other source."""

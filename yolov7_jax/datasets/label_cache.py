@@ -1,4 +1,4 @@
-"""What was found of the labels of a data set, kept between runs for as long as nothing of it changes."""
+"""Caches the labels of a data set and its issues between runs, until a file of it changes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from yolov7_jax.datasets.audit import Findings, look_over
+from yolov7_jax.datasets.audit import Findings, audit_labels
 from yolov7_jax.datasets.table import LabelTable
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault
+from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.types import Issue
 
 T = TypeVar("T")
 
@@ -32,33 +32,32 @@ VARIABLE = "YOLOV7_JAX_LABEL_CACHE"
 _SETTLED_NS = 2_000_000_000
 """Files that changed later than this before they were looked at may change again within a tick of their clock."""
 _MOST_KEPT = 32  # data sets; those used last stay
-_THREADS = 8  # they wait for the disk
 
 
 def cached_findings(
-    source: Source,
+    source: SourceMixin,
     *,
     mode: CacheMode,
     folder: Path | None = None,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
 ) -> Findings:
-    """What `look_over` finds, or found before of the same files.
+    """What `audit_labels` finds, or found before in the same files; a source without files is read each time.
 
     Args:
-        source: to look over.
+        source: whose labels to read.
         mode: what the files are known by again.
         folder: where findings are kept; see VARIABLE. One that cannot be written to does no harm.
-        progress: as in `look_over`.
+        progress: as in `audit_labels`.
     """
-    if mode == "off":
-        return look_over(source, progress=progress)
     began, files = time.time_ns(), list(dict.fromkeys(source.files()))
+    if mode == "off" or not files:
+        return audit_labels(source, progress=progress)
     times = _each(_times, files)
     key = _key(source, mode, files, times if mode == "times" else _each(_content, files))
     file = (folder or _folder()) / f"{key}.npz"
     findings = _read(file)
     if findings is None:
-        findings = look_over(source, progress=progress)
+        findings = audit_labels(source, progress=progress)
         newest = max((changed for *_, changed in times), default=0)
         if began - newest > _SETTLED_NS and _each(_times, files) == times:
             _write(file, findings)
@@ -71,7 +70,7 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov7_jax" / "labels"
 
 
-def _key(source: Source, mode: CacheMode, files: Sequence[Path], states: Sequence[object]) -> str:
+def _key(source: SourceMixin, mode: CacheMode, files: Sequence[Path], states: Sequence[object]) -> str:
     """A hash of all that findings follow from."""
     known = [_code(), mode, type(source).__name__, source.names, source.on_error, source.image_ids, source.settings]
     digest = hashlib.sha256(json.dumps(known).encode())
@@ -81,7 +80,7 @@ def _key(source: Source, mode: CacheMode, files: Sequence[Path], states: Sequenc
 
 
 def _each(state: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         return list(pool.map(state, files))
 
 
@@ -121,7 +120,7 @@ def _read(file: Path) -> Findings | None:
     except (OSError, ValueError, zipfile.BadZipFile, EOFError):
         return None
     try:
-        unusable = {index: Fault(*fault) for index, fault in json.loads(found.pop("unusable").tobytes())}
+        unusable = {index: Issue(*issue) for index, issue in json.loads(found.pop("unusable").tobytes())}
         return Findings(LabelTable.from_arrays(found), unusable)
     except (KeyError, ValueError, TypeError):
         return None
@@ -129,7 +128,7 @@ def _read(file: Path) -> Findings | None:
 
 def _write(file: Path, findings: Findings) -> None:
     """Keeps findings, whole or not at all."""
-    text = json.dumps([[index, list(fault)] for index, fault in findings.unusable.items()])
+    text = json.dumps([[index, list(issue)] for index, issue in findings.unusable.items()])
     arrays: dict[str, Any] = findings.table.arrays() | {"unusable": np.frombuffer(text.encode(), np.uint8)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

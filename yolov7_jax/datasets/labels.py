@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolov7_jax.datasets.faults import Faults
-from yolov7_jax.datasets.objects import Row, as_arrays, packed, sift
-from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.datasets.objects import ObjectCollector, packed
+from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels, OnError
 
@@ -32,7 +31,7 @@ def read_labels(file: Path, size: tuple[int, int], *, num_classes: int, on_error
         file: of labels.
         size: (h, w) of the image in pixels.
         num_classes: classes are counted from 0 and under this.
-        on_error: stop at a line that is wrong, or leave it out and name it.
+        on_error: stop at a line that is wrong, or skip and report it.
 
     Raises:
         DataError: the file is not text, or, unless such lines are to be skipped, a line is not a label; names the line.
@@ -45,30 +44,15 @@ def read_labels(file: Path, size: tuple[int, int], *, num_classes: int, on_error
         raise DataError(
             f"{file}: the labels cannot be read ({error}); expected a text file", kind="unreadable label file"
         ) from error
-    rows: list[Row] = []
-    places: list[str] = []
-    faults = Faults(on_error)
+    collector = ObjectCollector(on_error)
     for number, line in enumerate((text or "").splitlines(), start=1):
-        with faults:
+        with collector:
             if words := line.split():
-                rows.append(_row(words, f"{file}, line {number}", num_classes))
-                places.append(f"line {number}")
-    kept, duplicates, empty = sift(rows)
-    height, width = size
-    class_ids, boxes_xyxy_px, polygons = as_arrays(kept, (width, height))
-    return Labels(
-        size=size,
-        class_ids=class_ids,
-        boxes_xyxy_px=boxes_xyxy_px,
-        polygons=polygons,
-        duplicates=duplicates,
-        empty=empty,
-        faults=(*faults.found, *(oddities(rows, places, file, size, (width, height)) if on_error == "note" else ())),
-        missing=text is None,
-    )
+                collector.add(_row(words, f"{file}, line {number}", num_classes), f"line {number}")
+    return collector.labels(file, size, scale=(size[1], size[0]), missing=text is None)
 
 
-def _row(words: list[str], where: str, num_classes: int) -> Row:
+def _row(words: list[str], where: str, num_classes: int) -> LabelRow:
     class_id, *coordinates = _numbers(words, where)
     if not class_id.is_integer():
         raise DataError(
@@ -94,9 +78,9 @@ def _row(words: list[str], where: str, num_classes: int) -> Row:
                 kind="not normalized" if value > _LARGEST_FRACTION else "outside of the image",
             )
     if not is_box:
-        return Row(int(class_id), _around(coordinates), (packed(coordinates),))
+        return LabelRow(int(class_id), _around(coordinates), (packed(coordinates),))
     x, y, width, height = coordinates
-    return Row(int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    return LabelRow(int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 
 
 _LARGEST_FRACTION = 2.0

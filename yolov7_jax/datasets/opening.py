@@ -1,75 +1,120 @@
-"""The door to labeled data of any format."""
+"""The door to labeled data of any format, built-in formats and those that users register."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from yolov7_jax.datasets.coco import annotation_file, is_coco_folder, open_coco
 from yolov7_jax.datasets.joined import open_joined
 from yolov7_jax.datasets.joined_yaml import Part, is_joined
 from yolov7_jax.datasets.tfds import open_tfds
-from yolov7_jax.datasets.tfds_folder import PREFIX
 from yolov7_jax.datasets.voc import is_voc, open_voc
 from yolov7_jax.datasets.yolo import open_yolo
 from yolov7_jax.errors import DataError
-from yolov7_jax.source import Source
+from yolov7_jax.registry import SOURCES, look_up, register_source
+from yolov7_jax.source import SourceMixin, complete
 from yolov7_jax.types import OnError
+
+_YAML = frozenset({".yaml", ".yml"})
+
+
+class Place(NamedTuple):
+    """Where data are. format: a name in `registry.SOURCES`, empty if none fits. place: what its function is given."""
+
+    format: str
+    place: str
+
+
+def locate(data: Path | str) -> Place:
+    """The format of a data set and where it is: as NAME:PLACE says, else by the ending or layout of what is there.
+
+    An existing path with a colon is a path, and so is one with a drive's letter.
+    """
+    text, path = str(data), Path(data)
+    name, colon, rest = text.partition(":")
+    if colon and len(name) > 1 and name.isidentifier() and not path.exists():
+        return Place(name, rest)
+    suffix = path.suffix.lower()
+    if suffix == ".json" or is_coco_folder(path):
+        return Place("coco", text)
+    if is_voc(path):
+        return Place("voc", text)
+    if suffix in _YAML:
+        return Place("joined" if is_joined(path) else "yolo", text)
+    return Place("", text)
 
 
 def open_source(
     data: Path | str, split: str = "val", *, image_folder: Path | None = None, on_error: OnError = "stop"
-) -> Source:
-    """Labeled images named by a data YAML, a COCO JSON file or folder, a folder in Pascal VOC layout or tfds:NAME.
+) -> SourceMixin:
+    """Labeled images of a data YAML, a COCO JSON file or folder, a Pascal VOC folder, or NAME:PLACE.
 
     Args:
         data: a YAML file with the keys names and train, val or test (see `open_yolo`) or with the key datasets, which
             joins several (see `open_joined`), a JSON file in COCO format, a folder with
             annotations/instances_SPLIT.json, a folder with Annotations, JPEGImages and ImageSets/Main (see
-            `open_voc`), or tfds: and what TensorFlow Datasets calls a set (see `open_tfds`).
+            `open_voc`), tfds: and what TensorFlow Datasets calls a set (see `open_tfds`), or the name of a format that
+            is registered with `register_source`, a colon and what its function is given: csv:labels.csv.
         split: which key of the YAML, which list in ImageSets/Main, or which split of TensorFlow Datasets; a JSON file
             is one split by itself.
         image_folder: where the images of a JSON file are; without it, usual places beside the file are tried.
-        on_error: stop at an object that is wrong, or skip it and name it in `labels(index).faults`; "note": name there
-            what is odd, too. What concerns a
-            whole data set, image or label file is raised either way; `audit` finds it before training does.
+        on_error: stop at an object that is wrong, or skip it and report it in `labels(index).issues`; "note": report
+            there what is odd, too. Errors of a whole data set, image or label file are raised either way; `audit`
+            finds them before training does.
 
     Raises:
         DataError: the data cannot be used; names the file, and the line, key or id.
-        InputError: the YAML file cannot be read.
+        InputError: the YAML file cannot be read, or no format has this name.
     """
     return _open(str(data), split, image_folder, on_error)
 
 
-def _open(text: str, split: str, image_folder: Path | None, on_error: OnError, within: tuple[Path, ...] = ()) -> Source:
+def _open(
+    text: str, split: str, image_folder: Path | None, on_error: OnError, within: tuple[Path, ...] = ()
+) -> SourceMixin:
     """`open_source` of what is named in these files, one in another."""
-    if text.startswith(PREFIX):
-        _no_image_folder(text, image_folder)
-        return open_tfds(text.removeprefix(PREFIX), split, on_error=on_error)
-    data = Path(text)
-    suffix = data.suffix.lower()
-    if suffix == ".json":
-        return open_coco(data, image_folder=image_folder, on_error=on_error)
-    if is_coco_folder(data):
-        return open_coco(_annotations(data, split), image_folder=image_folder, on_error=on_error)
-    _no_image_folder(text, image_folder)
-    if is_voc(data):
-        return open_voc(data, split, on_error=on_error)
-    if suffix == ".txt":
-        raise DataError(
-            f"{data}: a list of images does not say the names of classes; write a data YAML with {split}: {data.name} "
-            "and names: [...], and name that"
-        )
-    if suffix not in {".yaml", ".yml"}:
-        raise DataError(
-            f"{data}: not a data set known here; name a data YAML (.yaml), a COCO annotation file (.json), a folder "
-            "in Pascal VOC layout (with Annotations and ImageSets/Main in it) or tfds:NAME"
-        )
-    if not is_joined(data):
-        return open_yolo(data, split, on_error=on_error)
+    format_name, place = locate(text)
+    if format_name == "coco":
+        return _open_coco(place, split, image_folder=image_folder, on_error=on_error)
+    if image_folder is not None:
+        raise DataError(f"{text}: an image folder is for COCO JSON files; {Path(text).name} itself says where they are")
+    if format_name == "joined":
+        return _open_joined(place, split, on_error=on_error, within=within)
+    if not format_name:
+        raise _unknown(Path(text), split)
+    return complete(look_up(SOURCES, format_name, where=text)(place, split, on_error=on_error))
+
+
+@register_source("yolo")
+def _open_yolo(place: str, split: str, *, on_error: OnError) -> SourceMixin:
+    return open_yolo(Path(place), split, on_error=on_error)
+
+
+@register_source("coco")
+def _open_coco(place: str, split: str, *, on_error: OnError, image_folder: Path | None = None) -> SourceMixin:
+    data = Path(place)
+    file = _annotations(data, split) if is_coco_folder(data) else data
+    return open_coco(file, image_folder=image_folder, on_error=on_error)
+
+
+@register_source("voc")
+def _open_voc(place: str, split: str, *, on_error: OnError) -> SourceMixin:
+    return open_voc(Path(place), split, on_error=on_error)
+
+
+@register_source("tfds")
+def _open_tfds(place: str, split: str, *, on_error: OnError) -> SourceMixin:
+    return open_tfds(place, split, on_error=on_error)
+
+
+@register_source("joined")
+def _open_joined(place: str, split: str, *, on_error: OnError, within: tuple[Path, ...] = ()) -> SourceMixin:
+    data = Path(place)
     if data.resolve() in within:
         raise DataError(f"{data}: names itself among its datasets, by way of {within[-1]}; take it out")
 
-    def open_part(part: Part) -> Source:
+    def open_part(part: Part) -> SourceMixin:
         return _open(part.data, part.split, part.images, on_error, (*within, data.resolve()))
 
     return open_joined(data, split, open_part, on_error=on_error)
@@ -86,6 +131,14 @@ def _annotations(folder: Path, split: str) -> Path:
     return file if file in known else like[0]
 
 
-def _no_image_folder(data: str, image_folder: Path | None) -> None:
-    if image_folder is not None:
-        raise DataError(f"{data}: an image folder is for COCO JSON files; {Path(data).name} itself says where they are")
+def _unknown(data: Path, split: str) -> DataError:
+    if data.suffix.lower() == ".txt":
+        return DataError(
+            f"{data}: a list of images does not say the names of classes; write a data YAML with {split}: {data.name} "
+            "and names: [...], and name that"
+        )
+    return DataError(
+        f"{data}: not a data set known here; name a data YAML (.yaml), a COCO annotation file (.json), a folder "
+        "in Pascal VOC layout (with Annotations and ImageSets/Main in it), tfds:NAME, or a format of your own as "
+        "NAME:PLACE"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.types import Fault, Labels, Polygons
+from yolov7_jax.types import Issue, Labels, Polygons
 
 _FLAT = ("class_ids", "boxes_xyxy_px", "ignored_class_ids", "ignored_boxes_xyxy_px")
 _COUNTS = ("duplicates", "empty", "unlisted", "missing")
@@ -39,7 +39,7 @@ class LabelTable:
     columns: Mapping[str, _Ragged]
     counts: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    faults: Mapping[int, tuple[Fault, ...]]
+    issues: Mapping[int, tuple[Issue, ...]]
 
     @classmethod
     def of(cls, labels: Sequence[Labels]) -> LabelTable:
@@ -51,7 +51,7 @@ class LabelTable:
             -1, len(_COUNTS)
         )
         sizes = np.array([one.size for one in labels], np.int64).reshape(-1, 2)
-        return cls(columns, counts, sizes, {index: one.faults for index, one in enumerate(labels) if one.faults})
+        return cls(columns, counts, sizes, {index: one.issues for index, one in enumerate(labels) if one.issues})
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -68,7 +68,7 @@ class LabelTable:
             empty=empty,
             unlisted=unlisted,
             missing=bool(missing),
-            faults=self.faults.get(index, ()),
+            issues=self.issues.get(index, ()),
             **{name: self.columns[name].at(index) for name in _FLAT},
         )
 
@@ -80,14 +80,14 @@ class LabelTable:
             name: _Ragged.of([column.at(index) for index in indices], column.values[:0])
             for name, column in self.columns.items()
         }
-        faults = {place: self.faults[index] for place, index in enumerate(indices) if index in self.faults}
-        return LabelTable(columns, self.counts[rows], self.sizes[rows], faults)
+        issues = {place: self.issues[index] for place, index in enumerate(indices) if index in self.issues}
+        return LabelTable(columns, self.counts[rows], self.sizes[rows], issues)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as named arrays of numbers, for a file."""
         columns = {f"{name}.{part}": getattr(self.columns[name], part) for name in self.columns for part in _PARTS}
-        text = json.dumps([[index, [list(fault) for fault in faults]] for index, faults in self.faults.items()])
-        return columns | {"counts": self.counts, "sizes": self.sizes, "faults": np.frombuffer(text.encode(), np.uint8)}
+        text = json.dumps([[index, [list(issue) for issue in issues]] for index, issues in self.issues.items()])
+        return columns | {"counts": self.counts, "sizes": self.sizes, "issues": np.frombuffer(text.encode(), np.uint8)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> LabelTable:
@@ -95,10 +95,10 @@ class LabelTable:
         columns = {
             name: _Ragged(*(arrays[f"{name}.{part}"] for part in _PARTS)) for name in (*_FLAT, *Polygons._fields)
         }
-        faults = {
-            index: tuple(Fault(*fault) for fault in rows) for index, rows in json.loads(arrays["faults"].tobytes())
+        issues = {
+            index: tuple(Issue(*issue) for issue in rows) for index, rows in json.loads(arrays["issues"].tobytes())
         }
-        return cls(columns, arrays["counts"], arrays["sizes"], faults)
+        return cls(columns, arrays["counts"], arrays["sizes"], issues)
 
 
 _PARTS = ("values", "starts")

@@ -6,27 +6,26 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.faults import Faults
 from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, checked_content_size
-from yolov7_jax.datasets.objects import Row, as_arrays, pick, sift
+from yolov7_jax.datasets.image_source import ReadSource, pick
+from yolov7_jax.datasets.objects import IssueCollector, ObjectCollector
 from yolov7_jax.datasets.tfds_folder import FEATURES_FILE, INFO_FILE, PREFIX, prepared_folder
 from yolov7_jax.datasets.tfrecord import Stretch, TfRecords
-from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError, InstallationError
 from yolov7_jax.image import decode_image
-from yolov7_jax.source import Source
+from yolov7_jax.source import READER_THREADS
 from yolov7_jax.types import Labels, OnError
 
 _IMAGE, _OBJECTS, _ID = "image", "objects", "image/id"
 _IGNORING = ("is_crowd", "is_difficult")  # flags of objects that are neither wanted nor held against a detector
-_THREADS = 8  # they wait for the disk
 
 
 def open_tfds(name: str, split: str = "val", *, on_error: OnError = "stop") -> TfdsSource:
@@ -40,7 +39,7 @@ def open_tfds(name: str, split: str = "val", *, on_error: OnError = "stop") -> T
             ~/tensorflow_datasets, its highest version taken unless one is named (coco/2017:1.1.0); or a folder,
             absolute or beginning with . or ~.
         split: one of the data set's or a part such as train[:50%]; val is its validation where it has no val.
-        on_error: stop at an object that is wrong, or leave it out and name it.
+        on_error: stop at an object that is wrong, or skip and report it.
 
     Raises:
         DataError: the data set is not prepared, has no such split, lacks what is needed, or its files are cut off.
@@ -76,11 +75,11 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TfdsSource(Source):
-    """A `Source` over examples that TensorFlow Datasets prepared. positions: of its images among the records."""
+class TfdsSource(ReadSource):
+    """A source over examples that TensorFlow Datasets prepared. positions: of its images among the records."""
 
     names: tuple[str, ...]
-    image_ids: tuple[int, ...]
+    image_ids: tuple[int, ...] = field()
     on_error: OnError
     title: str
     split: str
@@ -114,33 +113,16 @@ class TfdsSource(Source):
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The objects of the example; crowds and difficult objects are ignored ones."""
         path, objects = self.path(index), self._example(index, self.layout.objects)[_OBJECTS]
-        plain: list[Row] = []
-        ignored: list[Row] = []
-        places: list[str] = []
-        faults = Faults(self.on_error)
+        collector = ObjectCollector(self.on_error)
         boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         for number, (label, box) in enumerate(zip(objects["label"], boxes.tolist(), strict=True)):
-            with faults:
+            with collector:
                 place = f"object {number + 1}"
                 row = _row(int(label), box, len(self.names), f"{path}, {place}")
-                is_ignored = any(objects[key][number] for key in _IGNORING if key in objects)
-                (ignored if is_ignored else plain).append(row)
-                places += [] if is_ignored else [place]
-        kept, duplicates, empty = sift(plain)
-        height, width = size = size or self.size(index)
-        class_ids, boxes_xyxy_px, _ = as_arrays(kept, (width, height))
-        ignored_class_ids, ignored_boxes_xyxy_px, _ = as_arrays(sift(ignored)[0], (width, height))
-        notes = oddities(plain, places, path, size, (width, height)) if self.on_error == "note" else ()
-        return Labels(
-            size=size,
-            class_ids=class_ids,
-            boxes_xyxy_px=boxes_xyxy_px,
-            ignored_class_ids=ignored_class_ids,
-            ignored_boxes_xyxy_px=ignored_boxes_xyxy_px,
-            duplicates=duplicates,
-            empty=empty,
-            faults=(*faults.found, *notes),
-        )
+                ignored = any(objects[key][number] for key in _IGNORING if key in objects)
+                collector.add(row, place, ignored=ignored)
+        size = size or self.size(index)
+        return collector.labels(path, size, scale=(size[1], size[0]))
 
     def files(self) -> list[Path]:
         """The files of its examples, and those that describe them."""
@@ -167,7 +149,7 @@ def _parsed(records: Any, position: int, features: Any, what: Path | str) -> dic
         return example
 
 
-def _row(label: int, box: list[float], num_classes: int, where: str) -> Row:
+def _row(label: int, box: list[float], num_classes: int, where: str) -> LabelRow:
     if not 0 <= label < num_classes:
         raise DataError(
             f"{where}: label {label} is not one of the {num_classes} classes 0 to {num_classes - 1}; leave the object "
@@ -182,7 +164,7 @@ def _row(label: int, box: list[float], num_classes: int, where: str) -> Row:
         raise DataError(f"{said}; expected ymax and xmax not below ymin and xmin", kind="negative size")
     if left >= 1 or top >= 1 or right <= 0 or bottom <= 0:
         raise DataError(f"{said}; expected fractions of the image, from 0 to 1", kind="outside of the image")
-    return Row(label, (left, top, right, bottom))
+    return LabelRow(label, (left, top, right, bottom))
 
 
 def _library() -> Any:
@@ -278,7 +260,10 @@ def _image_ids(records: Any, features: Any, title: str, on_error: OnError) -> tu
     numbers = tuple(range(1, len(records) + 1))
     if features is None:
         return numbers
-    with Faults(on_error), ThreadPoolExecutor(_THREADS) as pool:  # one that cannot be read is told of when it is used
+    with (
+        IssueCollector(on_error),
+        ThreadPoolExecutor(READER_THREADS) as pool,
+    ):  # an unreadable one is reported when it is used
         ids = tuple(pool.map(read, range(len(records))))
         return ids if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER else numbers
     return numbers

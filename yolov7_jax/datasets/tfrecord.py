@@ -40,7 +40,7 @@ class TfRecords:
 
     @classmethod
     def of(cls, stretches: Sequence[Stretch]) -> TfRecords:
-        """Looks at the beginning of every record, to know where it is.
+        """Reads the beginning of every record, to know where it is.
 
         Raises:
             DataError: a file cannot be read, is cut off, or has not as many records as it should; names it.

@@ -7,27 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from yolov7_jax.datasets.image_files import (
-    IMAGE_SUFFIXES,
-    checked_size,
-    image_ids,
-    image_size,
-    list_images,
-    present,
-)
-from yolov7_jax.datasets.objects import pick
-from yolov7_jax.datasets.text_lines import numbered_lines
+from yolov7_jax.datasets.data_yaml import numbered_lines
+from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES, image_ids, list_images, present
+from yolov7_jax.datasets.image_source import FileSource, pick
 from yolov7_jax.datasets.voc_xml import object_names, read_annotation
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import read_image
-from yolov7_jax.source import Source
+from yolov7_jax.source import READER_THREADS
 from yolov7_jax.types import Labels, OnError
 
 _CLASS_FILES = ("classes.txt", "labels.txt")
-_THREADS = 8  # they wait for the disk
 
 
 def is_voc(folder: Path) -> bool:
@@ -55,12 +43,14 @@ def open_voc(folder: Path, split: str = "val", *, on_error: OnError = "stop") ->
             f"{folder}: {split} has {len(images)} images but no annotation file at all; expected {annotations[0]}"
         )
     names = _class_names(folder, on_error)
-    return VocSource(names, images, annotations, image_ids(images), on_error)
+    return VocSource(
+        names=names, images=images, annotations=annotations, image_ids=image_ids(images), on_error=on_error
+    )
 
 
-@dataclass(frozen=True)
-class VocSource(Source):
-    """A `Source` over image files and their XML annotations, read when asked for.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VocSource(FileSource):
+    """A source over image files and their XML annotations, read when asked for.
 
     Pixels of VOC count from 1 and both corners lie in the box: as edges a box is xmin - 1, ymin - 1, xmax, ymax. It is
     clipped to the image. Objects marked difficult are no objects of a `Sample`, as training on VOC leaves them out; in
@@ -68,26 +58,8 @@ class VocSource(Source):
     """
 
     names: tuple[str, ...]
-    images: tuple[Path, ...]
     annotations: tuple[Path, ...]
-    image_ids: tuple[int, ...]
     on_error: OnError = "stop"
-
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.images[index]
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        return read_image(self.images[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in pixels, read from its header."""
-        return image_size(self.images[index])
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_size(self.images[index])
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """What the annotation of the image says; difficult objects are ignored ones."""
@@ -109,14 +81,14 @@ class VocSource(Source):
 
 
 def _split_images(folder: Path, listing: Path, on_error: OnError) -> tuple[Path, ...]:
-    pictures = folder / "JPEGImages"
-    by_stem = {image.stem: image for image in list_images(pictures)}
+    image_folder = folder / "JPEGImages"
+    by_stem = {image.stem: image for image in list_images(image_folder)}
     images = []
     for number, line in numbered_lines(listing, expected="a text file of image names"):
         name = line[: -len(suffix)] if (suffix := Path(line).suffix).lower() in IMAGE_SUFFIXES else line
         if name not in by_stem and on_error == "stop":
-            raise DataError(f"{listing}, line {number}: no image {name} in {pictures}; correct or remove the line")
-        images.append(by_stem.get(name, pictures / f"{name}.jpg"))
+            raise DataError(f"{listing}, line {number}: no image {name} in {image_folder}; correct or remove the line")
+        images.append(by_stem.get(name, image_folder / f"{name}.jpg"))
     if not images:
         raise DataError(f"{listing}: lists no images; expected one name a line")
     return tuple(images)
@@ -127,7 +99,7 @@ def _class_names(folder: Path, on_error: OnError) -> tuple[str, ...]:
         if file.is_file():
             return tuple(line for _, line in numbered_lines(file, expected="class names, one a line"))
     files = sorted((folder / "Annotations").glob("*.xml"))
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         found = list(pool.map(lambda file: object_names(file, on_error=on_error), files))
     names = sorted(set().union(*found))
     if not names:

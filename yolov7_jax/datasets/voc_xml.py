@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from yolov7_jax.datasets.faults import Faults
-from yolov7_jax.datasets.image_files import image_size, require_size
-from yolov7_jax.datasets.objects import Row, as_arrays, sift
-from yolov7_jax.datasets.warnings import oddities
+from yolov7_jax.datasets.image_files import image_size
+from yolov7_jax.datasets.objects import IssueCollector, ObjectCollector
+from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import clip_boxes
+from yolov7_jax.source import require_size
 from yolov7_jax.types import Labels, OnError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -22,9 +23,8 @@ _LINE = "@line"  # no attribute of a file can have this name
 
 
 def object_names(file: Path, *, on_error: OnError) -> frozenset[str]:
-    """The names of all objects in an annotation file; of one that is no XML none, where faults are to be skipped."""
-    faults = Faults(on_error)
-    with faults:
+    """The names of all objects in an annotation file; none if it is no XML and errors are skipped."""
+    with IssueCollector(on_error):
         return frozenset(name for item in _root(file).iterfind("object") if (name := _text(item, "name")))
     return frozenset()
 
@@ -39,7 +39,7 @@ def read_annotation(
         image: the image's file, whose header says the size where nothing else does.
         size: (h, w) of the image where it is known.
         names: of the classes.
-        on_error: stop at an object that is wrong, or leave it out and name it.
+        on_error: stop at an object that is wrong, or skip and report it.
 
     Raises:
         DataError: the file is no XML of an annotation, is for an image of another size, or, unless such objects are to
@@ -52,34 +52,21 @@ def read_annotation(
         require_size(image, size, labeled, where=str(file))
     size = labeled or size or image_size(image)
     class_index = {name: index for index, name in enumerate(names)}
-    plain: list[Row] = []
-    difficult: list[Row] = []
-    places: list[str] = []
-    faults = Faults(on_error)
+    collector = ObjectCollector(on_error)
     for number, item in enumerate(root.iterfind("object"), start=1):
-        with faults:
+        with collector:
             place = f"line {item.get(_LINE)} (object {number})"
             row = _row(item, f"{file}, {place}", class_index, size)
-            is_difficult = _text(item, "difficult") not in ("", "0")
-            (difficult if is_difficult else plain).append(row)
-            places += [] if is_difficult else [place]
-    kept, duplicates, empty = sift(plain)
-    class_ids, boxes_xyxy_px, _ = as_arrays(kept)
-    difficult_class_ids, difficult_boxes_xyxy_px, _ = as_arrays(sift(difficult)[0])
-    return Labels(
-        size=size,
-        class_ids=class_ids,
-        boxes_xyxy_px=clip_boxes(boxes_xyxy_px, size),
-        ignored_class_ids=difficult_class_ids,
-        ignored_boxes_xyxy_px=clip_boxes(difficult_boxes_xyxy_px, size),
-        duplicates=duplicates,
-        empty=empty,
-        faults=(*faults.found, *(oddities(plain, places, file, size) if on_error == "note" else ())),
-        missing=missing,
+            collector.add(row, place, ignored=_text(item, "difficult") not in ("", "0"))
+    labels = collector.labels(file, size, missing=missing)
+    return replace(
+        labels,
+        boxes_xyxy_px=clip_boxes(labels.boxes_xyxy_px, size),
+        ignored_boxes_xyxy_px=clip_boxes(labels.ignored_boxes_xyxy_px, size),
     )
 
 
-def _row(item: Element, where: str, class_index: dict[str, int], size: tuple[int, int]) -> Row:
+def _row(item: Element, where: str, class_index: dict[str, int], size: tuple[int, int]) -> LabelRow:
     name = _text(item, "name")
     if not name:
         raise DataError(f"{where}: the object has no name; add it or remove the object", kind="object without a name")
@@ -107,7 +94,7 @@ def _row(item: Element, where: str, class_index: dict[str, int], size: tuple[int
             "correct or remove the object",
             kind="outside of the image",
         )
-    return Row(class_index[name], (left - 1, top - 1, right, bottom))
+    return LabelRow(class_index[name], (left - 1, top - 1, right, bottom))
 
 
 def _listed(words: Sequence[str]) -> str:

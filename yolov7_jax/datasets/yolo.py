@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from yolov7_jax.datasets.data_yaml import class_names, read_data_yaml, split_images
-from yolov7_jax.datasets.image_files import checked_size, image_ids, image_size, present
+from yolov7_jax.datasets.image_files import image_ids, present
+from yolov7_jax.datasets.image_source import FileSource, pick
 from yolov7_jax.datasets.labels import label_file, read_labels
-from yolov7_jax.datasets.objects import pick
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import read_image
-from yolov7_jax.source import Source
 from yolov7_jax.types import Labels, OnError
 
 
@@ -39,30 +34,12 @@ def open_yolo(file: Path, split: str = "val", *, on_error: OnError = "stop") -> 
     return YoloSource(names=names, images=tuple(images), image_ids=image_ids(images), on_error=on_error)
 
 
-@dataclass(frozen=True)
-class YoloSource(Source):
-    """A `Source` over image files and their label files, read when asked for."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class YoloSource(FileSource):
+    """A source over image files and their label files, read when asked for."""
 
     names: tuple[str, ...]
-    images: tuple[Path, ...]
-    image_ids: tuple[int, ...]
     on_error: OnError = "stop"
-
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.images[index]
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image."""
-        return read_image(self.images[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in pixels, read from its header."""
-        return image_size(self.images[index])
-
-    def check_image(self, index: int) -> tuple[int, int]:
-        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_size(self.images[index])
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """What the label file of the image says."""

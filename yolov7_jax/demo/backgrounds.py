@@ -15,7 +15,7 @@ _MOST_CHANGE = 45  # of 255, between the channels of the two colors: objects mus
 _MOST_GRAIN = 6.0  # standard deviation, of 255
 
 
-def draw_ground(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+def draw_background(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """A random texture, uint8 [size, size, 3]."""
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, size)
     color = rng.uniform(25, 230) + rng.uniform(-_MOST_CHROMA, _MOST_CHROMA, 3)
@@ -57,7 +57,7 @@ PATTERNS = (gradient, stripes, clouds, blobs)
 
 
 def _ramp(rng: np.random.Generator, size: int) -> Pattern:
-    """Position along a random direction, in sides of the picture."""
+    """Position along a random direction, in sides of the image."""
     angle = rng.uniform(0, 2 * np.pi)
     at = (np.arange(size) + 0.5) / size
     return (np.cos(angle) * at + np.sin(angle) * at[:, None]).astype(np.float32)

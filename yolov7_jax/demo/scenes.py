@@ -1,4 +1,4 @@
-"""Labeled pictures drawn by the program: shapes and digits on textured grounds, for a demonstration without data."""
+"""Labeled images drawn by the program: shapes and digits on textured backgrounds, for a demonstration without data."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.demo.backgrounds import draw_ground
-from yolov7_jax.demo.outlines import OUTLINES
-from yolov7_jax.demo.shapes import Thing, add_thing, paint, place
+from yolov7_jax.demo.backgrounds import draw_background
+from yolov7_jax.demo.painting import PlacedShape, add_shape, paint, place
+from yolov7_jax.demo.shapes import SHAPES
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import write_image
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.types import Sample
 
-SCENE_NAMES = tuple(OUTLINES)
+SCENE_NAMES = tuple(SHAPES)
 """Names of the classes; class ids index into them."""
 
 MOST_OBJECTS = 5
 LEAST_INSIDE = 0.8
-"""Share of a shape's area that lies in the picture at the least."""
+"""Share of a shape's area that lies in the image at the least."""
 LEAST_VISIBLE = 0.85
-"""Share of an object's pixels in the picture that later objects leave visible at the least."""
+"""Share of an object's pixels in the image that later objects leave visible at the least."""
 LEAST_SIZE = 64
 
 _TILT = np.radians(12)  # little enough that no shape turns into another
 _TRIES = 20  # at a place for an object, and at its color
 _CONTRAST = 100  # of 255, in the channel that differs most
 _SAMPLES = 12  # rows and columns of pixels, about, that contrast is measured on
-_LEAST_CONTRASTING = 0.9  # share of the ground around an object that has this contrast to it
+_LEAST_CONTRASTING = 0.9  # share of the background around an object that has this contrast to it
 
 
 def scene(seed: int, index: int, *, size: int = 160) -> Sample:
-    """The picture of a number: a pure function of its arguments.
+    """The image of a number: a pure function of its arguments.
 
-    1 to 5 objects, from 8 pixels (digits from 14) to half the picture, may overlap and stick out. Boxes are tight
-    around what of an object lies in the picture, whether other objects hide it or not.
+    1 to 5 objects, from 8 pixels (digits from 14) to half the image, may overlap and stick out. Boxes are tight
+    around what of an object lies in the image, whether other objects hide it or not.
 
     Args:
-        seed: 0 or more; each is another endless series of pictures.
+        seed: 0 or more; each is another endless series of images.
         index: 0 or more; the number in the series, and the id of the sample.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
 
     Raises:
         InputError: the size is less than 64.
     """
-    ground, things = compose(seed, index, size=size)
+    background, shapes = compose(seed, index, size=size)
     return Sample(
-        image=paint(ground, things),
-        boxes_xyxy_px=np.array([thing.box_xyxy_px for thing in things], np.float32).reshape(-1, 4),
-        class_ids=np.array([thing.class_id for thing in things], np.int32),
+        image=paint(background, shapes),
+        boxes_xyxy_px=np.array([shape.box_xyxy_px for shape in shapes], np.float32).reshape(-1, 4),
+        class_ids=np.array([shape.class_id for shape in shapes], np.int32),
         id=index,
     )
 
 
-def compose(seed: int, index: int, *, size: int) -> tuple[NDArray[np.uint8], tuple[Thing, ...]]:
-    """The ground uint8 [size, size, 3] of a scene, and its objects in the order in which they are painted.
+def compose(seed: int, index: int, *, size: int) -> tuple[NDArray[np.uint8], tuple[PlacedShape, ...]]:
+    """The background uint8 [size, size, 3] of a scene, and its objects in the order in which they are painted.
 
     Raises:
         InputError: the size is less than 64.
@@ -66,29 +66,29 @@ def compose(seed: int, index: int, *, size: int) -> tuple[NDArray[np.uint8], tup
     if size < LEAST_SIZE:
         raise InputError(f"scenes of {size} pixels are too small for their objects; use {LEAST_SIZE} or more")
     rng = np.random.default_rng((seed, index))
-    ground = draw_ground(rng, size)
-    canvas = ground.copy()
-    owner = np.full((size, size), MOST_OBJECTS, np.intp)  # which object each pixel shows; the ground is the last
-    things: list[Thing] = []
+    background = draw_background(rng, size)
+    canvas = background.copy()
+    owner = np.full((size, size), MOST_OBJECTS, np.intp)  # which object each pixel shows; the background is the last
+    shapes: list[PlacedShape] = []
     for class_id, side in _objects(rng, size):
         tries = (_place(rng, class_id, side, size) for _ in range(_TRIES))
-        thing = next((attempt for attempt in tries if _fits(attempt, things, owner)), None)
-        if thing is None:
+        shape = next((attempt for attempt in tries if _fits(attempt, shapes, owner)), None)
+        if shape is None:
             continue
-        thing = thing._replace(color=_color(rng, canvas[thing.window]))
-        owner[thing.window][thing.solid] = len(things)
-        add_thing(canvas, thing)
-        things.append(thing)
-    return ground, tuple(things)
+        shape = shape._replace(color=_color(rng, canvas[shape.window]))
+        owner[shape.window][shape.solid] = len(shapes)
+        add_shape(canvas, shape)
+        shapes.append(shape)
+    return background, tuple(shapes)
 
 
 def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 160, seed: int = 0) -> Path:
     """Writes scenes as a data set in YOLO format: images/*/*.png, labels/*/*.txt and data.yaml, which is returned.
 
-    The held-out pictures are the first of the series, so they are the same for any number of training pictures.
+    The held-out images are the first of the series, so they are the same for any number of training images.
 
     Raises:
-        DataError: there are pictures in the folder already, or it cannot be written. InputError: the size is too small.
+        DataError: there are images in the folder already, or it cannot be written. InputError: the size is too small.
     """
     if (folder / "images").exists():
         raise DataError(f"{folder}: has a folder images already; name another folder, or delete it")
@@ -106,31 +106,31 @@ def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 
 def _objects(rng: np.random.Generator, size: int) -> list[tuple[int, float]]:
     """Class and side of each object, the largest first; small ones are more frequent, but most can be told apart."""
     class_ids = rng.integers(len(SCENE_NAMES), size=rng.integers(1, MOST_OBJECTS + 1))
-    least = np.array([outline.least_px for outline in OUTLINES.values()])[class_ids]
+    least = np.array([shape.least_px for shape in SHAPES.values()])[class_ids]
     sides = least + (size / 2 - least) * rng.random(len(class_ids)) ** 1.5
     order = np.argsort(-sides)
     return list(zip(class_ids[order].tolist(), sides[order].tolist(), strict=True))
 
 
-def _place(rng: np.random.Generator, class_id: int, side: float, size: int) -> Thing:
+def _place(rng: np.random.Generator, class_id: int, side: float, size: int) -> PlacedShape:
     """An object of a given class and size, somewhere."""
     angle, center = rng.uniform(-_TILT, _TILT), rng.uniform(0, size, 2)
-    return place(class_id, OUTLINES[SCENE_NAMES[class_id]], side=side, angle=angle, center=center, size=size)
+    return place(class_id, SHAPES[SCENE_NAMES[class_id]], side=side, angle=angle, center=center, size=size)
 
 
-def _fits(thing: Thing, things: Sequence[Thing], owner: NDArray[np.intp]) -> bool:
-    """Whether enough of an object is in the picture, and enough of each one before it would stay visible."""
-    if thing.inside < LEAST_INSIDE:
+def _fits(shape: PlacedShape, shapes: Sequence[PlacedShape], owner: NDArray[np.intp]) -> bool:
+    """Whether enough of an object is in the image, and enough of each one before it would stay visible."""
+    if shape.inside < LEAST_INSIDE:
         return False
-    hidden = np.bincount(owner[thing.window][thing.solid], minlength=MOST_OBJECTS + 1)
+    hidden = np.bincount(owner[shape.window][shape.solid], minlength=MOST_OBJECTS + 1)
     visible = np.bincount(owner.ravel(), minlength=MOST_OBJECTS + 1) - hidden
-    return all(visible[k] >= LEAST_VISIBLE * before.solid.sum() for k, before in enumerate(things))
+    return all(visible[k] >= LEAST_VISIBLE * before.solid.sum() for k, before in enumerate(shapes))
 
 
-def _color(rng: np.random.Generator, ground: NDArray[np.uint8]) -> tuple[int, int, int]:
+def _color(rng: np.random.Generator, background: NDArray[np.uint8]) -> tuple[int, int, int]:
     """A random color that stands out against what is around and under an object; the best of some if none does."""
-    rows, columns = (slice(None, None, max(side // _SAMPLES, 1)) for side in ground.shape[:2])
-    pixels = ground[rows, columns].reshape(-1, 3).astype(np.int16)
+    rows, columns = (slice(None, None, max(side // _SAMPLES, 1)) for side in background.shape[:2])
+    pixels = background[rows, columns].reshape(-1, 3).astype(np.int16)
     colors = rng.integers(0, 256, (_TRIES, 3), np.int16)
     contrast = np.abs(colors[:, :, None] - pixels.T).max(axis=1)
     share = np.minimum((contrast >= _CONTRAST).mean(axis=1), _LEAST_CONTRASTING)
@@ -139,7 +139,7 @@ def _color(rng: np.random.Generator, ground: NDArray[np.uint8]) -> tuple[int, in
 
 
 def _label_text(sample: Sample) -> str:
-    """The lines of a label file, in fractions of the picture."""
+    """The lines of a label file, in fractions of the image."""
     height, width = sample.image.shape[:2]
     boxes = xyxy_to_cxcywh(sample.boxes_xyxy_px.astype(np.float64)) / [width, height, width, height]
     lines = zip(sample.class_ids.tolist(), boxes.tolist(), strict=True)

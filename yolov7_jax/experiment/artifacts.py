@@ -17,7 +17,7 @@ from yolov7_jax.data.loader import Loader
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
@@ -47,7 +47,12 @@ def evaluation_options(config: Config) -> Options:
 
 
 def evaluator(
-    config: Config, weights: Weights, val: Source | None, folder: Path, stop: StopSignals, progress: ProgressBar[Any]
+    config: Config,
+    weights: Weights,
+    val: SourceMixin | None,
+    folder: Path,
+    stop: StopSignals,
+    progress: ProgressBar[Any],
 ) -> Callable[[Any], Row]:
     """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
     options = evaluation_options(config)
@@ -72,7 +77,7 @@ def evaluator(
     return evaluate
 
 
-def _draw_predictions(detector: Detector, val: Source, options: Options, folder: Path) -> None:
+def _draw_predictions(detector: Detector, val: SourceMixin, options: Options, folder: Path) -> None:
     """Draws what is found in the first images beside their labels, by the program that evaluates."""
     samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
     found = detector([sample.image for sample in samples], **vars(options))
@@ -91,9 +96,9 @@ def shown_batches(
     told = 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
-            for fault in loader.faults[told:]:
-                callbacks.log(f"gray in its place: {fault}")
-            told = len(loader.faults)
+            for error in loader.errors[told:]:
+                callbacks.log(f"gray in its place: {error}")
+            told = len(loader.errors)
             if step < BATCHES_SHOWN:
                 sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
                 write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)

@@ -20,7 +20,7 @@ from yolov7_jax.evaluation.report import metrics_json, write_json
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.inference.records import detection_rows, yolo_lines
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
@@ -105,7 +105,7 @@ def detect(
 
 def validate(
     detector: Detector,
-    source: Source,
+    source: SourceMixin,
     *,
     options: Options = EVALUATION,
     folder: Path | None = None,
@@ -170,18 +170,18 @@ def new_folder(folder: Path) -> Path:
             raise DataError(f"{folder}: cannot be made ({reason}); name a folder that can be written to") from error
 
 
-def _image(source: Source, index: int) -> Path | NDArray[np.uint8]:
+def _image(source: SourceMixin, index: int) -> Path | NDArray[np.uint8]:
     """The image's file, which is read beside the network's work; where it has none of its own, the image."""
     file = source.path(index)
     return file if file.exists() else source.read(index)
 
 
-def known_by_name(source: Source, names: Sequence[str]) -> bool:
+def known_by_name(source: SourceMixin, names: Sequence[str]) -> bool:
     """Whether the classes of a source are found among these by their names, and need not be taken by number."""
     return set(source.names) <= set(names)
 
 
-def _with_classes(source: Source, names: tuple[str, ...]) -> Source:
+def _with_classes(source: SourceMixin, names: tuple[str, ...]) -> SourceMixin:
     """The source with its classes in the network's order; names that differ are taken for the same by their places."""
     if known_by_name(source, names):
         return with_names(source, names)

@@ -11,7 +11,7 @@ from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.labeled import open_labeled
 from yolov7_jax.image import write_image
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.viz.labels import LabeledImage, draw_labels, left_out
 from yolov7_jax.viz.sheet import MOST_PICTURES
 
@@ -55,14 +55,14 @@ def show_labels(
         raise InputError(f"{images} images were asked for; expected at least 1")
     source, found = open_labeled(data, split, image_folder=image_folder, progress=progress)
     folder = new_folder(Path(folder))
-    faults = [fault.sentence for fault in found.unusable.values()]
+    faults = [issue.message for issue in found.unusable.values()]
     files: list[Path] = []
     order = _order(source, np.random.default_rng(seed), faults_first=faults_first)[:images]
     for first in range(0, len(order), MOST_PICTURES):
         chosen = []
         for index in order[first : first + MOST_PICTURES]:
             labels = source.labels(index)
-            faults += [fault.sentence for fault in labels.faults]
+            faults += [issue.message for issue in labels.issues]
             try:
                 chosen.append(LabeledImage(source.path(index).name, source.read(index), labels))
             except DataError as error:
@@ -72,7 +72,7 @@ def show_labels(
     return LabelSheets(files, faults)
 
 
-def _order(source: Source, rng: np.random.Generator, *, faults_first: bool) -> list[int]:
+def _order(source: SourceMixin, rng: np.random.Generator, *, faults_first: bool) -> list[int]:
     """The images shuffled; those from whose labels something is left out before others if that is wanted."""
     order: list[int] = rng.permutation(len(source)).tolist()
     return sorted(order, key=lambda index: not left_out(source.labels(index))) if faults_first else order

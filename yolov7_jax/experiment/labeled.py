@@ -13,13 +13,13 @@ from yolov7_jax.datasets.label_cache import CacheMode, cached_findings
 from yolov7_jax.errors import DataError
 from yolov7_jax.experiment.inference import ProgressBar
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.source import Source
+from yolov7_jax.source import Source, SourceMixin, complete
 
 
 class Labeled(NamedTuple):
     """Images with their labels, and what is wrong with them or with others that were left out."""
 
-    source: Source
+    source: SourceMixin
     found: Audit
 
 
@@ -50,7 +50,8 @@ def look_over(
     Raises:
         DataError: the data set cannot be used.
     """
-    if isinstance(data, Source):
+    if not isinstance(data, str | Path):
+        data = complete(data)
         return Labeled(data, audit(data, cached_findings(data, mode="off", progress=progress)))
     source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, on_error="skip")
     return Labeled(source, audit(source, cached_findings(source, mode=cache, progress=progress)))

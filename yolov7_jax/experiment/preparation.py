@@ -27,7 +27,7 @@ from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
-from yolov7_jax.source import Source
+from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.training.callbacks import Callback
 
 GivenData = tuple[Source, Source | None]
@@ -37,8 +37,8 @@ GivenData = tuple[Source, Source | None]
 class Data(NamedTuple):
     """Labeled images to train on, and to evaluate on if that is wanted."""
 
-    train: Source
-    val: Source | None
+    train: SourceMixin
+    val: SourceMixin | None
 
 
 def open_data(
@@ -55,7 +55,7 @@ def open_data(
         )
     place = settings.path if given is None else given[0]
     train, found = _look_over(place, settings.train_split, settings.images, config, callbacks, progress)
-    for line in idle_settings(config, images=len(train), outlined=found.outlined):
+    for line in idle_settings(config, images=len(train), outlined=found.with_polygons):
         callbacks.log(line)
     if not config.train.val_every_epochs or (given is not None and given[1] is None):
         return Data(train, None)
@@ -72,7 +72,7 @@ def open_data(
 
 def _look_over(
     data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar[Any]
-) -> tuple[Source, Audit]:
+) -> tuple[SourceMixin, Audit]:
     source, found = look_over(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
@@ -114,7 +114,7 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
     Raises:
         InputError: data.class_weights do not fit the data.
     """
-    size, stride = config.train.size, graph.max_stride
+    source, size, stride = complete(source), config.train.size, graph.max_stride
     shapes, buckets = squares(size, config.train.multi_scale, stride=stride), None
     if config.train.rect:
         shapes, buckets = rectangles([source.size(index) for index in range(len(source))], size, stride=stride)
@@ -139,7 +139,7 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
     )
 
 
-def _repeats(config: Config, source: Source) -> NDArray[np.float64] | None:
+def _repeats(config: Config, source: SourceMixin) -> NDArray[np.float64] | None:
     if config.data.sampling == "uniform":
         return None
     class_ids = [source.labels(index).class_ids for index in range(len(source))]

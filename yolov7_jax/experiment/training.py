@@ -25,7 +25,7 @@ from yolov7_jax.experiment.preparation import Data, GivenData, open_data, starti
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network, init
 from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log, check_tensorboard
@@ -209,7 +209,7 @@ def _stored_network(file: Path) -> tuple[_Stored, list[str]]:
         raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
 
 
-def _check_same_data(folder: Path, stored: _Stored, source: Source) -> None:
+def _check_same_data(folder: Path, stored: _Stored, source: SourceMixin) -> None:
     names = stored.weights.names
     if (stored.images, names) != (len(source), source.names):
         raise InputError(

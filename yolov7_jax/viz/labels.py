@@ -60,7 +60,7 @@ def _cell(one: LabeledImage, names: Sequence[str]) -> Image:
 
 def left_out(labels: Labels) -> int:
     """How many objects were left out: those that repeat, have no area, are of other classes or faulty."""
-    return labels.duplicates + labels.empty + labels.unlisted + len(labels.faults)
+    return labels.duplicates + labels.empty + labels.unlisted + len(labels.issues)
 
 
 def _summary(labels: Labels) -> str:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.check import NOTICES, Report, check_data
+from yolov7_jax.datasets.curate.check import Report, check_data
+from yolov7_jax.datasets.curate.conversion import open_splits
 from yolov7_jax.datasets.curate.fix import fix_data
-from yolov7_jax.datasets.curate.splits import open_splits
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import read_image
 
@@ -174,7 +174,7 @@ def copy_picture(source: str, target: str) -> Callable[[Path], Any]:
     return spoil
 
 
-def outlines(root: Path) -> None:
+def polygons(root: Path) -> None:
     lines = [f"0 0.1 0.1 0.3 0.1 0.3 0.{n}" for n in range(20, 60)]
     write_text(root / "labels/train/a.txt", "\n".join(lines))
 
@@ -259,7 +259,7 @@ CASES = [
     Case("yolo", "cut PNG", cut("images/train/a.png"), "truncated image", ("images/train/a.png",)),
     Case("yolo", "cut JPEG", cut_jpeg, "truncated image", ("images/train/a.jpg",)),
     Case("yolo", "pixels", damage_pixels, "unreadable image", ("images/train/a.png",)),
-    Case("yolo", "turned", turn, "image turned by EXIF", ("images/train/a.jpg",)),
+    Case("yolo", "turned", turn, "image rotated by EXIF", ("images/train/a.jpg",)),
     Case("yolo", "tiny", lambda root: picture(root / "images/train/a.png", 5, 31), "tiny image", ("a.png", "31 x 31")),
     Case(
         "yolo",
@@ -290,7 +290,7 @@ CASES = [
         ("images/train/a.png: is listed twice",),
     ),
     Case("yolo", "empty list", relist(""), "split that cannot be opened", ("list.txt",)),
-    Case("yolo", "a box among outlines", outlines, "objects without outline", ("train: 30 of 70", "train/b.png")),
+    Case("yolo", "a box among polygons", polygons, "objects without polygon", ("train: 30 of 70", "train/b.png")),
     Case("yolo", "nc", rewrite("data.yaml", "names", "nc: 2\nnames"), "split that cannot be opened", ("nc says 2",)),
     Case(
         "yolo",
@@ -477,7 +477,22 @@ CASES = [
 
 
 def found_kinds(report: Report) -> set[str]:
-    return {finding.kind for finding in report.findings}
+    return {finding.kind for finding in report.issues}
+
+
+WARNINGS = {
+    "image rotated by EXIF",
+    "tiny image",
+    "no label file",
+    "label file without image",
+    "box beyond the image",
+    "one box of two objects",
+    "object almost repeated",
+    "box of a pixel or less",
+    "objects without polygon",
+    "class with few objects",
+    "class name twice",
+}
 
 
 def test_the_corpus_is_large():
@@ -490,7 +505,7 @@ def test_sound_data_has_no_findings(tmp_path: Path, format: str):
     data = MAKERS[format](tmp_path)
     before = contents(tmp_path)
     report = check_data(data)
-    assert (report.findings, report.counts()) == ((), {})
+    assert (report.issues, report.counts()) == ((), {})
     assert report.images == ({"train": 2, "val": 1} if format == "yolo" else {"train": 2})
     assert contents(tmp_path) == before
 
@@ -502,15 +517,15 @@ def test_every_fault_is_named_and_can_be_left_out(tmp_path: Path, case: Case):
     case.spoil(root)
     before = contents(root)
     report = check_data(data)
-    named = [finding for finding in report.findings if finding.kind == case.kind]
-    assert len(named) == 1 or case.kind in ("split that cannot be opened",), report.findings
+    named = [finding for finding in report.issues if finding.kind == case.kind]
+    assert len(named) == 1 or case.kind in ("split that cannot be opened",), report.issues
     for word in case.words:
-        assert any(word in finding.sentence for finding in named)
-    assert {finding.kind for finding in report.faults} == ({case.kind} - NOTICES)  # one cause, one kind of fault
+        assert any(word in finding.message for finding in named)
+    assert {finding.kind for finding in report.errors} == ({case.kind} - WARNINGS)  # one cause, one kind of fault
     if sum(report.images.values()):
         fixed = fix_data(data, tmp_path / "out", report)
         again = check_data(fixed.data if case.format == "yolo" else tmp_path / "out")
-        assert {finding.kind for finding in again.faults} <= {"image in two splits"}
+        assert {finding.kind for finding in again.errors} <= {"image in two splits"}
     assert contents(root) == before
 
 
@@ -522,7 +537,7 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path):
     data = make_yolo(tmp_path / "in")
     lines = [case.name for case in CASES if case.format == "yolo" and case.words[0].endswith("a.txt, line 2")]
     write_text(tmp_path / "in/labels/train/a.txt", "\n".join([GOOD, *lines]))
-    places = [finding.sentence.split(": ")[0] for finding in check_data(data).findings]
+    places = [finding.message.split(": ")[0] for finding in check_data(data).issues]
     expected = {f"{tmp_path}/in/labels/train/a.txt, line {number}" for number in range(2, len(lines) + 2)}
     assert set(places) == expected
 
@@ -531,7 +546,7 @@ def test_labels_of_images_that_cannot_be_used_are_looked_at(tmp_path: Path):
     data = make_yolo(tmp_path)
     second_line("9 .5 .5 .1 .1")(tmp_path)
     cut("images/train/a.png")(tmp_path)
-    assert {finding.kind for finding in check_data(data).faults} == {"truncated image", "class out of range"}
+    assert {finding.kind for finding in check_data(data).errors} == {"truncated image", "class out of range"}
 
 
 def test_pixels_are_looked_at_unless_it_is_to_be_quick(tmp_path: Path):
@@ -555,7 +570,7 @@ def test_splits_and_images_can_be_named(tmp_path: Path):
     file = make_coco(tmp_path / "coco")
     (tmp_path / "coco/images").rename(tmp_path / "elsewhere")
     assert found_kinds(check_data(file)) == {"split that cannot be opened"}
-    assert check_data(file, image_folder=tmp_path / "elsewhere").findings == ()
+    assert check_data(file, image_folder=tmp_path / "elsewhere").issues == ()
     with pytest.raises(DataError, match="names no split"):
         check_data(write_text(tmp_path / "data.yaml", "names: [cat]"))
 
@@ -609,8 +624,7 @@ def test_what_is_wrong_with_bccd(shared: Path):
     report = check_data(shared / "bccd", decode=False)
     assert report.images == {"train": 205, "val": 87}
     places = {
-        (finding.kind, finding.sentence.split("Annotations/BloodImage_")[1].split(" (")[0])
-        for finding in report.findings
+        (finding.kind, finding.message.split("Annotations/BloodImage_")[1].split(" (")[0]) for finding in report.issues
     }
     assert places == {
         ("object almost repeated", "00020.xml, line 182"),

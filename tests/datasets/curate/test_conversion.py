@@ -11,12 +11,11 @@ from numpy.testing import assert_allclose
 
 from tests.datasets.labeled_images import labels_of, write_picture, write_text
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.conversion import convert_data
-from yolov7_jax.datasets.curate.splits import format_of, open_splits, split_names
+from yolov7_jax.datasets.curate.conversion import convert_data, format_of, open_splits, split_names
 from yolov7_jax.datasets.writers import Content, Item, write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import of_object
-from yolov7_jax.source import Source
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Labels
 
 NAMES = ("cat", "dog", "bird")
@@ -76,7 +75,7 @@ def all_labels(data: Path) -> dict[str, list[Labels]]:
     return {split: _labels(source) for split, source in open_splits(data).items()}
 
 
-def _labels(source: Source) -> list[Labels]:
+def _labels(source: SourceMixin) -> list[Labels]:
     assert source.names == NAMES
     return [source.labels(index, source.check_image(index)) for index in range(len(source))]
 

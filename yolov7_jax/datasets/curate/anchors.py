@@ -135,7 +135,7 @@ def search(
     flat = np.array([pair for level in given for pair in level], np.float64)
     start = max(clusters, flat, key=lambda anchors_px: _fitness(ratios(sample, anchors_px).min(axis=1), anchor_t))
     evolved = evolve(rng, sample, start, anchor_t=anchor_t, generations=generations, population=population)
-    found = [given, *(_dealt(anchors_px, given) for anchors_px in (clusters, evolved))]
+    found = [given, *(_by_level(anchors_px, given) for anchors_px in (clusters, evolved))]
     fits = [fit(sizes_px, anchors, anchor_t) for anchors in found]
     best = max(range(len(fits)), key=lambda place: fits[place].fitness)
     return AnchorSearch(found[best], fits[best], fits[0], len(sizes_px) - len(large))
@@ -181,14 +181,14 @@ def _fitness(nearest: NDArray[np.float64], anchor_t: float) -> float:
     return float(np.where(nearest < anchor_t, 1 / nearest, 0).mean())
 
 
-def _dealt(anchors_px: Sizes, like: Anchors) -> Anchors:
-    """Anchors dealt to levels in the order of those levels' own."""
+def _by_level(anchors_px: Sizes, like: Anchors) -> Anchors:
+    """Anchors assigned to levels in the order of those levels' own."""
     rounded = np.round(anchors_px, _DECIMALS).tolist()
     pairs = sorted(((width, height) for width, height in rounded), key=lambda pair: pair[0] * pair[1])
     by_area = sorted(range(len(like)), key=lambda level: float(np.prod(like[level], axis=1).mean()))
     rest = iter(pairs)
-    dealt = {level: tuple(islice(rest, len(like[level]))) for level in by_area}
-    return tuple(dealt[level] for level in range(len(like)))
+    assigned = {level: tuple(islice(rest, len(like[level]))) for level in by_area}
+    return tuple(assigned[level] for level in range(len(like)))
 
 
 def _check(anchor_t: float, generations: int, population: int) -> None:

@@ -8,21 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.conversion import ProgressBar
-from yolov7_jax.datasets.curate.image_check import Look, look_at
-from yolov7_jax.datasets.curate.label_files import ORPHAN, check_label_files, labels_of
-from yolov7_jax.datasets.curate.splits import split_names
-from yolov7_jax.datasets.warnings import ALMOST_TWICE, BEYOND, BOX_TWICE, SPECK
+from yolov7_jax.datasets.curate.conversion import ProgressBar, split_names
+from yolov7_jax.datasets.curate.image_audit import ImageAudit, audit_image, check_label_files, labels_of
 from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import Source
-from yolov7_jax.types import Fault
+from yolov7_jax.source import SourceMixin
+from yolov7_jax.types import Issue
 
 _THREADS = 4  # they decode
 _AHEAD = 32
@@ -32,56 +28,39 @@ _MOST_NAMED = 3  # files in a sentence
 
 DUPLICATE, LEAK = "duplicate image", "image in two splits"
 CLOSED = "split that cannot be opened"
-TURNED, TINY, MISSING = "image turned by EXIF", "tiny image", "no label file"
-NO_OUTLINE, FEW, NAME_TWICE = "objects without outline", "class with few objects", "class name twice"
-
-NOTICES = frozenset(
-    {TURNED, TINY, MISSING, ORPHAN, BEYOND, BOX_TWICE, ALMOST_TWICE, SPECK, NO_OUTLINE, FEW, NAME_TWICE}
-)
-"""Kinds of findings that may be meant; any other is a fault."""
-
-
-class Finding(NamedTuple):
-    """What is wrong or odd: its kind, a sentence that names file and line, its split, and the image it is of, if any.
-
-    leaves_out: the image cannot be used, or is there already.
-    """
-
-    kind: str
-    sentence: str
-    split: str | None = None
-    image: int | None = None
-    leaves_out: bool = False
-
-    @property
-    def is_notice(self) -> bool:
-        """Whether it may be meant."""
-        return self.kind in NOTICES
+ROTATED, TINY, MISSING = "image rotated by EXIF", "tiny image", "no label file"
+NO_POLYGON, FEW, NAME_TWICE = "objects without polygon", "class with few objects", "class name twice"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found. images: how many each split has, those that cannot be used among them."""
+    """What a check found.
+
+    images: how many each split has, those that cannot be used among them. left_out: of each split the images, by
+    index, that cannot be used or are there already, and the kind of issue that tells why.
+    """
 
     images: Mapping[str, int]
-    findings: tuple[Finding, ...]
+    issues: tuple[Issue, ...]
+    left_out: Mapping[str, Mapping[int, str]]
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[Issue, ...]:
         """What is wrong."""
-        return tuple(finding for finding in self.findings if not finding.is_notice)
+        return tuple(issue for issue in self.issues if issue.severity == "error")
 
     @property
-    def notices(self) -> tuple[Finding, ...]:
-        """What is odd."""
-        return tuple(finding for finding in self.findings if finding.is_notice)
+    def warnings(self) -> tuple[Issue, ...]:
+        """What is odd and may be meant."""
+        return tuple(issue for issue in self.issues if issue.severity == "warning")
 
     def counts(self) -> dict[str, Counter[str | None]]:
-        """How many of each kind each split has (None: all splits together), faults first, then by number."""
+        """How many of each kind each split has (None: all splits together), errors first, then by number."""
         counts: dict[str, Counter[str | None]] = {}
-        for finding in self.findings:
-            counts.setdefault(finding.kind, Counter())[finding.split] += 1
-        return dict(sorted(counts.items(), key=lambda row: (row[0] in NOTICES, -row[1].total(), row[0])))
+        for issue in (*self.errors, *self.warnings):
+            counts.setdefault(issue.kind, Counter())[issue.split] += 1
+        warned = {issue.kind for issue in self.warnings}
+        return dict(sorted(counts.items(), key=lambda row: (row[0] in warned, -row[1].total(), row[0])))
 
 
 def check_data(
@@ -92,94 +71,102 @@ def check_data(
     decode: bool = True,
     progress: ProgressBar = lambda items, _: items,
 ) -> Report:
-    """Looks at all images and labels of a data set; nothing of it is changed.
+    """Checks all images and labels of a data set, and changes nothing of it.
 
     Args:
         data: what `open_source` opens.
-        splits: which to look at; by default all that the data set names.
+        splits: which to check; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
-        decode: decode all images; else only their beginnings and ends are looked at.
+        decode: decode all images; else check only their beginnings and ends.
         progress: is given what is gone through and its length, and hands it on; for a display of progress.
 
     Raises:
         InputError: there is no such data set, or it does not say which splits it has.
     """
-    sources: dict[str, Source] = {}
-    findings: list[Finding] = []
+    sources: dict[str, SourceMixin] = {}
+    issues: list[Issue] = []
     for split in dict.fromkeys(splits or split_names(data)):
         try:
             sources[split] = open_source(data, split, image_folder=image_folder, on_error="note")
         except DataError as error:
-            findings.append(Finding(CLOSED if error.kind == "other" else error.kind, str(error), split))
+            issues.append(Issue("error", CLOSED if error.kind == "other" else error.kind, str(error), split))
     objects = {split: np.zeros(len(source.names), np.int64) for split, source in sources.items()}
+    left_out: dict[str, dict[int, str]] = {split: {} for split in sources}
     first: dict[str, tuple[str, int, Path]] = {}
     for split, source in sources.items():
-        findings += _of_split(split, source, _looks(source, decode, progress), objects[split], first)
-    findings += [Finding(*fault) for fault in check_label_files(sources.values())]
-    findings += _of_classes(data, sources, objects)
-    return Report({split: len(source) for split, source in sources.items()}, tuple(findings))
+        issues += _of_split(split, source, _audits(source, decode, progress), objects[split], left_out[split], first)
+    issues += check_label_files(sources.values())
+    issues += _of_classes(data, sources, objects)
+    return Report({split: len(source) for split, source in sources.items()}, tuple(issues), left_out)
 
 
 def _of_split(
     split: str,
-    source: Source,
-    looks: Iterable[Look],
+    source: SourceMixin,
+    audits: Iterable[ImageAudit],
     objects: NDArray[np.int64],
+    left_out: dict[int, str],
     first: dict[str, tuple[str, int, Path]],
-) -> Iterator[Finding]:
-    """The findings of a split; adds its objects to the counts of classes, and its images to those that were seen."""
-    yield from (Finding(*fault, split) for fault in source.faults)
-    outlines = _Outlines(split)
-    for index, look in enumerate(looks):
+) -> Iterator[Issue]:
+    """The issues of a split; adds its objects to the counts of classes, and its images to those left out or seen."""
+    yield from (issue._replace(split=split) for issue in source.issues)
+    polygons = _PolygonCount(split)
+    for index, audited in enumerate(audits):
         path = source.path(index)
-        yield from (Finding(*fault, split, index) for fault in _of_image(source, index, look))
-        if look.problem is not None:
-            yield Finding(*look.problem, split, index, leaves_out=True)
+        yield from (issue._replace(split=split, image=index) for issue in _of_image(source, index, audited))
+        if audited.problem is not None:
+            left_out[index] = audited.problem.kind
+            yield audited.problem._replace(split=split, image=index)
             continue
-        yield from _seen_before(look.digest, split, path, index, first)
-        if look.labels is not None:
-            objects += np.bincount(look.labels.class_ids, minlength=len(source.names))
-            outlines.add(path, len(look.labels.class_ids), look.labels.polygons.owner)
-    yield from outlines.findings()
+        for issue in _seen_before(audited.digest, split, path, index, first):
+            if issue.kind == DUPLICATE:
+                left_out[index] = DUPLICATE
+            yield issue
+        if audited.labels is not None:
+            objects += np.bincount(audited.labels.class_ids, minlength=len(source.names))
+            polygons.add(path, len(audited.labels.class_ids), audited.labels.polygons.owner)
+    yield from polygons.issues()
 
 
-def _looks(source: Source, decode: bool, progress: ProgressBar) -> Iterator[Look]:
-    look = partial(look_at, source, decode=decode)
-    with closing(prefetch(look, range(len(source)), workers=_THREADS, ahead=_AHEAD)) as looks:
-        yield from progress(looks, len(source))
+def _audits(source: SourceMixin, decode: bool, progress: ProgressBar) -> Iterator[ImageAudit]:
+    audit = partial(audit_image, source, decode=decode)
+    with closing(prefetch(audit, range(len(source)), workers=_THREADS, ahead=_AHEAD)) as audits:
+        yield from progress(audits, len(source))
 
 
-def _of_image(source: Source, index: int, look: Look) -> Iterable[Fault]:
+def _of_image(source: SourceMixin, index: int, audited: ImageAudit) -> Iterable[Issue]:
     """What is wrong or odd with an image that may be used all the same."""
     path = source.path(index)
-    if look.size and min(look.size) < _TINY_PX:
-        yield Fault(TINY, f"{path}: has {look.size[1]} x {look.size[0]} pixels only")
-    if look.turned:
-        yield Fault(TURNED, f"{path}: is upright by its EXIF orientation only; see that its labels are for the upright")
-    if look.labels is not None:
-        if look.labels.missing:
-            yield Fault(MISSING, f"{path}: has no file {labels_of(source, index)}; it counts as without objects")
-        yield from look.labels.faults
+    if audited.size and min(audited.size) < _TINY_PX:
+        yield Issue("warning", TINY, f"{path}: has {audited.size[1]} x {audited.size[0]} pixels only")
+    if audited.rotated:
+        message = f"{path}: is upright by its EXIF orientation only; see that its labels are for the upright"
+        yield Issue("warning", ROTATED, message)
+    if audited.labels is not None:
+        if audited.labels.missing:
+            message = f"{path}: has no file {labels_of(source, index)}; it counts as without objects"
+            yield Issue("warning", MISSING, message)
+        yield from audited.labels.issues
 
 
 def _seen_before(
     digest: str | None, split: str, path: Path, index: int, first: dict[str, tuple[str, int, Path]]
-) -> Iterable[Finding]:
+) -> Iterable[Issue]:
     if digest is None:
         return
     known_split, _, known = first.setdefault(digest, (split, index, path))
     if known_split != split:
-        sentence = f"{path}: is in {split}, and with the same content in {known_split} ({known}); remove it from one"
-        yield Finding(LEAK, sentence, split, index)
+        message = f"{path}: is in {split}, and with the same content in {known_split} ({known}); remove it from one"
+        yield Issue("error", LEAK, message, split, index)
     # Within a split, once more: what leaked may be there twice, too.
     _, known_index, known = first.setdefault(f"{split} {digest}", (split, index, path))
     if known_index != index:
         twice = "is listed twice" if known == path else f"has the same content as {known}"
-        yield Finding(DUPLICATE, f"{path}: {twice}; remove one", split, index, leaves_out=True)
+        yield Issue("error", DUPLICATE, f"{path}: {twice}; remove one", split, index)
 
 
-class _Outlines:
-    """Objects of a split that have no outline though most have."""
+class _PolygonCount:
+    """Counts objects of a split that have no polygon though most have."""
 
     def __init__(self, split: str) -> None:
         self._split, self._objects, self._without = split, 0, 0
@@ -192,25 +179,27 @@ class _Outlines:
         if without and len(self._files) < _MOST_NAMED:
             self._files.append(path)
 
-    def findings(self) -> Iterable[Finding]:
+    def issues(self) -> Iterable[Issue]:
         if 0 < self._without < self._objects / 2:
             files = ", ".join(map(str, self._files))
-            yield Finding(
-                NO_OUTLINE,
-                f"{self._split}: {self._without} of {self._objects} objects have a box but no outline, "
+            yield Issue(
+                "warning",
+                NO_POLYGON,
+                f"{self._split}: {self._without} of {self._objects} objects have a box but no polygon, "
                 f"though most have one; the first are in {files}",
                 self._split,
             )
 
 
 def _of_classes(
-    data: Path | str, sources: Mapping[str, Source], objects: Mapping[str, NDArray[np.int64]]
-) -> Iterable[Finding]:
+    data: Path | str, sources: Mapping[str, SourceMixin], objects: Mapping[str, NDArray[np.int64]]
+) -> Iterable[Issue]:
     names = next((source.names for source in sources.values()), ())
     for number, name in enumerate(names):
         if name in names[:number]:
-            yield Finding(NAME_TWICE, f"{data}: classes {names.index(name)} and {number} are both named {name}")
+            message = f"{data}: classes {names.index(name)} and {number} are both named {name}"
+            yield Issue("warning", NAME_TWICE, message)
         counts = {split: int(found[number]) for split, found in objects.items() if number < len(found)}
         if sum(counts.values()) < _FEW:
             each = ", ".join(f"{split} {count}" for split, count in counts.items())
-            yield Finding(FEW, f"{data}: class {name} has {sum(counts.values())} objects ({each})")
+            yield Issue("warning", FEW, f"{data}: class {name} has {sum(counts.values())} objects ({each})")

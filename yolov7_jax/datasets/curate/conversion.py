@@ -1,4 +1,4 @@
-"""A data set written anew in another format."""
+"""All splits of a data set, and the data set written anew in another format."""
 
 from __future__ import annotations
 
@@ -8,17 +8,85 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yolov7_jax.datasets.curate.splits import open_splits
+from yolov7_jax.datasets.data_yaml import SPLITS, read_data_yaml
+from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
+from yolov7_jax.datasets.opening import locate, open_source
 from yolov7_jax.datasets.voc import VocSource
 from yolov7_jax.datasets.writers import Content, Format, Item, Written, write_data
 from yolov7_jax.datasets.yolo import YoloSource
+from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import Source
+from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.types import OnError
 
-_THREADS = 8  # they wait for the disk
 _AHEAD = 64
 
 ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def split_names(data: Path | str) -> tuple[str, ...]:
+    """The splits that a data set names: of train, val and test those that are there, else all.
+
+    A COCO annotation file is one split, called by the one of these words that its name has in it, else train; so are
+    formats that do not name their splits.
+
+    Raises:
+        InputError: the data set cannot be read, or names no split.
+    """
+    format_name, place = locate(data)
+    folder = Path(place)
+    if format_name == "coco" and folder.is_dir():
+        known = [file.stem.removeprefix("instances_") for file in sorted(folder.glob("annotations/instances_*.json"))]
+    elif format_name == "voc":
+        known = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt"))
+    elif format_name == "joined":
+        known = [name for name in SPLITS if _is_joined_split(folder, name)]
+    elif format_name == "yolo":
+        known = [name for name, places in read_data_yaml(folder).items() if name in SPLITS and places]
+    else:
+        return (next((name for name in SPLITS if name in folder.stem), SPLITS[0]),)
+    if not known:
+        raise DataError(f"{data}: names no split; expected one or more of {', '.join(SPLITS)}")
+    return tuple(name for name in SPLITS if name in known) or tuple(known)
+
+
+def _is_joined_split(file: Path, split: str) -> bool:
+    """Whether any of joined data sets has a split; those that are one split by themselves are for train and val."""
+    try:
+        parts, _ = read_joined_yaml(file, split)
+    except DataError:  # none of the entries is for this split
+        return False
+
+    def has(part: Part) -> bool:
+        if part.split != split:
+            return True
+        format_name, place = locate(part.data)
+        names_splits = format_name in {"yolo", "joined", "voc"} or (format_name == "coco" and Path(place).is_dir())
+        return split in (split_names(part.data) if names_splits else SPLITS[:2])
+
+    return any(map(has, parts))
+
+
+def open_splits(
+    data: Path | str,
+    splits: Sequence[str] | None = None,
+    *,
+    image_folder: Path | None = None,
+    on_error: OnError = "stop",
+) -> dict[str, SourceMixin]:
+    """The sources of these splits of a data set, by default of all that it names.
+
+    Raises:
+        InputError: the data set or one of the splits cannot be used.
+    """
+    chosen = dict.fromkeys(splits or split_names(data))
+    return {split: open_source(data, split, image_folder=image_folder, on_error=on_error) for split in chosen}
+
+
+def format_of(data: Path | str) -> Format:
+    """The format in which to write what is made from a data set: its own if it can be written."""
+    formats: dict[str, Format] = {"voc": "voc", "yolo": "yolo", "joined": "yolo"}
+    return formats.get(locate(data).format, "coco")
 
 
 def convert_data(
@@ -43,47 +111,48 @@ def convert_data(
         progress: is given what is gone through and its length, and hands it on; for a display of progress.
 
     Raises:
-        InputError: the data cannot be used, is faulty, or cannot be written; names the file, and the line or id.
+        InputError: the data cannot be used or written, or is wrong; names the file, and the line or id.
     """
     sources = open_splits(data, splits, image_folder=image_folder)
     return write_data(folder, content_of(sources, progress=progress), to=to, link=link)
 
 
 def content_of(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, SourceMixin],
     *,
-    redrawn: Mapping[str, Container[int]] | None = None,
+    saved_anew: Mapping[str, Container[int]] | None = None,
     progress: ProgressBar = lambda items, _: items,
 ) -> Content:
     """What sources of the same classes hold, for a writer; read as it is written.
 
     Args:
         sources: by the name of their split.
-        redrawn: which images of each are to be saved anew from their pixels.
+        saved_anew: which images of each are to be saved anew from their pixels.
         progress: as in `convert_data`.
     """
     first = next(iter(sources.values()))
     splits = {
-        split: items_of(source, (redrawn or {}).get(split, ()), progress=progress) for split, source in sources.items()
+        split: items_of(source, (saved_anew or {}).get(split, ()), progress=progress)
+        for split, source in sources.items()
     }
     return Content(first.names, first.category_ids, splits, has_ids=has_ids(first))
 
 
-def has_ids(source: Source) -> bool:
+def has_ids(source: SourceMixin) -> bool:
     """Whether the ids of images are in the files of a source, and do not follow from the order or names of images."""
     return not isinstance(source, YoloSource | VocSource)
 
 
 def items_of(
-    source: Source, redrawn: Container[int] = (), *, progress: ProgressBar = lambda items, _: items
+    source: SourceMixin, saved_anew: Container[int] = (), *, progress: ProgressBar = lambda items, _: items
 ) -> Iterator[Item]:
     """The images of a source for a writer; see `content_of`."""
-    item = partial(_item, source, redrawn=redrawn)
-    with closing(prefetch(item, range(len(source)), workers=_THREADS, ahead=_AHEAD)) as items:
+    item = partial(_item, source, saved_anew=saved_anew)
+    with closing(prefetch(item, range(len(source)), workers=READER_THREADS, ahead=_AHEAD)) as items:
         yield from progress(items, len(source))
 
 
-def _item(source: Source, index: int, *, redrawn: Container[int]) -> Item:
-    path, labels = source.path(index), source.labels(index, source.check_image(index))
-    has_file = path.is_file() and index not in redrawn
+def _item(source: SourceMixin, index: int, *, saved_anew: Container[int]) -> Item:
+    path, labels = source.path(index), source.labels_for(index, source.check_image(index))
+    has_file = path.is_file() and index not in saved_anew
     return Item(path, source.image_ids[index], labels, None if has_file else partial(source.read, index))

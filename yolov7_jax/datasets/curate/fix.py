@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.check import LEAK, TURNED, Report
-from yolov7_jax.datasets.curate.conversion import ProgressBar, content_of
-from yolov7_jax.datasets.curate.splits import format_of
+from yolov7_jax.datasets.curate.check import LEAK, ROTATED, Report
+from yolov7_jax.datasets.curate.conversion import ProgressBar, content_of, format_of
 from yolov7_jax.datasets.writers import Written, write_data
 from yolov7_jax.errors import DataError
 
@@ -24,9 +23,9 @@ def fix_data(
 ) -> Written:
     """Writes what can be used of a data set into a new folder, in its format, and counts what was changed.
 
-    Images that cannot be used and objects that are faulty, repeat or have no area are left out, of images with the same
-    content in a split one is kept, and those that are upright by their EXIF orientation only are saved upright. Data of
-    TensorFlow Datasets is written in COCO's format.
+    Leaves out images that cannot be used, and objects that are wrong, repeat or have no area. Keeps one of images with
+    the same content in a split. Saves images upright that are so by their EXIF orientation only. Writes data of
+    TensorFlow Datasets and of formats that users register in COCO's format.
 
     Args:
         data: what was checked; it is left as it is.
@@ -39,22 +38,23 @@ def fix_data(
     Raises:
         InputError: no image is left, or the result cannot be written.
     """
-    sources, turned = {}, {}
+    sources, rotated = {}, {}
     for split, count in report.images.items():
         source = open_source(data, split, image_folder=image_folder, on_error="skip")
-        dropped = {found.image for found in report.findings if found.split == split and found.leaves_out}
-        kept = [index for index in range(count) if index not in dropped]
+        kept = [index for index in range(count) if index not in report.left_out.get(split, {})]
         if kept:
             sources[split] = source.subset(kept)
-            upright = {found.image for found in report.findings if found.split == split and found.kind == TURNED}
-            turned[split] = {place for place, index in enumerate(kept) if index in upright}
+            upright = {issue.image for issue in report.issues if issue.split == split and issue.kind == ROTATED}
+            rotated[split] = {place for place, index in enumerate(kept) if index in upright}
     if not sources:
         raise DataError(f"{data}: none of its images can be used; correct what the check names first")
-    written = write_data(folder, content_of(sources, redrawn=turned, progress=progress), to=format_of(data), link=link)
-    changes = Counter(f"images left out, {found.kind}" for found in report.findings if found.leaves_out)
-    changes["images saved upright"] = sum(map(len, turned.values()))
+    written = write_data(
+        folder, content_of(sources, saved_anew=rotated, progress=progress), to=format_of(data), link=link
+    )
+    changes = Counter(f"images left out, {kind}" for kinds in report.left_out.values() for kind in kinds.values())
+    changes["images saved upright"] = sum(map(len, rotated.values()))
     changes["images that stay in two splits, as only you can tell where they belong"] = sum(
-        found.kind == LEAK for found in report.findings
+        issue.kind == LEAK for issue in report.issues
     )
     changes.update(written.losses)
     return Written(written.data, {what: count for what, count in changes.items() if count})

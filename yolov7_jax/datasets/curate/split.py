@@ -1,4 +1,4 @@
-"""A data set dealt out anew to training, validation and test."""
+"""A data set split anew into training, validation and test, each with its share of every class."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.curate.conversion import ProgressBar, has_ids, items_of
-from yolov7_jax.datasets.curate.splits import format_of, open_splits
-from yolov7_jax.datasets.curate.stratify import stratified_split
+from yolov7_jax.datasets.curate.conversion import ProgressBar, format_of, has_ids, items_of, open_splits
 from yolov7_jax.datasets.writers import Content, Written, write_data
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.source import Source
+from yolov7_jax.source import READER_THREADS, SourceMixin
 
-_THREADS = 8  # they wait for the disk
+_UNASSIGNED = -1
+_SUM = 1e-6  # rounding of fractions such as 0.1
 
 
-class Dealt(NamedTuple):
-    """What was dealt out. images: of each split. objects: int [splits, classes], in the order of `names`."""
+class SplitResult(NamedTuple):
+    """The new splits. images: of each split. objects: int [splits, classes], in the order of `names`."""
 
     written: Written
     images: Mapping[str, int]
@@ -43,17 +42,17 @@ def split_data(
     image_folder: Path | None = None,
     link: bool = True,
     progress: ProgressBar = lambda items, _: items,
-) -> Dealt:
-    """Writes a data set into a new folder, in its format, with its images dealt out anew; see `stratified_split`.
+) -> SplitResult:
+    """Writes a data set into a new folder, in its format, with its images split anew; see `stratified_split`.
 
-    Images without objects are dealt out as a class of their own. An image that is in several splits is taken once.
+    Images without objects are split as a class of their own. An image that is in several splits is taken once.
 
     Args:
         data: what `open_source` opens.
         folder: a new one.
         fractions: of the images, for each split.
         names: of the splits.
-        seed: another one deals out images that are alike otherwise.
+        seed: another one assigns images that are alike differently.
         group: a regular expression; images for whose file names its first group reads the same stay together.
         splits: which to take images of; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
@@ -85,10 +84,10 @@ def split_data(
         content[name] = chain.from_iterable(items_of(part, progress=progress) for part in parts if len(part))
     whole = Content(sources[0].names, sources[0].category_ids, content, has_ids=has_ids(sources[0]))
     objects = np.stack([counts[split == number, :-1].sum(axis=0) for number in range(len(names))])
-    return Dealt(write_data(folder, whole, to=format_of(data), link=link), images, sources[0].names, objects)
+    return SplitResult(write_data(folder, whole, to=format_of(data), link=link), images, sources[0].names, objects)
 
 
-def _counts(sources: Sequence[Source], places: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+def _counts(sources: Sequence[SourceMixin], places: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """Objects of each class, and 1 where there is none, int64 [images, classes + 1]."""
     classes = len(sources[0].names)
 
@@ -97,7 +96,7 @@ def _counts(sources: Sequence[Source], places: Sequence[tuple[int, int]]) -> NDA
         class_ids = sources[source].labels(index).class_ids
         return np.bincount(class_ids if len(class_ids) else np.array([classes]), minlength=classes + 1)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         return np.stack(list(pool.map(count, places)))
 
 
@@ -119,3 +118,70 @@ def _groups(images: Sequence[Path], pattern: str | None) -> NDArray[np.int64]:
             raise DataError(f"{image}: its name does not fit the group {pattern!r}; change it so that all names fit")
         member.append(keys.setdefault(found.group(1), len(keys)))
     return np.array(member)
+
+
+def stratified_split(
+    counts: NDArray[np.integer], sizes: NDArray[np.integer], fractions: Sequence[float], *, seed: int
+) -> NDArray[np.int64]:
+    """Which split each group of images goes to; no split is further from its share than the largest group.
+
+    By iterative stratification (Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, 2011): the
+    class that fewest groups have left is assigned first, each group to the split that wants most of that class, of
+    equal ones to that which wants most images. Here a group weighs by its objects and images, those with most objects
+    of the class come first, splits that have their share take no more, and at the end groups are moved until all splits
+    are within one group of their share.
+
+    Args:
+        counts: int [groups, classes], objects of each class.
+        sizes: int [groups], images of each group.
+        fractions: of the images, for each split; positive, with sum 1.
+        seed: of the order of groups that are alike.
+
+    Returns:
+        int64 [groups], from 0.
+
+    Raises:
+        InputError: the fractions are not positive with sum 1.
+    """
+    share = np.array(fractions, np.float64)
+    if len(share) == 0 or not (share > 0).all() or abs(share.sum() - 1) > _SUM:
+        raise InputError(f"fractions must be positive with sum 1, got {', '.join(map(str, fractions))}")
+    wanted_images = share * sizes.sum()
+    wanted = share[:, None] * counts.sum(axis=0)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    split = np.full(len(sizes), _UNASSIGNED)
+    while (left := order[split[order] == _UNASSIGNED]).size:
+        groups_with = (counts[left] > 0).sum(axis=0)
+        if groups_with.any():
+            rarest = np.where(groups_with > 0, groups_with, len(sizes) + 1).argmin()
+            amount, demand = counts[:, rarest], wanted[:, rarest]
+            mine = left[amount[left] > 0]
+        else:
+            amount, demand, mine = sizes, wanted_images, left
+        for group in mine[np.argsort(-amount[mine], kind="stable")]:
+            to = max(range(len(share)), key=lambda at: (wanted_images[at] > _SUM, demand[at], wanted_images[at]))
+            split[group] = to
+            wanted_images[to] -= sizes[group]
+            wanted[to] -= counts[group]
+    _even_out(split, counts, sizes, wanted, wanted_images)
+    return split
+
+
+def _even_out(
+    split: NDArray[np.int64],
+    counts: NDArray[np.integer],
+    sizes: NDArray[np.integer],
+    wanted: NDArray[np.float64],
+    wanted_images: NDArray[np.float64],
+) -> None:
+    """Moves groups from the split with most images too many to that with most too few, while more than one group."""
+    largest = sizes.max(initial=0)
+    while len(sizes) and wanted_images.max() > largest:
+        low, high = wanted_images.argmax(), wanted_images.argmin()
+        candidates = np.flatnonzero((split == high) & (sizes > 0))
+        after = np.abs(wanted[low] - counts[candidates]) + np.abs(wanted[high] + counts[candidates])
+        moved = candidates[after.sum(axis=1).argmin()]
+        split[moved] = low
+        for at, sign in ((low, -1), (high, 1)):
+            wanted_images[at] += sign * sizes[moved]
+            wanted[at] += sign * counts[moved]

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from yolov7_jax.datasets.coco import annotation_file
 from yolov7_jax.datasets.writers.content import Content, Losses, Object, objects
-from yolov7_jax.datasets.writers.files import Pictures
+from yolov7_jax.datasets.writers.files import ImageFiles
 from yolov7_jax.ops.boxes import xyxy_to_xywh
 
 _IDS = "image ids counted on, as two images of a split have the same"
 
 
-def write_coco(folder: Path, content: Content, pictures: Pictures, losses: Losses) -> Path:
+def write_coco(folder: Path, content: Content, images: ImageFiles, losses: Losses) -> Path:
     """Writes a data set; returns its annotation file or, if it has several splits, its folder.
 
-    Areas are those of the outlines, else of the boxes; objects to be ignored are crowds. Images and categories keep
+    Areas are those of the polygons, else of the boxes; objects to be ignored are crowds. Images and categories keep
     their ids; annotations count from 1.
     """
     categories = [
@@ -28,20 +28,20 @@ def write_coco(folder: Path, content: Content, pictures: Pictures, losses: Losse
     ]
     (folder / "annotations").mkdir()
     for split, items in content.splits.items():
-        images: dict[int, dict[str, Any]] = {}
+        rows: dict[int, dict[str, Any]] = {}
         annotations: list[dict[str, Any]] = []
         largest = 0
         for item in items:
-            image_id = item.image_id if item.image_id not in images else largest + 1
+            image_id = item.image_id if item.image_id not in rows else largest + 1
             losses[_IDS] += image_id != item.image_id
             largest = max(largest, image_id)
             height, width = item.labels.size
-            file = pictures.put(item, folder / "images" / split)
-            images[image_id] = {"id": image_id, "file_name": file.name, "width": width, "height": height}
+            file = images.put(item, folder / "images" / split)
+            rows[image_id] = {"id": image_id, "file_name": file.name, "width": width, "height": height}
             for one in objects(item.labels, losses):
                 mine = {"id": len(annotations) + 1, "image_id": image_id}
                 annotations.append(mine | _annotation(one, content.category_ids))
-        text = json.dumps({"images": [*images.values()], "annotations": annotations, "categories": categories})
+        text = json.dumps({"images": [*rows.values()], "annotations": annotations, "categories": categories})
         annotation_file(folder, split).write_text(text, encoding="utf-8")
     return annotation_file(folder, *content.splits) if len(content.splits) == 1 else folder
 

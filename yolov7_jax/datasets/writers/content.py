@@ -27,13 +27,13 @@ EQUAL = "objects left out, as without what the format cannot hold they equal ano
 IDS = "image ids counted anew, as the format has none"
 REPEATED = "objects left out, as they repeat another of their image"
 EMPTY = "objects left out, as their box has no area"
-FAULTY = "objects left out, as something is wrong with them"
+WRONG = "objects left out, as something is wrong with them"
 
 _LEAST_CLIPPED = 1e-6  # of the image's longer side: less is the rounding of numbers in fractions of the image
 
 
 class Item(NamedTuple):
-    """A labeled image to write. read: gives its picture, upright, where its file is not to be used as it is."""
+    """A labeled image to write. read: gives its image, upright, if its file is not to be used as it is."""
 
     path: Path
     image_id: int
@@ -67,10 +67,10 @@ def objects(labels: Labels, losses: Losses) -> list[Object]:
     """All objects of an image, ignored ones last; those that its reader left out are counted."""
     losses[REPEATED] += labels.duplicates
     losses[EMPTY] += labels.empty
-    losses[FAULTY] += len(labels.faults)
-    has_outlines = len(labels.polygons.owner) > 0
+    losses[WRONG] += len(labels.issues)
+    has_polygons = len(labels.polygons.owner) > 0
     wanted = [
-        Object(class_id, box, False, of_object(labels.polygons, number) if has_outlines else ())
+        Object(class_id, box, False, of_object(labels.polygons, number) if has_polygons else ())
         for number, (class_id, box) in enumerate(zip(labels.class_ids.tolist(), labels.boxes_xyxy_px, strict=True))
     ]
     ignored = zip(labels.ignored_class_ids.tolist(), labels.ignored_boxes_xyxy_px, strict=True)

@@ -1,4 +1,4 @@
-"""New folders that appear whole or not at all, and the picture files put into them."""
+"""New folders that appear whole or not at all, and the image files put into them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolov7_jax.errors import DataError
 from yolov7_jax.image import read_image, write_image
 
 RENAMED = "images renamed, as another has their name or readers would not find it"
-_PICTURE = "images saved anew as PNG, as their names have no ending that readers know"
+_CONVERTED = "images saved anew as PNG, as their names have no ending that readers know"
 
 
 @contextmanager
@@ -43,22 +43,22 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class Pictures:
-    """Puts picture files into folders: as hard links where that can be, else as copies; no two of a stem."""
+class ImageFiles:
+    """Puts image files into folders: as hard links where that can be, else as copies; no two of a stem."""
 
     def __init__(self, *, link: bool, losses: Losses) -> None:
         self._link, self._losses = link, losses
         self._taken: dict[Path, set[str]] = defaultdict(set)
 
     def put(self, item: Item, folder: Path) -> Path:
-        """Puts the picture of an item into a folder; returns its file there, whose stem no other file there has.
+        """Puts the image of an item into a folder; returns its file there, whose stem no other file there has.
 
         Raises:
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
         """
         known = item.path.suffix.lower() in IMAGE_SUFFIXES
         file = folder / f"{self._new_stem(item.path.stem, folder)}{item.path.suffix if known else '.png'}"
-        self._losses[_PICTURE] += not known
+        self._losses[_CONVERTED] += not known
         folder.mkdir(parents=True, exist_ok=True)
         if item.read is not None or not known:
             write_image(file, item.read() if item.read is not None else read_image(item.path))

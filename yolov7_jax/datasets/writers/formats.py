@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple, get_args
 
 from yolov7_jax.datasets.writers.coco import write_coco
 from yolov7_jax.datasets.writers.content import Content, Losses
-from yolov7_jax.datasets.writers.files import Pictures, new_folder
+from yolov7_jax.datasets.writers.files import ImageFiles, new_folder
 from yolov7_jax.datasets.writers.voc import write_voc
 from yolov7_jax.datasets.writers.yolo import write_yolo
 from yolov7_jax.errors import DataError
 
 Format = Literal["yolo", "coco", "voc"]
 
-_WRITERS: Mapping[Format, Callable[[Path, Content, Pictures, Losses], Path]] = {
+_WRITERS: Mapping[Format, Callable[[Path, Content, ImageFiles, Losses], Path]] = {
     "yolo": write_yolo,
     "coco": write_coco,
     "voc": write_voc,
@@ -59,5 +59,5 @@ def write_data(folder: Path | str, content: Content, *, to: Format, link: bool =
     if to != "coco":
         losses[_CATEGORIES] = sum(given != new for new, given in enumerate(content.category_ids, start=1))
     with new_folder(folder) as partial:
-        data = _WRITERS[to](partial, content, Pictures(link=link, losses=losses), losses).relative_to(partial)
+        data = _WRITERS[to](partial, content, ImageFiles(link=link, losses=losses), losses).relative_to(partial)
     return Written(folder / data, {what: count for what, count in losses.items() if count})

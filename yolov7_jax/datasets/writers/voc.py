@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets.writers.content import Content, Losses, Object, clipped, count_new_ids, distinct, objects
-from yolov7_jax.datasets.writers.files import Pictures
+from yolov7_jax.datasets.writers.files import ImageFiles
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels
 
-_OUTLINES = "outlines left out, as Pascal VOC has boxes only"
+_POLYGONS = "polygons left out, as Pascal VOC has boxes only"
 
 
-def write_voc(folder: Path, content: Content, pictures: Pictures, losses: Losses) -> Path:
+def write_voc(folder: Path, content: Content, images: ImageFiles, losses: Losses) -> Path:
     """Writes a data set; returns its folder. Objects to be ignored are difficult ones.
 
     Pixels count from 1 and both corners lie in the box; coordinates that are not whole are written as they are.
@@ -32,7 +32,7 @@ def write_voc(folder: Path, content: Content, pictures: Pictures, losses: Losses
         files: list[Path] = []
         ids: list[int] = []
         for item in items:
-            file = pictures.put(item, folder / "JPEGImages")
+            file = images.put(item, folder / "JPEGImages")
             text = annotation_text(file.name, item.labels, content.names, losses)
             (folder / "Annotations" / f"{file.stem}.xml").write_text(text, encoding="utf-8")
             files.append(file)
@@ -53,7 +53,7 @@ def annotation_text(file_name: str, labels: Labels, names: Sequence[str], losses
     for tag, value in zip(("width", "height", "depth"), (*labels.size[::-1], 3), strict=True):
         SubElement(size, tag).text = str(value)
     found = clipped(objects(labels, losses), labels.size, losses)
-    losses[_OUTLINES] += sum(len(one.polygons) > 0 for one in found)
+    losses[_POLYGONS] += sum(len(one.polygons) > 0 for one in found)
     for name, difficult, *corners in distinct([_row(one, names) for one in found], losses):
         item = SubElement(root, "object")
         SubElement(item, "name").text = name

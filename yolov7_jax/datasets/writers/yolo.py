@@ -20,17 +20,17 @@ from yolov7_jax.datasets.writers.content import (
     objects,
     tolerance,
 )
-from yolov7_jax.datasets.writers.files import Pictures
+from yolov7_jax.datasets.writers.files import ImageFiles
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.types import Labels
 
 _IGNORED = "objects to be ignored left out, as YOLO labels have none"
-_SEVERAL = "outlines of several polygons left out, as a line of YOLO labels has one polygon or a box"
-_AROUND = "boxes replaced by those around their outlines, as a line of YOLO labels has only one of the two"
-_CUT = "outlines clipped to their image"
+_SEVERAL = "several polygons of an object left out, as a line of YOLO labels has one polygon or a box"
+_AROUND = "boxes replaced by those around their polygons, as a line of YOLO labels has only one of the two"
+_CUT = "polygons clipped to their image"
 
 
-def write_yolo(folder: Path, content: Content, pictures: Pictures, losses: Losses) -> Path:
+def write_yolo(folder: Path, content: Content, images: ImageFiles, losses: Losses) -> Path:
     """Writes a data set; returns its data YAML.
 
     An object with exactly one polygon is a line of its corners, any other a line of its box.
@@ -38,7 +38,7 @@ def write_yolo(folder: Path, content: Content, pictures: Pictures, losses: Losse
     for split, items in content.splits.items():
         ids: dict[Path, int] = {}
         for item in items:
-            file = pictures.put(item, folder / "images" / split)
+            file = images.put(item, folder / "images" / split)
             lines = label_lines(item.labels, losses)
             labels = label_file(file)
             labels.parent.mkdir(parents=True, exist_ok=True)
