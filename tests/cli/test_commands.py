@@ -42,7 +42,7 @@ def test_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_detect_goes_on_after_unreadable_pictures_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "images/empty.png").touch()
-    assert run("detect", "net.safetensors", "images", "--no-pictures", "--square", "--batch-size", "2") == 1
+    assert run("detect", "net.safetensors", "images", "--no-pictures", "--no-rect", "--batch-size", "2") == 1
     output = capsys.readouterr()
     assert "in 3 pictures" in output.out
     assert "skipped: images/empty.png: is empty; expected a picture" in output.err

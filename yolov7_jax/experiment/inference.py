@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.config import ValConfig
 from yolov7_jax.datasets import with_names
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.evaluation.coco import evaluate, to_coco_json
@@ -30,7 +31,7 @@ T = TypeVar("T")
 ProgressBar = Callable[[Iterable[T], int], Iterable[T]]
 """Shows the progress of something of known length while handing it on."""
 
-EVALUATION = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=8)
+EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)
 """How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import Letterbox, letterbox
@@ -44,8 +45,8 @@ class Options:
     compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
     """
 
-    confidence: float = 0.25
-    iou: float = 0.45
+    confidence: float = DETECTION_CONFIDENCE
+    iou: float = DETECTION_IOU
     classes: Sequence[int | str] | None = None
     agnostic: bool = False
     multi_label: bool = False

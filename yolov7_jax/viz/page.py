@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from yolov7_jax.errors import DataError
+from yolov7_jax.files import write_atomically
 from yolov7_jax.types import ClassResult
 
 Fact = str | int | float
@@ -64,8 +65,7 @@ def report_page(
     parts += [_picture(name, file, folder) for name, file in pictures]
     page = folder / "index.html"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(_document(title, "\n".join(parts)), encoding="utf-8")
+        write_atomically(page, _document(title, "\n".join(parts)))
     except OSError as error:
         raise DataError(f"{page}: cannot be written ({error.strerror}); choose another place") from error
     return page

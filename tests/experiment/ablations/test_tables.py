@@ -3,8 +3,7 @@ import pytest
 import yolov7_jax as yolo
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ablations.sizes import network_size
-from yolov7_jax.experiment.ablations.tables import TABLES, Row, Table, find_table
+from yolov7_jax.experiment.ablations.tables import TABLES, Row, Table, find_table, network_size
 
 ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
 EACH_ROW = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.number}-{row.slug}" for table, row in ROWS])

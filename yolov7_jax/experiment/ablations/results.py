@@ -7,9 +7,9 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
 
-from yolov7_jax.experiment.ablations.statistics import CONFIDENCE, Difference, mean, paired_difference, spread
 from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table
 from yolov7_jax.viz.figure import FAINT, INK, new_figure, set_style
 
@@ -20,6 +20,8 @@ Scores = Mapping[int, Mapping[str, float]]
 """Average precisions, fractions by name, of every seed that is finished."""
 
 _PER_CENT = 100
+CONFIDENCE = 0.95
+"""Of the interval around a mean difference."""
 
 RULE = (
     "Rows are compared with their base by AP, seed by seed: runs of one seed have one random key and see the same "
@@ -31,6 +33,42 @@ RULE = (
 _EXACT = (
     "An evaluation has no seeds: it gives the same numbers every time, and the differences are those of one network."
 )
+
+
+class Difference(NamedTuple):
+    """How a row differs from its base, over the seeds that both have.
+
+    mean: of the differences. margin: half the width of their confidence interval, None with fewer than two seeds.
+    seeds: how many.
+    """
+
+    mean: float
+    margin: float | None
+    seeds: int
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether no difference at all lies outside of the interval."""
+        return self.margin is not None and abs(self.mean) > self.margin
+
+
+def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
+    """The difference of values by seed, None where no seed is in both.
+
+    Runs of one seed see the same images in the same order, so what they have in common cancels. The margin is the
+    standard error of the mean difference times Student's t for one degree of freedom fewer than seeds.
+    """
+    from scipy import stats  # slow to import
+
+    shared = sorted(values.keys() & base.keys())
+    if not shared:
+        return None
+    differences = [values[seed] - base[seed] for seed in shared]
+    count = len(differences)
+    if count < 2:
+        return Difference(differences[0], None, count)
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    return Difference(fmean(differences), quantile * stdev(differences) / math.sqrt(count), count)
 
 
 @dataclass(frozen=True)
@@ -129,8 +167,8 @@ def _spread_text(values: Sequence[float]) -> str:
     """Mean and standard deviation in per cent."""
     if not values:
         return ""
-    middle = f"{_PER_CENT * mean(values):.2f}"
-    return middle if len(values) < 2 else f"{middle} ± {_PER_CENT * spread(values):.2f}"
+    middle = f"{_PER_CENT * fmean(values):.2f}"
+    return middle if len(values) < 2 else f"{middle} ± {_PER_CENT * stdev(values):.2f}"
 
 
 def markdown(results: Results) -> str:
@@ -186,7 +224,7 @@ def figure(results: Results) -> Figure:
 
 
 def _draw_row(axes: Axes, place: int, values: Sequence[float], *, base: bool) -> None:
-    middle = mean(values)
+    middle = fmean(values)
     if base:
         axes.axvline(middle, color=FAINT, linewidth=1, zorder=1)
     axes.plot(values, [place] * len(values), "o", color=FAINT, markersize=6, zorder=2)

@@ -14,12 +14,12 @@ from yolov7_jax.config_file import read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.demo.scenes import SCENE_NAMES, write_scenes
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ablation_jobs import Job, numbers_of, run_job
+from yolov7_jax.experiment.ablations.jobs import Job, numbers_of, run_job
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.sizes import network_size
-from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table
+from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table, network_size
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.training import Silent
+from yolov7_jax.files import write_atomically
 from yolov7_jax.training.loop import Watcher
 from yolov7_jax.viz.figure import save_figure
 
@@ -205,10 +205,8 @@ def _setting(ablation: _Ablation) -> str:
 
 
 def _write(results: Results, folder: Path) -> None:
-    """Writes the table as Markdown, CSV and a picture, texts whole or not at all."""
-    for name, text in ((f"{TABLE}.md", markdown(results)), (f"{TABLE}.csv", csv_text(results))):
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+    """Writes the table as Markdown, CSV and a figure."""
+    write_atomically(folder / f"{TABLE}.md", markdown(results))
+    write_atomically(folder / f"{TABLE}.csv", csv_text(results))
     if any(result.values(AP) for result in results.rows):
         save_figure(figure(results), folder / f"{TABLE}.png")
