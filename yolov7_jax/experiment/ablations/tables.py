@@ -97,30 +97,31 @@ class Table:
         return frozenset(text.partition("=")[0] for row in self.rows for text in row.overrides)
 
 
-def _table(content: dict[str, Any]) -> Table:
+def _table(
+    *, config: str, measures: Sequence[str], rows: Sequence[dict[str, Any]], notes: Sequence[str] = (), **others: Any
+) -> Table:
     """A table from its entry in tables.yaml."""
-    config = content.pop("config")
-    tuples = {key: tuple(content[key]) for key in ("measures", "notes") if key in content}
-    return Table(**{**content, **tuples, "rows": tuple(_row(**row, default=config) for row in content["rows"])})
+    read = tuple(_row(**{"config": config, **row}) for row in rows)
+    return Table(measures=tuple(measures), rows=read, notes=tuple(notes), **others)
 
 
 def _row(
-    name: str,
-    network: str,
-    precision: list[float],
     *,
-    default: str,
-    config: str = "",
+    name: str,
+    config: str,
+    network: str,
+    precision: Sequence[float],
     settings: Sequence[str] = (),
     size: Sequence[float] | None = None,
     base: str = "",
 ) -> Row:
     overrides = (f"model.name={network}", *settings)
-    return Row(name, config or default, overrides, tuple(precision), Size(*size) if size else None, base)
+    return Row(name, config, overrides, tuple(precision), Size(*size) if size else None, base)
 
 
-_CONTENT: list[dict[str, Any]] = read_yaml(Path(__file__).with_name("tables.yaml"))
-TABLES: Mapping[int, Table] = {content["number"]: _table(content) for content in _CONTENT}
+TABLES: Mapping[int, Table] = {
+    entry["number"]: _table(**entry) for entry in read_yaml(Path(__file__).with_name("tables.yaml"))
+}
 
 
 @lru_cache
