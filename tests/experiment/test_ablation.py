@@ -19,7 +19,7 @@ from yolov7_jax.experiment import ablate
 from yolov7_jax.experiment.ablations import jobs, tables
 from yolov7_jax.experiment.ablations import run as ablation_run
 from yolov7_jax.experiment.ablations.results import Results
-from yolov7_jax.experiment.ablations.tables import Row, Table
+from yolov7_jax.experiment.ablations.tables import AblationRow, Table
 from yolov7_jax.experiment.inference import new_folder
 from yolov7_jax.experiment.training import Silent, TrainingRun, with_whole_paths
 from yolov7_jax.training.log import read_log
@@ -59,18 +59,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small.write_text(yolo.yaml_text(settings))
     network = f"model.name={tmp_path / 'model.yaml'}"
     rows = (
-        Row("plain", str(small), (network,), (50.0,)),
-        Row("one way (round)", str(small), (network, "augment.fliplr=0"), (51.0,), base="plain"),
+        AblationRow("plain", str(small), (network,), (50.0,)),
+        AblationRow("one way (round)", str(small), (network, "augment.fliplr=0"), (51.0,), base="plain"),
     )
     trained = Table(TRAINED, "Trained", "nowhere", ("AP",), rows, small=str(small))
     versions = tuple(
-        Row(f"IoU {iou}", str(small), (network, f"val.iou={iou}"), (50.0,), base=base)
+        AblationRow(f"IoU {iou}", str(small), (network, f"val.iou={iou}"), (50.0,), base=base)
         for iou, base in ((0.65, ""), (0.1, "IoU 0.65"))
     )
     evaluated = Table(EVALUATED, "Evaluated", "nowhere", ("AP",), versions, trains=False)
     monkeypatch.setattr(tables, "TABLES", {TRAINED: trained, EVALUATED: evaluated})
-    monkeypatch.setattr(ablation_run, "TRAIN_PICTURES", 4)
-    monkeypatch.setattr(ablation_run, "VAL_PICTURES", 2)
+    monkeypatch.setattr(ablation_run, "TRAIN_IMAGES", 4)
+    monkeypatch.setattr(ablation_run, "VAL_IMAGES", 2)
     return tmp_path
 
 

@@ -123,7 +123,7 @@ def _rgb(digits: str) -> tuple[int, int, int]:
 
 
 def test_a_missing_picture_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"none.png: the picture 'Curves' of the report is not there"):
+    with pytest.raises(DataError, match=r"none.png: the figure 'Curves' of the report is not there"):
         report_page(tmp_path, "x", {}, [], [("Curves", tmp_path / "none.png")])
     assert not (tmp_path / "index.html").exists()
 

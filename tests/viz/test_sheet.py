@@ -3,7 +3,7 @@ import pytest
 
 from yolov7_jax.types import Detections, Sample
 from yolov7_jax.viz.draw import class_color, draw_detections
-from yolov7_jax.viz.sheet import GAP, HEADING, MOST_PICTURES, PAPER, draw_batch, draw_comparison
+from yolov7_jax.viz.sheet import GAP, HEADING, MOST_IMAGES, PAPER, draw_batch, draw_comparison
 
 NAMES = ("dog", "cat", "cow")
 
@@ -43,7 +43,7 @@ def found_in(sample: Sample, score: float = 0.5) -> Detections:
 def test_images_are_in_rows_in_their_order(count, columns, grid):
     sheet = draw_batch(*batch_of(count, 400), NAMES, columns=columns)
     assert sheet.shape == (grid[0] * (400 + GAP) + GAP, grid[1] * (400 + GAP) + GAP, 3)
-    shown = min(count, MOST_PICTURES)
+    shown = min(count, MOST_IMAGES)
     for number in range(grid[0] * grid[1]):
         row, column = divmod(number, grid[1])
         assert (cell_of(sheet, row, column, 400) == (number if number < shown else PAPER)).all()

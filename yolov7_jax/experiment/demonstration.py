@@ -1,4 +1,4 @@
-"""Everything once, on pictures that the program draws: train, evaluate, report."""
+"""Everything once, on images that the program draws: train, evaluate, report."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from yolov7_jax.training.loop import Watcher
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 
-TRAIN_PICTURES, VAL_PICTURES = 512, 128
+TRAIN_IMAGES, VAL_IMAGES = 512, 128
 
 
 class DemoRun(NamedTuple):
-    """What the demonstration left: its report, the training run, and the result on the held-out pictures."""
+    """What the demonstration left: its report, the training run, and the result on the held-out images."""
 
     page: Path | None
     training: TrainingRun
@@ -35,7 +35,7 @@ def run_demo(
     watcher: Watcher | None = None,
     progress: ProgressBar[Any] = no_progress,
 ) -> DemoRun:
-    """Draws pictures, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
+    """Draws images, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
 
     The folder, a new one, gets scenes (an ordinary data set), train (the run), val, and index.html with what came out.
     Stopped by a signal, the run can be gone on with by `resume`, and there is no report.
@@ -45,7 +45,7 @@ def run_demo(
     """
     began = time.perf_counter()
     folder = new_folder(Path(folder))
-    data = write_scenes(folder / "scenes", train=TRAIN_PICTURES, val=VAL_PICTURES)
+    data = write_scenes(folder / "scenes", train=TRAIN_IMAGES, val=VAL_IMAGES)
     config = read_config("demo", [f"data.path={data}", *overrides])
     trained = train(config, folder / "train", watcher=watcher, progress=progress)
     if not trained.finished:
@@ -57,13 +57,13 @@ def run_demo(
         "AP50": result.AP50,
         "AP": result.AP,
         "time": f"{minutes} min {seconds:02d} s",
-        "training pictures": TRAIN_PICTURES,
-        "held-out pictures": VAL_PICTURES,
+        "training images": TRAIN_IMAGES,
+        "held-out images": VAL_IMAGES,
         "epochs": config.train.epochs,
     }
-    pictures = [
+    figures = [
         (
-            "Held-out pictures: labels on the left, predictions on the right",
+            "Held-out images: labels on the left, predictions on the right",
             trained.folder / "pictures/predictions.png",
         ),
         ("Losses and average precision", trained.folder / "pictures/curves.png"),
@@ -72,4 +72,4 @@ def run_demo(
         ("Confusion of classes", folder / "val/confusion.png"),
     ]
     title = "yolov7_jax: a detector trained on drawn shapes and digits"
-    return DemoRun(report_page(folder, title, facts, result.per_class, pictures), trained, result)
+    return DemoRun(report_page(folder, title, facts, result.per_class, figures), trained, result)

@@ -42,7 +42,7 @@ def no_progress(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class DetectionRun:
-    """What `detect` did: its folder, how many objects it found in each picture, and what could not be read."""
+    """What `detect` did: its folder, how many objects it found in each image, and what could not be read."""
 
     folder: Path
     counts: dict[Path, int]
@@ -62,30 +62,30 @@ class ValidationRun:
 
 def detect(
     detector: Detector,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     folder: Path,
     *,
     options: Options | None = None,
     draw: bool = True,
     progress: ProgressBar[Any] = no_progress,
 ) -> DetectionRun:
-    """Detects in picture files and writes detections.json, labels/*.txt (YOLO format) and pictures/ with boxes.
+    """Detects in image files and writes detections.json, labels/*.txt (YOLO format) and images/ with boxes.
 
-    Pictures that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
+    Images that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
 
     Raises:
         DataError: the folder cannot be written. InputError: an option is out of its range.
     """
-    results = detector.stream(pictures, options)
+    results = detector.stream(images, options)
     folder = new_folder(folder)
-    names = _unique_names(pictures)
+    names = _unique_names(images)
     rows: dict[int, dict[str, Any]] = {}
     counts: dict[Path, int] = {}
     failures: dict[Path, str] = {}
     overflow = 0
     try:
-        for result in progress(results, len(pictures)):
-            path = pictures[result.position]
+        for result in progress(results, len(images)):
+            path = images[result.position]
             if result.error is not None:
                 failures[path] = str(result.error)
                 continue
@@ -96,7 +96,7 @@ def detect(
             name = names[result.position]
             _write_text(folder / "labels" / f"{name.stem}.txt", yolo_lines(found, size))
             if draw:
-                write_image(folder / "pictures" / name, draw_detections(result.image, found))
+                write_image(folder / "images" / name, draw_detections(result.image, found))
     finally:
         ordered = [rows[index] for index in sorted(rows)]
         unread = [{"image": str(path), "reason": reason} for path, reason in failures.items()]
@@ -195,7 +195,7 @@ def _with_classes(source: Source, names: tuple[str, ...]) -> Source:
 
 
 def _unique_names(paths: Sequence[Path]) -> list[Path]:
-    """File names for what is written of each picture; pictures of one stem get numbers."""
+    """File names for what is written of each image; images of one stem get numbers."""
     taken: set[str] = set()
     names = []
     for path in paths:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.tables import TABLES, Row, Size, Table
+from yolov7_jax.experiment.ablations.tables import TABLES, AblationRow, Size, Table
 
-BASE = Row("plain | base", "c", ("model.name=yolov7",), (51.2, 69.7, 55.5), Size(36.9, 104.7))
-OTHER = Row("other", "c", ("model.name=yolov7x", "loss.top_k=5"), (52.9, 71.1, 57.5), base=BASE.name)
+BASE = AblationRow("plain | base", "c", ("model.name=yolov7",), (51.2, 69.7, 55.5), Size(36.9, 104.7))
+OTHER = AblationRow("other", "c", ("model.name=yolov7x", "loss.top_k=5"), (52.9, 71.1, 57.5), base=BASE.name)
 TABLE = Table(42, "A title", "section 0", ("AP", "AP50", "AP75"), (BASE, OTHER), notes=("A note.",))
 NAN = float("nan")
 

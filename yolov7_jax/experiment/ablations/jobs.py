@@ -15,7 +15,7 @@ from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.evaluation.report import write_json
-from yolov7_jax.experiment.ablations.tables import Row
+from yolov7_jax.experiment.ablations.tables import AblationRow
 from yolov7_jax.experiment.artifacts import evaluation_options
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
@@ -35,7 +35,7 @@ _PRECISION, _RECALL = "AP", "AR"
 class Job(NamedTuple):
     """A row for one seed: what it is made with, whether it is trained or evaluated, and where it is kept."""
 
-    row: Row
+    row: AblationRow
     seed: int
     config: Config
     trains: bool

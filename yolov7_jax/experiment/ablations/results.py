@@ -1,4 +1,4 @@
-"""What came of an ablation: a table as Markdown, CSV and a picture, with what can be said about its rows."""
+"""What came of an ablation: a table as Markdown, CSV and a figure, with what can be said about its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table
+from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table
 from yolov7_jax.viz.figure import FAINT, INK, new_figure, set_style
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 RULE = (
     "Rows are compared with their base by AP, seed by seed: runs of one seed have one random key and see the same "
-    "pictures in the same order with the same changes. A difference is called larger or smaller where the mean of the "
+    "images in the same order with the same changes. A difference is called larger or smaller where the mean of the "
     f"seeds' differences is farther from 0 than its ±, which is Student's t for {CONFIDENCE:.0%} times its standard "
     "error; else it is not distinguishable. Each row is held against its base by itself: of twenty rows that do not "
     "differ, one would be called different."
@@ -79,7 +79,7 @@ class RowResult:
     another. scores: of the last evaluation of every seed's run that is finished.
     """
 
-    row: Row
+    row: AblationRow
     size: Size
     trained: Size | None = None
     scores: Scores = field(default_factory=dict)
@@ -209,8 +209,8 @@ def _number(value: float) -> str:
 def figure(results: Results) -> Figure:
     """AP of every row: a dot for each seed, a bar at their mean; the base's mean goes on as a thin line."""
     drawn = [result for result in results.rows if result.values(AP)]
-    picture = new_figure(7.5, 1.6 + 0.55 * len(drawn))
-    axes = picture.add_subplot()
+    drawing = new_figure(7.5, 1.6 + 0.55 * len(drawn))
+    axes = drawing.add_subplot()
     set_style(
         axes,
         title=results.heading.replace(" (", "\n("),
@@ -220,7 +220,7 @@ def figure(results: Results) -> Figure:
         _draw_row(axes, place, [_PER_CENT * value for value in result.values(AP).values()], base=not result.row.base)
     axes.set_yticks(range(len(drawn)), [result.row.name for result in drawn], parse_math=False)
     axes.set_ylim(len(drawn) - 0.5, -0.5)
-    return picture
+    return drawing
 
 
 def _draw_row(axes: Axes, place: int, values: Sequence[float], *, base: bool) -> None:

@@ -16,7 +16,7 @@ from yolov7_jax.demo.scenes import SCENE_NAMES, write_scenes
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.ablations.jobs import Job, numbers_of, run_job
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table, network_size
+from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table, find_table, network_size
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.training import Silent
 from yolov7_jax.files import write_atomically
@@ -28,11 +28,11 @@ Scale = Literal["small", "paper"]
 SEEDS: dict[str, int] = {"small": 3, "paper": 1}
 """How many, where that is not said."""
 
-TRAIN_PICTURES, VAL_PICTURES = 512, 128
-"""Drawn pictures of the small scale."""
+TRAIN_IMAGES, VAL_IMAGES = 512, 128
+"""Drawn images of the small scale."""
 
 RUNS, SCENES, TABLE = "runs", "scenes", "table"
-"""In the folder of an ablation: its runs, drawn pictures, and the name of the files with the results."""
+"""In the folder of an ablation: its runs, drawn images, and the name of the files with the results."""
 
 _SEED, _WEIGHTS = "train.seed", "model.weights"
 
@@ -50,7 +50,7 @@ class _Ablation(NamedTuple):
         """Whether networks are narrowed."""
         return self.scale == "small" and self.table.trains
 
-    def config(self, row: Row, seed: int = 0) -> Config:
+    def config(self, row: AblationRow, seed: int = 0) -> Config:
         """The settings of a row's run."""
         source = self.table.small if self.small else row.config
         return read_config(source, [*row.overrides, *self.overrides, f"{_SEED}={seed}"])
@@ -79,7 +79,7 @@ def ablate(
     """An ablation of the paper: its rows trained with seeds 0, 1 … one after another, or evaluated, and the table.
 
     The folder gets table.md, table.csv and table.png, written anew after every run, runs/ROW/seed-N (run folders) and,
-    on the small scale unless overrides name data, scenes (drawn pictures). What is finished there is not done again,
+    on the small scale unless overrides name data, scenes (drawn images). What is finished there is not done again,
     what was interrupted is gone on with: call it again, with more seeds or other rows, or from several machines with a
     row each. Stopped by a signal, it returns what there is.
 
@@ -153,11 +153,11 @@ def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
 
 
 def _scenes(folder: Path, size: int) -> Path:
-    """The data YAML of drawn pictures, which are there whole or not at all."""
+    """The data YAML of drawn images, which are there whole or not at all."""
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        write_scenes(part, train=TRAIN_PICTURES, val=VAL_PICTURES, size=size)
+        write_scenes(part, train=TRAIN_IMAGES, val=VAL_IMAGES, size=size)
         part.rename(folder)
     return folder.absolute() / "data.yaml"
 
@@ -175,7 +175,7 @@ def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
     return Results(ablation.table, rows, _setting(ablation), ablation.seeds)
 
 
-def _trained_size(ablation: _Ablation, row: Row) -> Size | None:
+def _trained_size(ablation: _Ablation, row: AblationRow) -> Size | None:
     """Of the network that is trained here, None where that is the paper's."""
     if not ablation.small:
         return None

@@ -28,7 +28,7 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A row of a table.
 
     name: as in the paper. config: the configuration that it is trained with at the paper's scale. overrides: what it
@@ -69,12 +69,12 @@ class Table:
     title: str
     section: str
     measures: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
     notes: tuple[str, ...] = ()
     trains: bool = True
     small: str = "ablation-small"
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> AblationRow:
         """The row of a name, whatever its capitals; its folder's name will do too.
 
         Raises:
@@ -114,9 +114,9 @@ def _row(
     settings: Sequence[str] = (),
     size: Sequence[float] | None = None,
     base: str = "",
-) -> Row:
+) -> AblationRow:
     overrides = (f"model.name={network}", *settings)
-    return Row(name, config, overrides, tuple(precision), Size(*size) if size else None, base)
+    return AblationRow(name, config, overrides, tuple(precision), Size(*size) if size else None, base)
 
 
 TABLES: Mapping[int, Table] = {
