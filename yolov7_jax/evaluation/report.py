@@ -73,5 +73,6 @@ def _json_value(value: Any) -> Any:
 def write_json(file: Path, content: Any) -> None:
     """Writes values as JSON that people can read, a list with a row on each line; makes the folder."""
     to_text = partial(json.dumps, ensure_ascii=False, allow_nan=False)
-    rows = ",\n".join(map(to_text, content)) if isinstance(content, list) else None
-    write_atomically(file, to_text(content, indent=2) + "\n" if rows is None else f"[\n{rows}\n]\n")
+    is_list = isinstance(content, list)
+    text = "[\n" + ",\n".join(map(to_text, content)) + "\n]" if is_list else to_text(content, indent=2)
+    write_atomically(file, text + "\n")

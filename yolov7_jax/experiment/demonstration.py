@@ -52,14 +52,19 @@ def run_demo(
         return DemoRun(None, trained, None)
     detector = Detector.load(trained.folder)
     result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", progress=progress).result
-    minutes, seconds = divmod(round(time.perf_counter() - began), 60)
+    page = _report(folder, trained, result, seconds=round(time.perf_counter() - began), epochs=config.train.epochs)
+    return DemoRun(page, trained, result)
+
+
+def _report(folder: Path, trained: TrainingRun, result: CocoResult, *, seconds: int, epochs: int) -> Path:
+    """Writes the page."""
     facts: dict[str, str | int | float] = {
         "AP50": result.AP50,
         "AP": result.AP,
-        "time": f"{minutes} min {seconds:02d} s",
+        "time": f"{seconds // 60} min {seconds % 60:02d} s",
         "training images": TRAIN_IMAGES,
         "held-out images": VAL_IMAGES,
-        "epochs": config.train.epochs,
+        "epochs": epochs,
     }
     figures = [
         (
@@ -72,4 +77,4 @@ def run_demo(
         ("Confusion of classes", folder / "val/confusion.png"),
     ]
     title = "yolov7_jax: a detector trained on drawn shapes and digits"
-    return DemoRun(report_page(folder, title, facts, result.per_class, figures), trained, result)
+    return report_page(folder, title, facts, result.per_class, figures)

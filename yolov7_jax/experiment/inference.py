@@ -22,7 +22,7 @@ from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.inference.records import detection_rows, yolo_lines
 from yolov7_jax.source import Source
-from yolov7_jax.types import CocoResult
+from yolov7_jax.types import CocoResult, Detections
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
 from yolov7_jax.viz.figure import save_figure
@@ -89,19 +89,27 @@ def detect(
             if result.error is not None:
                 failures[path] = str(result.error)
                 continue
-            found, size = result.detections, result.image.shape[:2]
-            rows[result.position] = {"image": str(path), "height": size[0], "width": size[1], **detection_rows(found)}
+            found, (height, width) = result.detections, result.image.shape[:2]
             counts[path] = len(found)
             overflow += found.overflow
-            name = names[result.position]
-            _write_text(folder / "labels" / f"{name.stem}.txt", yolo_lines(found, size))
-            if draw:
-                write_image(folder / "images" / name, draw_detections(result.image, found))
+            rows[result.position] = {"image": str(path), "height": height, "width": width, **detection_rows(found)}
+            _write_detections(folder, names[result.position], result.image, found, draw=draw)
     finally:
         ordered = [rows[index] for index in sorted(rows)]
         unread = [{"image": str(path), "reason": reason} for path, reason in failures.items()]
         write_json(folder / "detections.json", {"images": ordered, "unread": unread})
     return DetectionRun(folder, counts, failures, overflow)
+
+
+def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found: Detections, *, draw: bool) -> None:
+    """Writes the label file of an image, and the image with boxes."""
+    labels = folder / "labels" / f"{name.stem}.txt"
+    labels.parent.mkdir(exist_ok=True)
+    height, width = image.shape[:2]
+    lines = yolo_lines(found, (height, width))
+    labels.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if draw:
+        write_image(folder / "images" / name, draw_detections(image, found))
 
 
 def validate(
@@ -147,9 +155,13 @@ def validate(
         settings = {**asdict(options), "size": detector.size, "images": len(source), "overflow": overflow}
         write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
         write_json(folder / "detections.json", rows)
-        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
-        save_figure(confusion_figure(matrix, source.names), folder / "confusion.png")
+        _draw_evaluation(outcome, matrix, source.names, folder)
     return ValidationRun(outcome, speed, overflow, folder)
+
+
+def _draw_evaluation(outcome: CocoResult, matrix: NDArray[np.int64], names: Sequence[str], folder: Path) -> None:
+    save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
+    save_figure(confusion_figure(matrix, names), folder / "confusion.png")
 
 
 def new_folder(folder: Path) -> Path:
@@ -206,8 +218,3 @@ def _unique_names(paths: Sequence[Path]) -> list[Path]:
         taken.add(stem)
         names.append(Path(stem + path.suffix))
     return names
-
-
-def _write_text(file: Path, lines: Sequence[str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -59,17 +59,23 @@ def show_labels(
     files: list[Path] = []
     order = _order(source, np.random.default_rng(seed), faults_first=faults_first)[:images]
     for first in range(0, len(order), MOST_IMAGES):
-        chosen = []
-        for index in order[first : first + MOST_IMAGES]:
-            labels = source.labels(index)
-            faults += [fault.sentence for fault in labels.faults]
-            try:
-                chosen.append(LabeledImage(source.path(index).name, source.read(index), labels))
-            except DataError as error:
-                faults.append(str(error))
+        chosen = _labeled_images(source, order[first : first + MOST_IMAGES], faults)
         files.append(folder / f"labels-{len(files) + 1}.png")
         write_image(files[-1], draw_labels(chosen, source.names))
     return LabelSheets(files, faults)
+
+
+def _labeled_images(source: Source, order: list[int], faults: list[str]) -> list[LabeledImage]:
+    """The images that can be read; adds what is wrong to `faults`."""
+    images = []
+    for index in order:
+        labels = source.labels(index)
+        faults += [fault.sentence for fault in labels.faults]
+        try:
+            images.append(LabeledImage(source.path(index).name, source.read(index), labels))
+        except DataError as error:
+            faults.append(str(error))
+    return images
 
 
 def _order(source: Source, rng: np.random.Generator, *, faults_first: bool) -> list[int]:
