@@ -18,7 +18,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.registry import nearest
 
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
-"""Of the configurations that come along: in an installed wheel, in a checkout."""
+"""Where the built-in configurations are: in an installed wheel, in a checkout."""
 
 _BASE = "base"
 _SUFFIXES = (".yaml", ".yml")
@@ -34,7 +34,7 @@ _KINDS: Mapping[Any, str] = {
 
 
 def config_names() -> tuple[str, ...]:
-    """The names of the configurations that come along."""
+    """The names of the built-in configurations."""
     return tuple(sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")}))
 
 

@@ -233,4 +233,4 @@ def test_the_command(
 
     monkeypatch.setattr("yolov7_jax.experiment.ablations.run.run_job", lambda *_: signal.SIGTERM)
     assert main([*asked[:-1], "one-way-round"]) == 128 + signal.SIGTERM
-    assert "saved; the same command goes on" in capsys.readouterr().out
+    assert "saved; the same command resumes" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
         results = ablate(parsed.table, folder, **asked, watcher=console, progress=console.progress)
     _show(results)
     if results.signal is not None:
-        print("saved; the same command goes on")
+        print("saved; the same command resumes")
         return 128 + results.signal
     print(f"see {folder}")
     return 0

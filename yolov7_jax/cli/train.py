@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="hyper-parameters of yolov5 or yolov7 (hyp.scratch.p5.yaml): over CONFIG, below KEY=VALUE",
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
     parser.add_argument("--settings", action="store_true", help="show all settings and their meaning, and stop")
 
@@ -68,5 +68,5 @@ def outcome(done: TrainingRun) -> int:
     print(f"{done.step} iterations done; see {done.folder}")
     if done.finished or done.signal is None:
         return 0
-    print(f"saved; go on with: yolov7-jax train --resume {done.folder}")
+    print(f"saved; resume with: yolov7-jax train --resume {done.folder}")
     return 128 + done.signal

@@ -21,7 +21,7 @@ TRAIN_IMAGES, VAL_IMAGES = 512, 128
 
 
 class DemoRun(NamedTuple):
-    """What the demonstration left: its report, the training run, and the result on the held-out images."""
+    """The report of the demonstration, its training run, and the result on the held-out images."""
 
     page: Path | None
     training: TrainingRun
@@ -38,7 +38,7 @@ def run_demo(
     """Draws images, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
 
     The folder, a new one, gets scenes (an ordinary data set), train (the run), val, and index.html with what came out.
-    Stopped by a signal, the run can be gone on with by `resume`, and there is no report.
+    If a signal stops the run, `resume` continues it, and there is no report.
 
     Raises:
         InputError: the folder cannot be written, or an override is wrong.

@@ -184,7 +184,7 @@ def new_folder(folder: Path) -> Path:
 
 
 def _image(source: Source, index: int) -> Path | NDArray[np.uint8]:
-    """The image's file, which is read beside the network's work; where it has none of its own, the image."""
+    """The image's file, which is read while the network works, or the image if it has no file of its own."""
     file = source.path(index)
     return file if file.exists() else source.read(index)
 

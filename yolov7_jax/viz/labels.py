@@ -1,4 +1,4 @@
-"""Contact sheets of labels as they are in their files, for a look at what a data set has."""
+"""Contact sheets of labels as they are in their files."""
 
 from __future__ import annotations
 

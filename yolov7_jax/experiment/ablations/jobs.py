@@ -1,4 +1,4 @@
-"""The runs of an ablation: each is trained or evaluated once, gone on with where interrupted, and never mistaken."""
+"""The runs of an ablation: each is trained or evaluated once, resumed if interrupted, and checked for its settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Job(NamedTuple):
 
 
 def run_job(job: Job, watcher: Watcher, progress: ProgressBar[Any]) -> int | None:
-    """Trains, goes on training, or evaluates; returns the signal that stopped it."""
+    """Trains, resumes training, or evaluates; returns the signal that stopped it."""
     if not job.trains:
         _evaluate(job, progress)
         return None

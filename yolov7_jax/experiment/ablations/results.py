@@ -1,4 +1,4 @@
-"""What came of an ablation: a table as Markdown, CSV and a figure, with what can be said about its rows."""
+"""Results of an ablation: a table as Markdown, CSV and a figure, with a verdict on each row."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def _number(value: float) -> str:
 
 
 def figure(results: Results) -> Figure:
-    """AP of every row: a dot for each seed, a bar at their mean; the base's mean goes on as a thin line."""
+    """AP of every row: a dot for each seed, a bar at their mean; the base's mean is a thin line too."""
     drawn = [result for result in results.rows if result.values(AP)]
     drawing = new_figure(7.5, 1.6 + 0.55 * len(drawn))
     axes = drawing.add_subplot()

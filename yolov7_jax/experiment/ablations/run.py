@@ -76,21 +76,21 @@ def ablate(
     watcher: Watcher | None = None,
     progress: ProgressBar[Any] = no_progress,
 ) -> Results:
-    """An ablation of the paper: its rows trained with seeds 0, 1 … one after another, or evaluated, and the table.
+    """Trains or evaluates the rows of an ablation table of the paper, with seeds 0, 1 …, and writes the table.
 
-    The folder gets table.md, table.csv and table.png, written anew after every run, runs/ROW/seed-N (run folders) and,
-    on the small scale unless overrides name data, scenes (drawn images). What is finished there is not done again,
-    what was interrupted is gone on with: call it again, with more seeds or other rows, or from several machines with a
-    row each. Stopped by a signal, it returns what there is.
+    The folder gets table.md, table.csv and table.png after every run, runs/ROW/seed-N (run folders) and, on the small
+    scale unless overrides name data, scenes (drawn images). A second call repeats nothing that is finished and resumes
+    what was interrupted; it may have more seeds or other rows, or run on several machines with a row each. If a signal
+    stops it, it returns the results so far.
 
     Args:
         table: its number in the paper, one of `ablations.tables.TABLES`.
-        folder: without one nothing is done: the results have what is known before, sizes and what is published.
+        folder: without one nothing runs: the results have sizes and published numbers alone.
         scale: "small" is minutes a run on a CPU, "paper" the recipes of the paper on data that overrides name.
         rows: names of those to run; without any, all.
         seeds: how many, by default `SEEDS` of the scale.
         overrides: settings of all rows, such as "loss.top_k=5".
-        watcher: looks on at every run.
+        watcher: follows every run.
         progress: shows the progress of evaluations.
 
     Raises:
@@ -119,7 +119,7 @@ def ablate(
 
 
 def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[str]) -> _Ablation:
-    """What is asked for, once it is seen that it means something."""
+    """The ablation that is asked for, after checks of all its settings."""
     if scale not in SEEDS:
         raise InputError(f"scale is {scale!r}; expected one of {', '.join(SEEDS)}")
     count = (SEEDS[scale] if seeds is None else seeds) if table.trains else 1
@@ -137,7 +137,7 @@ def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[st
 
 
 def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
-    """With data named; they are drawn where there are none."""
+    """The ablation with data, which are drawn if no setting names some."""
     config = ablation.config(ablation.table.rows[0])
     if not ablation.table.trains and not config.model.weights:
         raise InputError(
@@ -153,7 +153,7 @@ def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
 
 
 def _scenes(folder: Path, size: int) -> Path:
-    """The data YAML of drawn images, which are there whole or not at all."""
+    """The data YAML of drawn images; draws them if they are not there whole."""
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -163,7 +163,7 @@ def _scenes(folder: Path, size: int) -> Path:
 
 
 def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
-    """Everything that is known, by the jobs that are done too."""
+    """The sizes of all rows, and the scores of finished jobs."""
     scores: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in ablation.table.rows}
     for job in jobs:
         if (numbers := numbers_of(job)) is not None:
@@ -176,7 +176,7 @@ def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
 
 
 def _trained_size(ablation: _Ablation, row: AblationRow) -> Size | None:
-    """Of the network that is trained here, None where that is the paper's."""
+    """The size of the network trained here, None if it is the paper's."""
     if not ablation.small:
         return None
     config = ablation.config(row)
