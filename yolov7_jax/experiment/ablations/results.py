@@ -25,9 +25,9 @@ CONFIDENCE = 0.95
 
 RULE = (
     "Rows are compared with their base by AP, seed by seed: runs of one seed have one random key and see the same "
-    "images in the same order with the same changes. A difference is called larger or smaller where the mean of the "
-    f"seeds' differences is farther from 0 than its ±, which is Student's t for {CONFIDENCE:.0%} times its standard "
-    "error; else it is not distinguishable. Each row is held against its base by itself: of twenty rows that do not "
+    "images in the same order with the same augmentation. A difference is called larger or smaller where the mean of "
+    f"the seeds' differences is farther from 0 than its ±: Student's t for {CONFIDENCE:.0%} times its standard "
+    "error; else it is not distinguishable. Each row is tested by itself: of twenty rows that do not "
     "differ, one would be called different."
 )
 _EXACT = (
@@ -38,7 +38,7 @@ _EXACT = (
 class Difference(NamedTuple):
     """How a row differs from its base, over the seeds that both have.
 
-    mean: of the differences. margin: half the width of their confidence interval, None with fewer than two seeds.
+    mean: of the differences. margin: half the width of its confidence interval, None with fewer than two seeds.
     seeds: how many.
     """
 
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
 
     @property
     def distinguishable(self) -> bool:
-        """Whether no difference at all lies outside of the interval."""
+        """Whether 0 lies outside of the interval."""
         return self.margin is not None and abs(self.mean) > self.margin
 
 
@@ -58,8 +58,6 @@ def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) ->
     Runs of one seed see the same images in the same order, so what they have in common cancels. The margin is the
     standard error of the mean difference times Student's t for one degree of freedom fewer than seeds.
     """
-    from scipy import stats  # slow to import
-
     shared = sorted(values.keys() & base.keys())
     if not shared:
         return None
@@ -67,6 +65,8 @@ def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) ->
     count = len(differences)
     if count < 2:
         return Difference(differences[0], None, count)
+    from scipy import stats  # slow to import
+
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
     return Difference(fmean(differences), quantile * stdev(differences) / math.sqrt(count), count)
 
