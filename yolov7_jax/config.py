@@ -55,29 +55,31 @@ class DataConfig:
     path: str = ""
     """a data YAML, a COCO folder, a COCO JSON of the training images, a folder in Pascal VOC layout, or tfds:NAME"""
     val_path: str = ""
-    """what to evaluate on, where that is not the val split of path"""
+    """what to evaluate on, if not the val split of path"""
     images: str = ""
-    """the folder of a COCO JSON's training images, where it is not beside the file"""
+    """the folder of a COCO JSON's training images, if not beside the file"""
     val_images: str = ""
     """the same for val_path"""
     train_split: str = "train"
+    """split of path to train on"""
     val_split: str = "val"
+    """split of val_path or path to evaluate on"""
     on_error: Literal["skip", "stop"] = "skip"
-    """what to do about labels and images that are wrong: go on without them, or stop; they are listed either way"""
+    """faulty labels and images: leave them out, or stop; both list them"""
     workers: NotNegativeInt = 2
-    """how many threads or processes make samples; 0: none beside the training itself"""
+    """threads or processes that make samples; 0: the training thread makes them"""
     processes: bool = False
     """workers are processes, not threads"""
     max_boxes: Count = 120
-    """boxes of a sample that are kept; more are left out, counted and shown"""
+    """boxes kept of a sample; more are left out, counted and reported"""
     mosaic_window: Count = 256
-    """images back in the epoch's order from which the partners of a mosaic are drawn"""
+    """how far back in the epoch's order the partners of a mosaic are"""
     cache: Literal["times", "hashes", "off"] = "times"
-    """keep what was found of labels, until sizes or times of files change, or their content (slower); or do not"""
+    """cache of read labels, valid until sizes or times of files change, or their hashes (slower); or none"""
     sampling: Literal["uniform", "balanced", "repeat_factor"] = "uniform"
-    """images of an epoch: each once; drawn by the weights of their classes; those of rare classes more often (LVIS)"""
+    """images of an epoch: each once; drawn by class weights; those of rare classes more often (LVIS)"""
     class_weights: tuple[NotNegative, ...] = ()
-    """of classes in balanced sampling; none: one over the number of their objects"""
+    """of balanced sampling; none: one over the number of objects of a class"""
     repeat_threshold: Fraction = 0.001
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
 
@@ -91,7 +93,7 @@ class AugmentConfig:
     mosaic9: Fraction = 0.0
     """fraction of mosaics that are of nine images; the others are of four"""
     close_mosaic: NotNegativeInt = 0
-    """last epochs without mosaic and what goes with it, mixup and copy_paste"""
+    """number of last epochs without mosaic, mixup and copy_paste"""
     mixup: Fraction = 0.0
     """probability of a second mosaic blended into a mosaic"""
     mixup_beta: Annotated[float, Range(1e-3)] = 8.0
@@ -101,15 +103,15 @@ class AugmentConfig:
     paste_in: Fraction = 0.0
     """probability of pasting objects cut out of other images into a sample; for labels that have polygons"""
     degrees: Annotated[float, Range(0, 180)] = 0.0
-    """rotation, up to ± this"""
+    """rotation in degrees, up to ± this"""
     translate: Fraction = 0.1
-    """up to ± this fraction of the image"""
+    """shift, up to ± this fraction of the image"""
     scale: Annotated[float, Range(0, 0.99)] = 0.5
     """factor from 1 - scale to 1.1 + scale; 0: none"""
     shear: Annotated[float, Range(0, 80)] = 0.0
-    """up to ± this many degrees"""
+    """shear angle in degrees, up to ± this"""
     perspective: Annotated[float, Range(0, 0.1)] = 0.0
-    """up to ± this a pixel"""
+    """perspective factor of a pixel, up to ± this"""
     flipud: Fraction = 0.0
     """probability of a vertical flip"""
     fliplr: Fraction = 0.5
@@ -129,7 +131,7 @@ class LossConfig:
     assigner: Literal["ota", "simple"] = "ota"
     """which candidates are positives: those that optimal transport picks by the predictions, or all (YOLOv5)"""
     neighbor_offset: Fraction = 0.5
-    """a cell beside a box's own is a candidate where the box's center is nearer to it than this, in cells"""
+    """a neighboring cell is a candidate if the box's center is nearer to it than this, in cells"""
     top_k: Count = 10
     """the most positives of a box, of ota"""
     iou_cost: NotNegative = 3.0
@@ -147,10 +149,13 @@ class LossConfig:
     iou_type: Literal["ciou", "diou", "giou", "iou"] = "ciou"
     """of predictions and boxes, in the box loss and the objectness target"""
     autobalance: bool = False
-    """weights of the levels' objectness follow their losses, instead of staying as they begin"""
+    """weights of the levels' objectness losses follow the losses"""
     box: NotNegative = 0.05
+    """gain of the box loss"""
     obj: NotNegative = 0.7
+    """gain of the objectness loss"""
     cls: NotNegative = 0.3
+    """gain of the class loss"""
     obj_pw: NotNegative = 1.0
     """weight of positives in the objectness loss"""
     cls_pw: NotNegative = 1.0
@@ -158,6 +163,7 @@ class LossConfig:
     fl_gamma: NotNegative = 0.0
     """exponent of the focal loss; 0: none"""
     label_smoothing: Fraction = 0.0
+    """of the class loss; 0: none"""
     gr: Fraction = 1.0
     """fraction of the IoU in the objectness target"""
     anchor_t: Annotated[float, Range(1)] = 4.0
@@ -170,9 +176,9 @@ class OptimConfig:
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr0: NotNegative = 0.01
-    """rate after warm-up"""
+    """learning rate after warm-up"""
     lrf: NotNegative = 0.1
-    """final rate as a fraction of lr0"""
+    """final learning rate as a fraction of lr0"""
     schedule: Literal["cosine", "linear"] = "cosine"
     momentum: Momentum = 0.937
     """of SGD (Nesterov); β1 of Adam"""
@@ -181,15 +187,18 @@ class OptimConfig:
     nominal_batch_size: Count = 64
     """gradients of smaller batches are summed up to this many images"""
     warmup_epochs: NotNegative = 3.0
+    """duration of warm-up, in which learning rates and momentum change linearly"""
     warmup_min_steps: NotNegativeInt = 1000
-    """warm-up lasts at least so many iterations"""
+    """warm-up lasts at least so many steps"""
     warmup_momentum: Momentum = 0.8
+    """momentum at the beginning of warm-up"""
     warmup_bias_lr: NotNegative = 0.1
+    """learning rate of biases at the beginning of warm-up; others begin at 0"""
     ema_decay: Fraction = 0.9999
     ema_ramp: Annotated[float, Range(1e-3)] = 2000.0
     """the moving average's decay at update u is ema_decay · (1 - exp(-u / ema_ramp))"""
     freeze: str = ""
-    """regular expression over whole paths of weights such as 0/conv/kernel (a layer: 0/.*): those stay as they are"""
+    """regular expression over whole paths of weights such as 0/conv/kernel (a layer: 0/.*) that are not trained"""
 
 
 @dataclass(frozen=True)
@@ -202,17 +211,19 @@ class TrainConfig:
     size: Annotated[int, Range(32, 8192)] = 640
     """side of training and evaluation images in pixels"""
     multi_scale: tuple[Annotated[float, Range(0.1, 10)], ...] = ()
-    """multiples of size of which each batch has one, by chance: each is compiled once; none: size alone"""
+    """multiples of size: each batch has one at random, each is compiled once; none: size alone"""
     rect: bool = False
     """batches of images of like shapes, in rectangles of a few shapes with size as long side; without mosaic"""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """of weights, order of images and augmentation"""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the computation; weights are float32"""
     val_every_epochs: NotNegativeInt = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
     checkpoint_every_steps: NotNegativeInt = 0
-    """iterations between checkpoints; 0: one at the end of every epoch. Every evaluation has one, and the end"""
+    """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
     max_nonfinite: Count = 10
-    """losses in a row that are not finite before the run stops"""
+    """steps in a row with a loss that is not finite before the run stops"""
     tensorboard: bool = False
     """write TensorBoard events too (install the extra tensorboard)"""
 
@@ -222,7 +233,9 @@ class ValConfig:
     """How the run is evaluated."""
 
     confidence: Fraction = 0.001
+    """scores must exceed it"""
     iou: Fraction = 0.65
+    """threshold of non-maximum suppression"""
     batch_size: Count = 8
 
 

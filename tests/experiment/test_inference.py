@@ -62,7 +62,7 @@ def test_average_precision_equals_the_reference(
 
 
 @pytest.mark.shared
-def test_detect_writes_pictures_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
+def test_detect_writes_images_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
     (tmp_path / "broken.jpg").write_bytes((shared / "images/bus.jpg").read_bytes()[:5000])
     pictures = [shared / "images/bus.jpg", tmp_path / "broken.jpg", shared / "images/zidane.jpg"]
     run = detect(yolov5n, pictures, tmp_path / "out")
@@ -84,7 +84,7 @@ def test_detect_writes_pictures_labels_and_json(shared: Path, tmp_path: Path, yo
     assert not np.array_equal(drawn, original)
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     pictures = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
     for seed, picture in enumerate(pictures):
         write_image(picture, noise(40, 64, seed))

@@ -52,7 +52,7 @@ def test_images_are_in_rows_in_their_order(count, columns, grid):
 
 
 @pytest.mark.parametrize(("side", "cell"), [(160, 320), (150, 450), (320, 320), (640, 640), (1280, 640)])
-def test_boxes_keep_their_place_when_pictures_are_resized(side, cell):
+def test_boxes_keep_their_place_when_images_are_resized(side, cell):
     box = (side // 2, side // 2, side // 5, side // 5 * 2, 1)
     sheet = draw_batch(*batch_of(1, side, box, padded=2), NAMES)
     picture = cell_of(sheet, 0, 0, cell)
@@ -65,7 +65,7 @@ def test_boxes_keep_their_place_when_pictures_are_resized(side, cell):
     assert not (picture == class_color(2)).all(axis=2).any()  # padding is not drawn
 
 
-def test_small_pictures_keep_their_pixels():
+def test_small_images_keep_their_pixels():
     images = np.random.default_rng(0).integers(0, 256, (1, 160, 160, 3), np.uint8)
     empty = np.zeros((1, 0, 4), np.float32), np.zeros((1, 0), np.int32), np.zeros((1, 0), bool)
     picture = cell_of(draw_batch(images, *empty, NAMES), 0, 0, 320)

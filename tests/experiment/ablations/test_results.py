@@ -81,7 +81,7 @@ def test_csv_has_a_line_for_every_seed() -> None:
     assert (rows[0]["parameters_m"], rows[0]["paper_gflops"], rows[0]["paper_AP"]) == ("36.905000", "104.7", "0.5120")
 
 
-def test_the_picture_has_a_dot_for_every_seed_and_a_bar_for_every_mean() -> None:
+def test_the_figure_has_a_dot_for_every_seed_and_a_bar_for_every_mean() -> None:
     (axes,) = figure(results(numbers(0.30, 0.40), numbers(0.35))).axes
     dots = [list(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "o"]
     bars = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() != "o"]
