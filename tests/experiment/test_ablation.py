@@ -155,7 +155,7 @@ def test_a_row_by_itself_and_a_folder_that_was_only_made(home: Path, quick: None
     assert sorted(path.name for path in (home / "out/runs/one-way-round").iterdir()) == ["seed-0"]
 
 
-def test_without_datan_images_are_drawn_once(home: Path, quick: None) -> None:
+def test_without_data_images_are_drawn_once(home: Path, quick: None) -> None:
     (home / "out/scenes.part/images").mkdir(parents=True)  # of a drawing that was interrupted
     ablate(TRAINED, home / "out", rows=["plain"], seeds=1, overrides=["train.epochs=1"])
     drawn = {path: path.stat().st_mtime_ns for path in (home / "out/scenes").rglob("*.png")}

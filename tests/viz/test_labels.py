@@ -21,7 +21,7 @@ def labels(*boxes: tuple[float, float, float, float], class_ids: tuple[int, ...]
 
 
 def drawn(one: Labels, *, size: tuple[int, int] = (400, 400), name: str = "a.jpg") -> np.ndarray:
-    """The image of an image that was all black, without the headings."""
+    """The drawing of an image that was all black, without the headings."""
     sheet = draw_labels([LabeledImage(name, np.zeros((*size, 3), np.uint8), one)], NAMES)
     return sheet[TOP:-GAP, GAP:-GAP]
 
