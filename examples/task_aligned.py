@@ -34,9 +34,10 @@ class TaskAligned:
         boxes_cxcywh_px: Any,  # [M, 4]
         class_ids: Any,  # [M]
         valid: Any,  # [M]
-        candidates: yolo.Candidates,  # not used: every prediction may become a positive
+        _candidates: yolo.Candidates,  # every prediction may become a positive
         grid: yolo.Grid,
     ) -> yolo.Assignment:
+        """The assignment of one image, P = M · top_k."""
         predicted = yolo.decode(lax.stop_gradient(raw), grid)  # [N, 5 + C]
         iou = pairwise_iou(cxcywh_to_xyxy(boxes_cxcywh_px), cxcywh_to_xyxy(predicted[:, :4]))  # [M, N]
         score = (predicted[:, 4:5] * predicted[:, 5:]).T[class_ids]  # [M, N]

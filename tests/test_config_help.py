@@ -13,7 +13,7 @@ def test_every_setting_has_a_line_with_its_value_and_meaning():
     assert [line.partition("=")[0] for line in lines] == keys
     by_key = dict(zip(keys, lines, strict=True))
     assert by_key["train.epochs"].startswith("train.epochs=7")
-    assert by_key["optim.lr0"] == "optim.lr0=0.01".ljust(32) + "# rate after warm-up"
+    assert by_key["optim.lr0"] == "optim.lr0=0.01".ljust(32) + "# learning rate after warm-up"
 
 
 def test_lines_are_overrides():

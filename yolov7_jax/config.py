@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
 from yolov7_jax.errors import InputError
+
+
+class Range(NamedTuple):
+    """The values that a setting may have, both ends included; part of its type."""
+
+    low: float
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+NotNegativeInt = Annotated[int, Range(0)]
+NotNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Momentum = Annotated[float, Range(0, 0.9999)]
+
+DETECTION_CONFIDENCE, DETECTION_IOU = 0.25, 0.45
+"""Thresholds of detection for people to look at; those of evaluation are the defaults of `ValConfig`."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +38,14 @@ class ModelConfig:
 
     name: str = "yolov7-tiny"
     """a name of the zoo, or a yolov5/yolov7 model YAML"""
-    width: float = 1.0
-    """multiple of all channel counts"""
+    width: Annotated[float, Range(0.01, 100)] = 1.0
+    """multiplies all channel counts"""
     implicit: bool = True
     """implicit vectors in the detect layer of networks that have them"""
     anchors: tuple[tuple[float, ...], ...] = ()
     """of each level width, height, width, height, … in pixels, in place of the network's own"""
     weights: str = ""
-    """what to start from: .pt, .safetensors or a run folder; nothing: fresh weights. Its network is taken, not name"""
+    """what to start from: .pt, .safetensors or a run folder, whose network it takes; none: randomly initialized"""
 
 
 @dataclass(frozen=True)
@@ -34,30 +55,32 @@ class DataConfig:
     path: str = ""
     """a data YAML, a COCO folder, a COCO JSON of the training images, a folder in Pascal VOC layout, or tfds:NAME"""
     val_path: str = ""
-    """what to evaluate on, where that is not the val split of path"""
+    """what to evaluate on, if not the val split of path"""
     images: str = ""
-    """the folder of a COCO JSON's training images, where it is not beside the file"""
+    """the folder of a COCO JSON's training images, if not beside the file"""
     val_images: str = ""
     """the same for val_path"""
     train_split: str = "train"
+    """split of path to train on"""
     val_split: str = "val"
+    """split of val_path or path to evaluate on"""
     on_error: Literal["skip", "stop"] = "skip"
-    """what to do about labels and images that are wrong: go on without them, or stop; they are listed either way"""
-    workers: int = 2
-    """how many threads or processes make samples; 0: none beside the training itself"""
+    """faulty labels and images: leave them out, or stop; both list them"""
+    workers: NotNegativeInt = 2
+    """threads or processes that make samples; 0: the training thread makes them"""
     processes: bool = False
     """workers are processes, not threads"""
-    max_boxes: int = 120
-    """boxes of a sample that are kept; more are left out, counted and shown"""
-    mosaic_window: int = 256
-    """images back in the epoch's order from which the partners of a mosaic are drawn"""
+    max_boxes: Count = 120
+    """boxes kept of a sample; more are left out, counted and reported"""
+    mosaic_window: Count = 256
+    """how far back in the epoch's order the partners of a mosaic are"""
     cache: Literal["times", "hashes", "off"] = "times"
-    """keep what was found of labels, until sizes or times of files change, or their content (slower); or do not"""
+    """cache of read labels, valid until sizes or times of files change, or their hashes (slower); or none"""
     sampling: Literal["uniform", "balanced", "repeat_factor"] = "uniform"
-    """images of an epoch: each once; drawn by the weights of their classes; those of rare classes more often (LVIS)"""
-    class_weights: tuple[float, ...] = ()
-    """of classes in balanced sampling; none: one over the number of their objects"""
-    repeat_threshold: float = 0.001
+    """images of an epoch: each once; drawn by class weights; those of rare classes more often (LVIS)"""
+    class_weights: tuple[NotNegative, ...] = ()
+    """of balanced sampling; none: one over the number of objects of a class"""
+    repeat_threshold: Fraction = 0.001
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
 
 
@@ -65,39 +88,39 @@ class DataConfig:
 class AugmentConfig:
     """Random changes of training images."""
 
-    mosaic: float = 1.0
+    mosaic: Fraction = 1.0
     """probability of a mosaic"""
-    mosaic9: float = 0.0
-    """share of mosaics that are of nine images; the others are of four"""
-    close_mosaic: int = 0
-    """last epochs without mosaic and what goes with it, mixup and copy_paste"""
-    mixup: float = 0.0
+    mosaic9: Fraction = 0.0
+    """fraction of mosaics that are of nine images; the others are of four"""
+    close_mosaic: NotNegativeInt = 0
+    """number of last epochs without mosaic, mixup and copy_paste"""
+    mixup: Fraction = 0.0
     """probability of a second mosaic blended into a mosaic"""
-    mixup_beta: float = 8.0
+    mixup_beta: Annotated[float, Range(1e-3)] = 8.0
     """both parameters of the beta distribution of the blend"""
-    copy_paste: float = 0.0
-    """share of the objects of a mosaic that are put into it again, mirrored; for labels that have polygons"""
-    paste_in: float = 0.0
-    """probability of objects cut out of other images being put into a sample; for labels that have polygons"""
-    degrees: float = 0.0
-    """rotation, up to ± this"""
-    translate: float = 0.1
-    """up to ± this fraction of the image"""
-    scale: float = 0.5
+    copy_paste: Fraction = 0.0
+    """fraction of the objects of a mosaic that are pasted into it again, flipped; for labels that have polygons"""
+    paste_in: Fraction = 0.0
+    """probability of pasting objects cut out of other images into a sample; for labels that have polygons"""
+    degrees: Annotated[float, Range(0, 180)] = 0.0
+    """rotation in degrees, up to ± this"""
+    translate: Fraction = 0.1
+    """shift, up to ± this fraction of the image"""
+    scale: Annotated[float, Range(0, 0.99)] = 0.5
     """factor from 1 - scale to 1.1 + scale; 0: none"""
-    shear: float = 0.0
-    """up to ± this many degrees"""
-    perspective: float = 0.0
-    """up to ± this a pixel"""
-    flipud: float = 0.0
-    """probability of a mirror image top to bottom"""
-    fliplr: float = 0.5
-    """probability of a mirror image left to right"""
-    hsv_h: float = 0.015
+    shear: Annotated[float, Range(0, 80)] = 0.0
+    """shear angle in degrees, up to ± this"""
+    perspective: Annotated[float, Range(0, 0.1)] = 0.0
+    """perspective factor of a pixel, up to ± this"""
+    flipud: Fraction = 0.0
+    """probability of a vertical flip"""
+    fliplr: Fraction = 0.5
+    """probability of a horizontal flip"""
+    hsv_h: Annotated[float, Range(0, 0.4)] = 0.015
     """hue, up to ± this fraction of its circle"""
-    hsv_s: float = 0.7
+    hsv_s: Fraction = 0.7
     """saturation, factor 1 ± this"""
-    hsv_v: float = 0.4
+    hsv_v: Fraction = 0.4
     """brightness, factor 1 ± this"""
 
 
@@ -108,41 +131,44 @@ class LossConfig:
     name: str = "detection"
     """which loss: detection, or one that was registered (register_loss)"""
     assigner: str = "ota"
-    """which candidates are positives: ota, those that fit best by the predictions; simple, all (YOLOv5); or one that
-    was registered (register_assigner), with arguments of its own: ota(top_k=5)"""
-    neighbor_offset: float = 0.5
-    """a cell beside a box's own is a candidate where the box's center is nearer to it than this, in cells"""
-    top_k: int = 10
+    """which candidates are positives: the best by the predictions (ota), all (simple), or a registered assigner"""
+    neighbor_offset: Fraction = 0.5
+    """a neighboring cell is a candidate if the box's center is nearer to it than this, in cells"""
+    top_k: Count = 10
     """the most positives of a box, of ota"""
-    iou_cost: float = 3.0
-    """weight of the overlap beside the classes in the cost of a match, of ota"""
+    iou_cost: NotNegative = 3.0
+    """weight of the IoU cost beside the class cost of a match, of ota"""
     aux: Literal["coarse_to_fine", "lead_guided", "independent"] = "coarse_to_fine"
     """what chooses positives of auxiliary heads: the lead head, from more candidates or its own; or they themselves"""
-    aux_neighbor_offset: float = 1.0
+    aux_neighbor_offset: Fraction = 1.0
     """as neighbor_offset, for the candidates of auxiliary heads that are coarse_to_fine"""
-    aux_top_k: int = 20
+    aux_top_k: Count = 20
     """as top_k, of either head where aux is coarse_to_fine"""
-    aux_weight: float = 0.25
+    aux_weight: NotNegative = 0.25
     """of the losses of auxiliary heads"""
     aux_center_bound: bool = True
     """auxiliary heads decode centers as 2σ - 0.5, which does not reach their farthest cells, as 3σ - 1 would"""
     iou_type: Literal["ciou", "diou", "giou", "iou"] = "ciou"
     """of predictions and boxes, in the box loss and the objectness target"""
     autobalance: bool = False
-    """weights of the levels' objectness follow their losses, instead of staying as they begin"""
-    box: float = 0.05
-    obj: float = 0.7
-    cls: float = 0.3
-    obj_pw: float = 1.0
+    """weights of the levels' objectness losses follow the losses"""
+    box: NotNegative = 0.05
+    """gain of the box loss"""
+    obj: NotNegative = 0.7
+    """gain of the objectness loss"""
+    cls: NotNegative = 0.3
+    """gain of the class loss"""
+    obj_pw: NotNegative = 1.0
     """weight of positives in the objectness loss"""
-    cls_pw: float = 1.0
+    cls_pw: NotNegative = 1.0
     """weight of positives in the class loss"""
-    fl_gamma: float = 0.0
+    fl_gamma: NotNegative = 0.0
     """exponent of the focal loss; 0: none"""
-    label_smoothing: float = 0.0
-    gr: float = 1.0
-    """share of the overlap in the objectness target"""
-    anchor_t: float = 4.0
+    label_smoothing: Fraction = 0.0
+    """of the class loss; 0: none"""
+    gr: Fraction = 1.0
+    """fraction of the IoU in the objectness target"""
+    anchor_t: Annotated[float, Range(1)] = 4.0
     """how many times larger or smaller than an anchor a box may be"""
 
 
@@ -152,50 +178,55 @@ class OptimConfig:
 
     name: str = "sgd"
     """sgd, adam, adamw, nadamw, lion, adafactor, muon, or one that was registered (register_optimizer)"""
-    lr0: float = 0.01
-    """rate after warm-up"""
-    lrf: float = 0.1
-    """final rate as a fraction of lr0"""
+    lr0: NotNegative = 0.01
+    """learning rate after warm-up"""
+    lrf: NotNegative = 0.1
+    """final learning rate as a fraction of lr0"""
     schedule: Literal["cosine", "linear"] = "cosine"
-    momentum: float = 0.937
+    momentum: Momentum = 0.937
     """of SGD (Nesterov); β1 of Adam"""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """of convolution kernels, for the nominal batch"""
-    nominal_batch_size: int = 64
+    nominal_batch_size: Count = 64
     """gradients of smaller batches are summed up to this many images"""
-    warmup_epochs: float = 3.0
-    warmup_min_steps: int = 1000
-    """warm-up lasts at least so many iterations"""
-    warmup_momentum: float = 0.8
-    warmup_bias_lr: float = 0.1
-    ema_decay: float = 0.9999
-    ema_ramp: float = 2000.0
+    warmup_epochs: NotNegative = 3.0
+    """duration of warm-up, in which learning rates and momentum change linearly"""
+    warmup_min_steps: NotNegativeInt = 1000
+    """warm-up lasts at least so many steps"""
+    warmup_momentum: Momentum = 0.8
+    """momentum at the beginning of warm-up"""
+    warmup_bias_lr: NotNegative = 0.1
+    """learning rate of biases at the beginning of warm-up; others begin at 0"""
+    ema_decay: Fraction = 0.9999
+    ema_ramp: Annotated[float, Range(1e-3)] = 2000.0
     """the moving average's decay at update u is ema_decay · (1 - exp(-u / ema_ramp))"""
     freeze: str = ""
-    """regular expression over whole paths of weights such as 0/conv/kernel (a layer: 0/.*): those stay as they are"""
+    """regular expression over whole paths of weights such as 0/conv/kernel (a layer: 0/.*) that are not trained"""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long, how large, how often."""
 
-    epochs: int = 300
-    batch_size: int = 16
+    epochs: Count = 300
+    batch_size: Count = 16
     """images of a step over all devices and hosts"""
-    size: int = 640
+    size: Annotated[int, Range(32, 8192)] = 640
     """side of training and evaluation images in pixels"""
-    multi_scale: tuple[float, ...] = ()
-    """multiples of size of which each batch has one, by chance: each is compiled once; none: size alone"""
+    multi_scale: tuple[Annotated[float, Range(0.1, 10)], ...] = ()
+    """multiples of size: each batch has one at random, each is compiled once; none: size alone"""
     rect: bool = False
     """batches of images of like shapes, in rectangles of a few shapes with size as long side; without mosaic"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """of weights, order of images and augmentation"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    val_every_epochs: int = 1
+    """of the computation; weights are float32"""
+    val_every_epochs: NotNegativeInt = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
-    checkpoint_every_steps: int = 0
-    """iterations between checkpoints; 0: one at the end of every epoch. Every evaluation has one, and the end"""
-    max_nonfinite: int = 10
-    """losses in a row that are not finite before the run stops"""
+    checkpoint_every_steps: NotNegativeInt = 0
+    """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
+    max_nonfinite: Count = 10
+    """steps in a row with a loss that is not finite before the run stops"""
     tensorboard: bool = False
     """write TensorBoard events too (install the extra tensorboard)"""
 
@@ -204,9 +235,11 @@ class TrainConfig:
 class ValConfig:
     """How the run is evaluated."""
 
-    confidence: float = 0.001
-    iou: float = 0.65
-    batch_size: int = 8
+    confidence: Fraction = 0.001
+    """scores must exceed it"""
+    iou: Fraction = 0.65
+    """threshold of non-maximum suppression"""
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -220,6 +253,16 @@ class Config:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     val: ValConfig = ValConfig()
+
+
+def ranges(section: type) -> dict[str, Range]:
+    """The range of each setting of a section that has one; of a tuple, of each of its values."""
+    found = {}
+    for name, hint in get_type_hints(section, include_extras=True).items():
+        each = get_args(hint)[0] if get_origin(hint) is tuple else hint
+        if get_origin(each) is Annotated:
+            found[name] = get_args(each)[1]
+    return found
 
 
 def read_yaml(path: Path | str) -> Any:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from yolov7_jax.config import Config, read_yaml
+from yolov7_jax.config import Config, ranges, read_yaml
+from yolov7_jax.config_hyp import read_hyp
 from yolov7_jax.errors import InputError
 from yolov7_jax.registry import nearest
 
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
-"""Of the configurations that come along: in an installed wheel, in a checkout."""
+"""Where the built-in configurations are: in an installed wheel, in a checkout."""
 
 _BASE = "base"
 _SUFFIXES = (".yaml", ".yml")
@@ -30,62 +32,19 @@ _KINDS: Mapping[Any, str] = {
     tuple[tuple[float, ...], ...]: "a list of lists of numbers such as [[1, 2], [3, 4]]",
 }
 
-_AT_LEAST_ONE = (1, math.inf)
-_FRACTION = (0, 1)
-_NOT_NEGATIVE = (0, math.inf)
-_RANGES: Mapping[str, tuple[float, float]] = {  # those of augment are checked where its numbers are used
-    "model.width": (0.01, 100),
-    "data.workers": _NOT_NEGATIVE,
-    "data.max_boxes": _AT_LEAST_ONE,
-    "data.mosaic_window": _AT_LEAST_ONE,
-    "data.class_weights": _NOT_NEGATIVE,
-    "data.repeat_threshold": _FRACTION,
-    "loss.neighbor_offset": _FRACTION,
-    "loss.top_k": _AT_LEAST_ONE,
-    "loss.iou_cost": _NOT_NEGATIVE,
-    "loss.aux_neighbor_offset": _FRACTION,
-    "loss.aux_top_k": _AT_LEAST_ONE,
-    "loss.aux_weight": _NOT_NEGATIVE,
-    "loss.box": _NOT_NEGATIVE,
-    "loss.obj": _NOT_NEGATIVE,
-    "loss.cls": _NOT_NEGATIVE,
-    "loss.obj_pw": _NOT_NEGATIVE,
-    "loss.cls_pw": _NOT_NEGATIVE,
-    "loss.fl_gamma": _NOT_NEGATIVE,
-    "loss.label_smoothing": _FRACTION,
-    "loss.gr": _FRACTION,
-    "loss.anchor_t": (1, math.inf),
-    "optim.lr0": _NOT_NEGATIVE,
-    "optim.lrf": _NOT_NEGATIVE,
-    "optim.momentum": (0, 0.9999),
-    "optim.weight_decay": _NOT_NEGATIVE,
-    "optim.nominal_batch_size": _AT_LEAST_ONE,
-    "optim.warmup_epochs": _NOT_NEGATIVE,
-    "optim.warmup_min_steps": _NOT_NEGATIVE,
-    "optim.warmup_momentum": (0, 0.9999),
-    "optim.warmup_bias_lr": _NOT_NEGATIVE,
-    "optim.ema_decay": _FRACTION,
-    "optim.ema_ramp": (1e-3, math.inf),
-    "train.epochs": _AT_LEAST_ONE,
-    "train.batch_size": _AT_LEAST_ONE,
-    "train.size": (32, 8192),
-    "train.multi_scale": (0.1, 10),
-    "train.seed": (0, 2**31 - 1),
-    "train.val_every_epochs": _NOT_NEGATIVE,
-    "train.checkpoint_every_steps": _NOT_NEGATIVE,
-    "train.max_nonfinite": _AT_LEAST_ONE,
-    "val.confidence": _FRACTION,
-    "val.iou": _FRACTION,
-    "val.batch_size": _AT_LEAST_ONE,
-}
-
 
 def config_names() -> tuple[str, ...]:
-    """The names of the configurations that come along."""
+    """The names of the built-in configurations."""
     return tuple(sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")}))
 
 
-def read_config(source: Path | str, overrides: Sequence[str] = ()) -> Config:
+def read_config(
+    source: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    hyp: Path | str | None = None,
+    report: Callable[[str], object] = warnings.warn,
+) -> Config:
     """The settings of a configuration, given by its name or its YAML file.
 
     A file has the sections of `Config`, each with some of its keys, and may name another configuration as its `base`:
@@ -94,14 +53,20 @@ def read_config(source: Path | str, overrides: Sequence[str] = ()) -> Config:
     Args:
         source: a name of `config_names`, or a YAML file.
         overrides: texts such as "train.batch_size=8", which come last.
+        hyp: a hyper-parameter file of yolov5 or yolov7, which comes over the configuration and below overrides.
+        report: gets a sentence for each key of `hyp` that has no effect; by default it is a warning.
 
     Raises:
         InputError: no such configuration, an unknown key, or a value of the wrong kind or out of range; names the file
             or the override and the key, and what was expected.
     """
     file = _find(str(source))
-    settings = _merged(_read_with_bases(file, ()), _parse_overrides(overrides))
-    return make_config(settings, where=str(file))
+    settings = _read_with_bases(file, ())
+    if hyp is not None:
+        above = read_hyp(hyp, report)
+        make_config(above, where=str(hyp))  # an error names this file
+        settings = _merged(settings, above)
+    return make_config(_merged(settings, _parse_overrides(overrides)), where=str(file))
 
 
 def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Config:
@@ -238,13 +203,13 @@ def check_config(config: Config, *, where: str) -> None:
     Raises:
         InputError: a number is out of its range; names it. Or train.rect and train.multi_scale are both on.
     """
-    for path, (low, high) in _RANGES.items():
-        section, key = path.split(".")
-        setting = getattr(getattr(config, section), key)
-        for value in setting if isinstance(setting, tuple) else (setting,):
-            if not (low <= value <= high and math.isfinite(value)):
-                bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                each = f"numbers, each {bounds}" if isinstance(setting, tuple) else f"a number {bounds}"
-                raise InputError(f"{where}: {path} is {setting}; expected {each}")
+    for section in dataclasses.fields(config):
+        settings = getattr(config, section.name)
+        for key, allowed in ranges(type(settings)).items():
+            setting = getattr(settings, key)
+            for value in setting if isinstance(setting, tuple) else (setting,):
+                if not (allowed.low <= value <= allowed.high and math.isfinite(value)):
+                    expected = f"numbers, each {allowed}" if isinstance(setting, tuple) else f"a number {allowed}"
+                    raise InputError(f"{where}: {section.name}.{key} is {setting}; expected {expected}")
     if config.train.rect and config.train.multi_scale:
         raise InputError(f"{where}: train.rect and train.multi_scale are both on; batches can have one or the other")

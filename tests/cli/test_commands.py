@@ -14,7 +14,7 @@ from yolov7_jax.image import write_image
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with weights, pictures and a data set."""
+    """A working folder with weights, images and a data set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("YOLOV7_JAX_COMPILATION_CACHE", "off")
     save("net.safetensors", small_weights())
@@ -32,21 +32,21 @@ def run(*arguments: str) -> int:
 
 def test_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("detect", "net.safetensors", "images", "--classes", "bee", "0", "--output", "out") == 0
-    assert " objects in 3 pictures; see out" in capsys.readouterr().out
-    assert len(list((folder / "out/pictures").iterdir())) == 3
+    assert " objects in 3 images; see out" in capsys.readouterr().out
+    assert len(list((folder / "out/images").iterdir())) == 3
     images = json.loads(Path("out/detections.json").read_text())["images"]
     found = {row["class"] for image in images for row in image["detections"]}
     assert found <= {"bee", "ant"}
     assert found
 
 
-def test_detect_goes_on_after_unreadable_pictures_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detect_goes_on_after_unreadable_images_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "images/empty.png").touch()
-    assert run("detect", "net.safetensors", "images", "--no-pictures", "--square", "--batch-size", "2") == 1
+    assert run("detect", "net.safetensors", "images", "--no-images", "--no-rect", "--batch-size", "2") == 1
     output = capsys.readouterr()
-    assert "in 3 pictures" in output.out
+    assert "in 3 images" in output.out
     assert "skipped: images/empty.png: is empty; expected a picture" in output.err
-    assert not (folder / "runs/detect/pictures").exists()
+    assert not (folder / "runs/detect/images").exists()
 
 
 def test_val(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_many_classes_share_one_line_of_the_legend():
     assert len(figure.axes[0].get_lines()) == 82
 
 
-def test_no_boxes_at_all_is_said_in_the_picture():
+def test_no_boxes_at_all_is_said_in_the_figure():
     figure = precision_recall_figure(result_of([math.nan, math.nan]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["the ground truth has no boxes"]
 

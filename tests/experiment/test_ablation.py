@@ -16,10 +16,11 @@ from yolov7_jax.cli.main import main
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment import ablate, ablation, ablation_runs
-from yolov7_jax.experiment.ablations import tables
+from yolov7_jax.experiment import ablate
+from yolov7_jax.experiment.ablations import jobs, tables
+from yolov7_jax.experiment.ablations import run as ablation_run
 from yolov7_jax.experiment.ablations.results import Results
-from yolov7_jax.experiment.ablations.tables import Row, Table
+from yolov7_jax.experiment.ablations.tables import AblationRow, Table
 from yolov7_jax.experiment.inference import new_folder
 from yolov7_jax.training.callbacks import Callback, TrainingRun, with_whole_paths
 from yolov7_jax.training.log import read_log
@@ -58,18 +59,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small.write_text(yolo.yaml_text(settings))
     network = f"model.name={tmp_path / 'model.yaml'}"
     rows = (
-        Row("plain", str(small), (network,), (50.0,)),
-        Row("one way (round)", str(small), (network, "augment.fliplr=0"), (51.0,), base="plain"),
+        AblationRow("plain", str(small), (network,), (50.0,)),
+        AblationRow("one way (round)", str(small), (network, "augment.fliplr=0"), (51.0,), base="plain"),
     )
     trained = Table(TRAINED, "Trained", "nowhere", ("AP",), rows, small=str(small))
     versions = tuple(
-        Row(f"IoU {iou}", str(small), (network, f"val.iou={iou}"), (50.0,), base=base)
+        AblationRow(f"IoU {iou}", str(small), (network, f"val.iou={iou}"), (50.0,), base=base)
         for iou, base in ((0.65, ""), (0.1, "IoU 0.65"))
     )
     evaluated = Table(EVALUATED, "Evaluated", "nowhere", ("AP",), versions, trains=False)
     monkeypatch.setattr(tables, "TABLES", {TRAINED: trained, EVALUATED: evaluated})
-    monkeypatch.setattr(ablation, "TRAIN_PICTURES", 4)
-    monkeypatch.setattr(ablation, "VAL_PICTURES", 2)
+    monkeypatch.setattr(ablation_run, "TRAIN_IMAGES", 4)
+    monkeypatch.setattr(ablation_run, "VAL_IMAGES", 2)
     return tmp_path
 
 
@@ -87,7 +88,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         callbacks[0].on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
         return TrainingRun(folder, 2, score, 2, True, None)
 
-    monkeypatch.setattr(ablation_runs, "train", leave)
+    monkeypatch.setattr(jobs, "train", leave)
 
 
 def precision(results: Results) -> list[dict[int, float]]:
@@ -154,7 +155,7 @@ def test_a_row_by_itself_and_a_folder_that_was_only_made(home: Path, quick: None
     assert sorted(path.name for path in (home / "out/runs/one-way-round").iterdir()) == ["seed-0"]
 
 
-def test_without_data_pictures_are_drawn_once(home: Path, quick: None) -> None:
+def test_without_data_images_are_drawn_once(home: Path, quick: None) -> None:
     (home / "out/scenes.part/images").mkdir(parents=True)  # of a drawing that was interrupted
     ablate(TRAINED, home / "out", rows=["plain"], seeds=1, overrides=["train.epochs=1"])
     drawn = {path: path.stat().st_mtime_ns for path in (home / "out/scenes").rglob("*.png")}
@@ -191,7 +192,7 @@ def test_an_evaluation_evaluates_given_weights(home: Path) -> None:
         (9, [], "there is no ablation table '9'; expected one of 41, 42"),
         (TRAINED, ["--row", "absent"], "table 41 has no row 'absent'; expected one of 'plain', 'one way (round)'"),
         (TRAINED, ["--seeds", "0"], "0 seeds were asked for; expected at least 1"),
-        (TRAINED, ["loss.topp=1"], "loss has no key 'topp'; did you mean 'top'?"),
+        (TRAINED, ["loss.topp=1"], "loss has no key 'topp'; did you mean 'top_k'?"),
         (TRAINED, ["loss.iou_cost=much"], "loss.iou_cost is 'much'; expected a number"),
         (TRAINED, ["augment.fliplr=1"], "augment.fliplr belongs to the rows of table 41; leave it out"),
         (TRAINED, ["train.seed=5"], "train.seed is what --seeds is for; leave it out"),
@@ -230,6 +231,6 @@ def test_the_command(
     assert "see runs/ablate/41-small" in capsys.readouterr().out
     assert "1 of 1" in (home / "runs/ablate/41-small/table.md").read_text()
 
-    monkeypatch.setattr("yolov7_jax.experiment.ablate_run.run_job", lambda *_: signal.SIGTERM)
+    monkeypatch.setattr("yolov7_jax.experiment.ablations.run.run_job", lambda *_: signal.SIGTERM)
     assert main([*asked[:-1], "one-way-round"]) == 128 + signal.SIGTERM
-    assert "saved; the same command goes on" in capsys.readouterr().out
+    assert "saved; the same command resumes" in capsys.readouterr().out

@@ -5,13 +5,13 @@ from yolov7_jax.experiment import demonstration
 
 
 def test_the_demonstration_in_small(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demonstration, "TRAIN_PICTURES", 8)
-    monkeypatch.setattr(demonstration, "VAL_PICTURES", 4)
+    monkeypatch.setattr(demonstration, "TRAIN_IMAGES", 8)
+    monkeypatch.setattr(demonstration, "VAL_IMAGES", 4)
     folder = tmp_path / "demo"
     (tmp_path / "model.yaml").write_text(MODEL)
     settings = ["train.epochs=1", "train.batch_size=8", f"model.name={tmp_path / 'model.yaml'}", "train.size=64"]
     assert main(["demo", *settings, "--output", str(folder)]) == 0
-    assert "on the held-out pictures; open" in capsys.readouterr().out
+    assert "on the held-out images; open" in capsys.readouterr().out
     page = (folder / "index.html").read_text()
     for name in ("predictions.png", "curves.png", "batch-1.png", "precision_recall.png", "confusion.png"):
         assert name in page

@@ -62,7 +62,7 @@ def test_average_precision_equals_the_reference(
 
 
 @pytest.mark.shared
-def test_detect_writes_pictures_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
+def test_detect_writes_images_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
     (tmp_path / "broken.jpg").write_bytes((shared / "images/bus.jpg").read_bytes()[:5000])
     pictures = [shared / "images/bus.jpg", tmp_path / "broken.jpg", shared / "images/zidane.jpg"]
     run = detect(yolov5n, pictures, tmp_path / "out")
@@ -79,17 +79,17 @@ def test_detect_writes_pictures_labels_and_json(shared: Path, tmp_path: Path, yo
     expected = [0, (x1 + x2) / 2 / 810, (y1 + y2) / 2 / 1080, (x2 - x1) / 810, (y2 - y1) / 1080]
     # Pixels have two decimals in JSON, of at least 810.
     assert np.allclose([float(word) for word in label[0].split()], expected, atol=2e-5)
-    drawn, original = read_image(run.folder / "pictures/bus.jpg"), read_image(pictures[0])
+    drawn, original = read_image(run.folder / "images/bus.jpg"), read_image(pictures[0])
     assert drawn.shape == original.shape
     assert not np.array_equal(drawn, original)
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     pictures = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
     for seed, picture in enumerate(pictures):
         write_image(picture, noise(40, 64, seed))
     run = detect(Detector(small_weights()), pictures, tmp_path / "out", options=Options(), draw=True)
-    assert {p.name for p in (run.folder / "pictures").iterdir()} == {"x.png", "x-2.png", "x-3.jpg"}
+    assert {p.name for p in (run.folder / "images").iterdir()} == {"x.png", "x-2.png", "x-3.jpg"}
     assert len(list((run.folder / "labels").iterdir())) == 3
 
 

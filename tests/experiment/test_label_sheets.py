@@ -25,7 +25,7 @@ def test_the_command_draws_a_data_set_as_it_is(data: Path, tmp_path: Path, capsy
     assert read_image(files[0]).shape == (4 * cell[0] + 8, 4 * cell[1] + 8, 3)
     sheet = read_image(files[1])
     assert sheet.shape == (cell[0] + 8, 2 * cell[1] + 8, 3)
-    for class_id in (0, 1):  # of each of two pictures four edges of 60 pixels and more
+    for class_id in (0, 1):  # of each of two images four edges of 60 pixels and more
         assert (sheet == class_color(class_id)).all(axis=-1).sum() > 2 * 4 * 60
 
 

@@ -21,7 +21,7 @@ def detector() -> Detector:
 
 
 @pytest.mark.shared
-def test_detections_equal_the_reference_on_photographs(shared: Path) -> None:
+def test_detections_equal_the_reference_on_images(shared: Path) -> None:
     detector = Detector(load(shared / "weights/yolov5n.pt"))
     recorded = json.loads((shared / "goldens/detect/yolov5n_coco.json").read_text())
     found = detector([shared / "images" / name for name in recorded["images"]], confidence=0.25, iou=0.45)
@@ -30,7 +30,7 @@ def test_detections_equal_the_reference_on_photographs(shared: Path) -> None:
         expected = np.array(facts["detections"])
         assert len(ours) == len(expected), name
         assert np.array_equal(ours.class_ids, expected[:, 5]), name
-        # Recorded in float32 with four decimals; pictures decode to the same bytes.
+        # Recorded in float32 with four decimals; images decode bitwise identically.
         assert np.abs(ours.boxes_xyxy_px - expected[:, :4]).max() < 0.01, name
         assert np.abs(ours.scores - expected[:, 4]).max() < 2e-4, name
 
@@ -82,7 +82,7 @@ def test_classes_are_filtered_by_name_and_number(detector: Detector) -> None:
     assert set(detector([image], multi_label=True, confidence=0.1, classes=[2, "0"])[0].class_ids) == {0, 2}
 
 
-def test_agnostic_suppression_leaves_one_class_a_place(detector: Detector) -> None:
+def test_agnostic_nms_leaves_one_class_a_place(detector: Detector) -> None:
     image = noise(64, 64)
     by_class, agnostic = (detector([image], multi_label=True, confidence=0.1, agnostic=a)[0] for a in (False, True))
     assert len(agnostic) < len(by_class)
@@ -97,7 +97,7 @@ def test_single_class_score_follows_the_family() -> None:
     assert product < alone
 
 
-def test_unreadable_pictures_are_named_and_the_others_go_on(detector: Detector, tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_the_others_go_on(detector: Detector, tmp_path: Path) -> None:
     write_image(tmp_path / "good.png", noise(40, 64))
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("not a picture")

@@ -80,7 +80,7 @@ def test_a_list_keeps_its_order_and_starts_from_its_own_place(folder):
     [
         (b"shot1.png\ngone.jpg\n", r"list\.txt, line 2: gone\.jpg: is not there"),
         (b"\n\ndeep", r"list\.txt, line 3: deep: is no file"),
-        (b"clip.mp4", r"list\.txt, line 1: clip\.mp4: is a video; only pictures"),
+        (b"clip.mp4", r"list\.txt, line 1: clip\.mp4: is a video; only images"),
         (b" \n", r"list\.txt: is empty"),
         (b"\xff\xfe\x00", r"list\.txt: is not UTF-8 text"),
     ],
@@ -94,12 +94,12 @@ def test_lists_that_are_wrong(folder, content, sentence):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("gone.jpg", "'gone.jpg' is not there; expected a picture, a folder"),
+        ("gone.jpg", "'gone.jpg' is not there; expected an image, a folder"),
         ("gone.txt", "'gone.txt' is not there"),
         ("", "'' is not there"),
-        ("deep", "deep: no pictures here; expected files ending in .bmp"),
-        ("*.gif", r"\*\.gif: no pictures here"),
-        ("clip.mp4", "clip.mp4: is a video; only pictures can be given"),
+        ("deep", "deep: no images here; expected files ending in .bmp"),
+        ("*.gif", r"\*\.gif: no images here"),
+        ("clip.mp4", "clip.mp4: is a video; only images can be given"),
         ("a" * 300, "cannot be read"),
     ],
 )

@@ -14,7 +14,7 @@ def detections(*rows, names=("dog", "cat")):
 
 
 def painted(image, found, **options):
-    """The picture and where it changed, as (top, bottom, left, right) with ends excluded."""
+    """The image and where it changed, as (top, bottom, left, right) with ends excluded."""
     canvas = draw_detections(image, found, **options)
     rows, columns = np.nonzero((canvas != image).any(axis=2))
     return canvas, (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
@@ -32,7 +32,7 @@ def test_the_frame_has_the_color_of_its_class_and_lies_within_the_box(thickness)
     assert (bottom, left, right) == (180, 40, 200)
 
 
-def test_the_picture_given_is_left_alone():
+def test_the_image_given_is_left_alone():
     image = np.zeros((50, 50, 3), np.uint8)
     canvas = draw_detections(image, detections([5, 30, 40, 45, 0.9, 0]))
     assert not image.any()
@@ -54,7 +54,7 @@ def test_nothing_found_changes_nothing():
         ((190, 100, 200, 180), (100, 200)),  # at the right edge: moved left, as far as need be
     ],
 )
-def test_the_label_is_whole_and_in_the_picture(box, label):
+def test_the_label_is_whole_and_in_the_image(box, label):
     image = np.full((200, 200, 3), 7, np.uint8)
     reference, (above, _, start, end) = painted(image, detections([0, 150, 1, 199, 0.87, 0]))
     height, width = 150 - above, end - start
@@ -101,7 +101,7 @@ def test_the_better_detection_lies_on_top():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 400), (400, 1), (5, 5)])
-def test_tiny_pictures(shape):
+def test_tiny_images(shape):
     image = np.zeros((*shape, 3), np.uint8)
     boxes = [[0, 0, shape[1], shape[0], 0.9, 0], [0.2, 0.2, 0.3, 0.3, 0.8, 1], [shape[1], shape[0]] * 2 + [0.7, 0]]
     assert draw_detections(image, detections(*boxes)).shape == image.shape
@@ -113,19 +113,19 @@ def test_a_box_without_area_is_seen():
     assert not canvas[71:].any()
 
 
-def test_many_boxes_in_and_outside_the_picture():
+def test_many_boxes_in_and_outside_the_image():
     rng = np.random.default_rng(0)
     low = rng.uniform(-500, 800, (1000, 2))
     rows = np.concatenate([low, low + rng.uniform(0, 600, (1000, 2)), rng.uniform(0, 1, (1000, 2)).round()], axis=1)
     assert draw_detections(np.zeros((300, 400, 3), np.uint8), detections(*rows)).any()
 
 
-def test_a_box_far_larger_than_the_picture_frames_it():
+def test_a_box_far_larger_than_the_image_frames_it():
     canvas = draw_detections(np.zeros((80, 90, 3), np.uint8), detections([-9e30, -9e30, 9e30, 9e30, 0.5, 1]))
     assert all((edge == class_color(1)).all() for edge in (canvas[-1], canvas[:, 0], canvas[20:, -1]))
 
 
-def test_lines_and_labels_grow_with_the_picture():
+def test_lines_and_labels_grow_with_the_image():
     heights = []
     for side in (320, 640, 1280, 2560):
         image = np.zeros((side, side, 3), np.uint8)

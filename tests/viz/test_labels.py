@@ -8,7 +8,7 @@ from yolov7_jax.viz.labels import LabeledImage, draw_labels, left_out
 from yolov7_jax.viz.sheet import GAP, HEADING, PAPER
 
 NAMES = ["ant", "bee"]
-TOP = GAP + 2 * HEADING  # of the first picture, below its two lines
+TOP = GAP + 2 * HEADING  # of the first image, below its two lines
 
 
 def labels(*boxes: tuple[float, float, float, float], class_ids: tuple[int, ...] = (), **more: object) -> Labels:
@@ -21,7 +21,7 @@ def labels(*boxes: tuple[float, float, float, float], class_ids: tuple[int, ...]
 
 
 def drawn(one: Labels, *, size: tuple[int, int] = (400, 400), name: str = "a.jpg") -> np.ndarray:
-    """The picture of an image that was all black, without the headings."""
+    """The drawing of an image that was all black, without the headings."""
     sheet = draw_labels([LabeledImage(name, np.zeros((*size, 3), np.uint8), one)], NAMES)
     return sheet[TOP:-GAP, GAP:-GAP]
 

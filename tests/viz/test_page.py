@@ -55,7 +55,7 @@ def picture_in(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def test_page_shows_facts_classes_and_pictures(tmp_path: Path):
+def test_page_shows_facts_classes_and_figures(tmp_path: Path):
     pictures = [("Curves", picture_in(tmp_path, "curves.png")), ("Batch", picture_in(tmp_path / "run", "a/batch.png"))]
     file = report_page(tmp_path / "run", "Demo", {"AP50": 0.91239, "time": "4 min", "images": 512}, CLASSES, pictures)
     assert file == tmp_path / "run" / "index.html"
@@ -71,7 +71,7 @@ def test_page_shows_facts_classes_and_pictures(tmp_path: Path):
     assert page.values("html", "lang") == ["en"]
 
 
-def test_pictures_are_found_under_any_name(tmp_path: Path):
+def test_figures_are_found_under_any_name(tmp_path: Path):
     names = ["a b.png", "50% #1?.png", "ü&amp;<'\">.png", "a:b.png"]
     pictures = [(name, picture_in(tmp_path / "pictures", name)) for name in names]
     page = Page(report_page(tmp_path, "x", {}, [], pictures))
@@ -122,8 +122,8 @@ def _rgb(digits: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def test_a_missing_picture_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"none.png: the picture 'Curves' of the report is not there"):
+def test_a_missing_figure_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"none.png: the figure 'Curves' of the report is not there"):
         report_page(tmp_path, "x", {}, [], [("Curves", tmp_path / "none.png")])
     assert not (tmp_path / "index.html").exists()
 

@@ -3,7 +3,7 @@ import pytest
 
 from yolov7_jax.types import Detections, Sample
 from yolov7_jax.viz.draw import class_color, draw_detections
-from yolov7_jax.viz.sheet import GAP, HEADING, MOST_PICTURES, PAPER, draw_batch, draw_comparison
+from yolov7_jax.viz.sheet import GAP, HEADING, MOST_IMAGES, PAPER, draw_batch, draw_comparison
 
 NAMES = ("dog", "cat", "cow")
 
@@ -43,7 +43,7 @@ def found_in(sample: Sample, score: float = 0.5) -> Detections:
 def test_images_are_in_rows_in_their_order(count, columns, grid):
     sheet = draw_batch(*batch_of(count, 400), NAMES, columns=columns)
     assert sheet.shape == (grid[0] * (400 + GAP) + GAP, grid[1] * (400 + GAP) + GAP, 3)
-    shown = min(count, MOST_PICTURES)
+    shown = min(count, MOST_IMAGES)
     for number in range(grid[0] * grid[1]):
         row, column = divmod(number, grid[1])
         assert (cell_of(sheet, row, column, 400) == (number if number < shown else PAPER)).all()
@@ -52,7 +52,7 @@ def test_images_are_in_rows_in_their_order(count, columns, grid):
 
 
 @pytest.mark.parametrize(("side", "cell"), [(160, 320), (150, 450), (320, 320), (640, 640), (1280, 640)])
-def test_boxes_keep_their_place_when_pictures_are_resized(side, cell):
+def test_boxes_keep_their_place_when_images_are_resized(side, cell):
     box = (side // 2, side // 2, side // 5, side // 5 * 2, 1)
     sheet = draw_batch(*batch_of(1, side, box, padded=2), NAMES)
     picture = cell_of(sheet, 0, 0, cell)
@@ -65,7 +65,7 @@ def test_boxes_keep_their_place_when_pictures_are_resized(side, cell):
     assert not (picture == class_color(2)).all(axis=2).any()  # padding is not drawn
 
 
-def test_small_pictures_keep_their_pixels():
+def test_small_images_keep_their_pixels():
     images = np.random.default_rng(0).integers(0, 256, (1, 160, 160, 3), np.uint8)
     empty = np.zeros((1, 0, 4), np.float32), np.zeros((1, 0), np.int32), np.zeros((1, 0), bool)
     picture = cell_of(draw_batch(images, *empty, NAMES), 0, 0, 320)

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--scale",
         choices=("small", "paper"),
         default="small",
-        help="small: narrow networks, drawn pictures, minutes on a CPU (default); paper: its recipes, on COCO",
+        help="small: narrow networks, drawn images, minutes on a CPU (default); paper: its recipes, on COCO",
     )
     parser.add_argument("--row", action="append", default=[], metavar="NAME", help="run this row only; may be repeated")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each row (default 3, on the paper's scale 1)")
@@ -43,7 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
         results = ablate(parsed.table, folder, **asked, callbacks=[console], progress=console.progress)
     _show(results)
     if results.signal is not None:
-        print("saved; the same command goes on")
+        print("saved; the same command resumes")
         return 128 + results.signal
     print(f"see {folder}")
     return 0

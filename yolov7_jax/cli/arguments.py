@@ -18,11 +18,18 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="zoo name or model YAML, for weights that do not describe their network")
 
 
+def add_image_dir(parser: argparse.ArgumentParser) -> None:
+    """Where the images of a COCO JSON are."""
+    parser.add_argument(
+        "--image-dir", dest="images", type=Path, help="folder with the images of a COCO JSON (default: beside it)"
+    )
+
+
 def add_labeled(parser: argparse.ArgumentParser) -> None:
     """Labeled images, and the network whose anchors are to fit their boxes."""
     parser.add_argument("data", help=DATA)
     parser.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
-    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+    add_image_dir(parser)
     parser.add_argument(
         "--model", default="yolov7-tiny", help="zoo name, model YAML, weights or run's folder (default yolov7-tiny)"
     )
@@ -44,7 +51,7 @@ def add_data_sets(parser: argparse.ArgumentParser) -> None:
     """A data set, all splits of it or some."""
     parser.add_argument("data", metavar="DATA", help=DATA)
     parser.add_argument("--split", action="append", help="one of its splits; may be given again (default: all)")
-    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+    add_image_dir(parser)
 
 
 def add_copy(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +59,23 @@ def add_copy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
 
 
-def add_detector(parser: argparse.ArgumentParser, *, confidence: float, iou: float, batch_size: int) -> None:
+def add_detector(
+    parser: argparse.ArgumentParser, *, confidence: float, iou: float, batch_size: int, rect: bool
+) -> None:
     """How the detector computes."""
     parser.add_argument("--size", type=int, help="longer side of the network's input in pixels (default: the weights')")
     parser.add_argument("--confidence", type=float, default=confidence, help=f"score threshold (default {confidence})")
-    parser.add_argument("--iou", type=float, default=iou, help=f"overlap of two boxes that removes one (default {iou})")
+    parser.add_argument("--iou", type=float, default=iou, help=f"threshold of NMS (default {iou})")
     parser.add_argument("--max-detections", type=int, default=300, help="of an image (default 300)")
     parser.add_argument(
         "--batch-size", type=int, default=batch_size, help=f"images the device takes at once (default {batch_size})"
+    )
+    parser.add_argument(
+        "--rect",
+        action=argparse.BooleanOptionalAction,
+        default=rect,
+        help="pad images to rectangles: less work, one compilation a shape; --no-rect: to squares, one compilation "
+        f"(default {'--rect' if rect else '--no-rect'})",
     )
     parser.add_argument("--workers", type=int, default=2, help="threads that read images (default 2)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
@@ -67,7 +83,7 @@ def add_detector(parser: argparse.ArgumentParser, *, confidence: float, iou: flo
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Options` that `add_detector` parsed."""
-    keys = ("confidence", "iou", "max_detections", "batch_size", "workers")
+    keys = ("confidence", "iou", "max_detections", "batch_size", "workers", "rect")
     return {key: getattr(parsed, key) for key in keys}
 
 

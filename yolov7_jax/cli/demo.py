@@ -26,5 +26,5 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     Console().print(class_table(done.result))
-    print(f"AP50 {done.result.AP50:.3f}, AP {done.result.AP:.3f} on the held-out pictures; open {done.page}")
+    print(f"AP50 {done.result.AP50:.3f}, AP {done.result.AP:.3f} on the held-out images; open {done.page}")
     return 0

@@ -7,37 +7,35 @@ import sys
 from pathlib import Path
 
 from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options
+from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_weights(parser)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="pictures, folders, globs, or .txt lists of them")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders, globs, or .txt lists of them")
     parser.add_argument("--output", type=Path, default=Path("runs/detect"), help="folder (default runs/detect)")
-    add_detector(parser, confidence=0.25, iou=0.45, batch_size=1)
+    add_detector(parser, confidence=DETECTION_CONFIDENCE, iou=DETECTION_IOU, batch_size=1, rect=True)
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="names or numbers of the classes wanted")
-    parser.add_argument("--agnostic", action="store_true", help="boxes suppress each other across classes")
-    parser.add_argument("--square", action="store_true", help="pad to squares: one compilation for all shapes")
-    parser.add_argument("--no-pictures", action="store_true", help="write no pictures with boxes")
+    parser.add_argument("--agnostic", action="store_true", help="non-maximum suppression across classes")
+    parser.add_argument("--no-images", action="store_true", help="write no images with boxes")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Detects; status 1 where pictures could not be read."""
+    """Detects; status 1 where images could not be read."""
     from yolov7_jax.cli.progress import progress
     from yolov7_jax.experiment import detect
     from yolov7_jax.inference.detector import Detector, Options
     from yolov7_jax.inference.image_paths import find_images
 
-    pictures = find_images(parsed.sources)
-    options = Options(
-        **detector_options(parsed), classes=parsed.classes, agnostic=parsed.agnostic, rect=not parsed.square
-    )
+    images = find_images(parsed.sources)
+    options = Options(**detector_options(parsed), classes=parsed.classes, agnostic=parsed.agnostic)
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
-    done = detect(detector, pictures, parsed.output, options=options, draw=not parsed.no_pictures, progress=progress)
+    done = detect(detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=progress)
     for reason in done.failures.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if done.overflow:
         print(f"{done.overflow} candidates were left out: raise --confidence", file=sys.stderr)
     found = sum(done.counts.values())
-    print(f"{found} objects in {len(done.counts)} pictures; see {done.folder}")
+    print(f"{found} objects in {len(done.counts)} images; see {done.folder}")
     return 1 if done.failures else 0

@@ -1,12 +1,15 @@
-"""`yolov7-jax train CONFIG [KEY=VALUE...]` and `yolov7-jax train --resume RUN`."""
+"""`yolov7-jax train CONFIG [--hyp FILE] [KEY=VALUE...]` and `yolov7-jax train --resume RUN`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from yolov7_jax.config import Config
     from yolov7_jax.experiment import TrainingRun
 
 
@@ -16,7 +19,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "config", nargs="?", help="name of a configuration, or a YAML file (yolov7-tiny-coco, mine.yaml)"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings such as train.batch_size=8")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument(
+        "--hyp",
+        type=Path,
+        metavar="FILE",
+        help="hyper-parameters of yolov5 or yolov7 (hyp.scratch.p5.yaml): over CONFIG, below KEY=VALUE",
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
     parser.add_argument("--settings", action="store_true", help="show all settings and their meaning, and stop")
 
@@ -25,23 +34,31 @@ def run(parsed: argparse.Namespace) -> int:
     """Trains; 128 + its number where a signal stopped the run."""
     from yolov7_jax.cli.console import TrainingConsole
     from yolov7_jax.config import Config
-    from yolov7_jax.config_file import read_config
     from yolov7_jax.config_help import settings_text
     from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import resume, train
 
-    if parsed.settings:
-        print(settings_text(read_config(parsed.config, parsed.overrides) if parsed.config else Config()))
-        return 0
-    if (parsed.config is None) == (parsed.resume is None):
+    if parsed.hyp is not None and parsed.config is None:
+        raise InputError("--hyp changes a configuration; name it too: train CONFIG --hyp FILE")
+    if (parsed.config is None) == (parsed.resume is None) and not parsed.settings:
         raise InputError("give a configuration, or --resume with the folder of a run, and not both")
+    config = Config() if parsed.config is None else _config(parsed)
+    if parsed.settings:
+        print(settings_text(config))
+        return 0
     with TrainingConsole() as console:
         if parsed.resume is not None:
             done = resume(parsed.resume, callbacks=[console], progress=console.progress)
         else:
-            config = read_config(parsed.config, parsed.overrides)
             done = train(config, parsed.output, callbacks=[console], progress=console.progress)
     return outcome(done)
+
+
+def _config(parsed: argparse.Namespace) -> Config:
+    from yolov7_jax.config_file import read_config
+
+    report = partial(print, file=sys.stderr)
+    return read_config(parsed.config, parsed.overrides, hyp=parsed.hyp, report=report)
 
 
 def outcome(done: TrainingRun) -> int:
@@ -51,5 +68,5 @@ def outcome(done: TrainingRun) -> int:
     print(f"{done.step} iterations done; see {done.folder}")
     if done.finished or done.signal is None:
         return 0
-    print(f"saved; go on with: yolov7-jax train --resume {done.folder}")
+    print(f"saved; resume with: yolov7-jax train --resume {done.folder}")
     return 128 + done.signal

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import DATA, add_detector, add_weights, detector_options
+from yolov7_jax.cli.arguments import DATA, add_detector, add_image_dir, add_weights, detector_options
+from yolov7_jax.config import ValConfig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     parser.add_argument("--data", required=True, help=DATA)
     parser.add_argument("--split", default="val", help="of a data YAML: train, val or test (default val)")
-    parser.add_argument("--images", type=Path, help="folder with the images of a COCO JSON")
+    add_image_dir(parser)
     parser.add_argument("--output", type=Path, default=Path("runs/val"), help="folder (default runs/val)")
-    parser.add_argument("--rect", action="store_true", help="pad to rectangles: less work, one compilation a shape")
-    add_detector(parser, confidence=0.001, iou=0.65, batch_size=8)
+    add_detector(parser, **vars(ValConfig()), rect=False)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.inference.detector import Detector, Options
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
-    options = Options(**detector_options(parsed), multi_label=True, rect=parsed.rect)
+    options = Options(**detector_options(parsed), multi_label=True)
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)

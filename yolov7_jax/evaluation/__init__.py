@@ -1,1 +1,1 @@
-"""How good detections are: COCO average precision, confusion, pictures and tables of them."""
+"""How good detections are: COCO average precision, confusion, tables of them."""

@@ -15,7 +15,7 @@ from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import xyxy_to_xywh
 from yolov7_jax.types import ClassResult, CocoResult, Detections
 
-Row = dict[str, Any]
+CocoEntry = dict[str, Any]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T
 
@@ -25,7 +25,7 @@ _BOX_DECIMALS, _SCORE_DECIMALS = 3, 5  # as the reference writes results
 _ABSENT = -1  # what the evaluation writes where there is nothing to find
 
 
-def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequence[int]) -> list[Row]:
+def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequence[int]) -> list[CocoEntry]:
     """Rows of a COCO results file for what was found in one image.
 
     category_ids: the category of each class. Boxes are rounded to 3 decimals, scores to 5, as the reference does.
@@ -47,7 +47,7 @@ def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequenc
 
 
 def evaluate(
-    ground_truth: dict[str, Any], detections: list[Row], *, image_ids: Collection[int] | None = None
+    ground_truth: dict[str, Any], detections: list[CocoEntry], *, image_ids: Collection[int] | None = None
 ) -> CocoResult:
     """COCO average precision of detections; neither argument is changed.
 
@@ -78,7 +78,7 @@ def evaluate(
     return _result(precision, recall, categories, truths)
 
 
-def _evaluated(images: list[Row], image_ids: Collection[int] | None) -> dict[int, None]:
+def _evaluated(images: list[CocoEntry], image_ids: Collection[int] | None) -> dict[int, None]:
     known = {image["id"] for image in images}
     chosen = sorted(known if image_ids is None else image_ids)
     unknown = [number for number in chosen if number not in known]
@@ -87,7 +87,7 @@ def _evaluated(images: list[Row], image_ids: Collection[int] | None) -> dict[int
     return dict.fromkeys(chosen)
 
 
-def _truths(annotations: list[Row], images: Collection[int]) -> list[Row]:
+def _truths(annotations: list[CocoEntry], images: Collection[int]) -> list[CocoEntry]:
     """What of the annotations counts, numbered anew from 1: an id 0 would mean "not matched" to the evaluation."""
     chosen = (row for row in annotations if row["image_id"] in images)
     return [
@@ -103,11 +103,11 @@ def _truths(annotations: list[Row], images: Collection[int]) -> list[Row]:
     ]
 
 
-def _found(number: int, row: Row) -> Row:
+def _found(number: int, row: CocoEntry) -> CocoEntry:
     return {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
 
 
-def _check(detections: list[Row], image_ids: Collection[int], category_ids: Collection[int]) -> None:
+def _check(detections: list[CocoEntry], image_ids: Collection[int], category_ids: Collection[int]) -> None:
     for key, known in (("image_id", image_ids), ("category_id", category_ids)):
         unknown = {row[key] for row in detections}.difference(known)
         if unknown:
@@ -120,7 +120,7 @@ def _check(detections: list[Row], image_ids: Collection[int], category_ids: Coll
         )
 
 
-def _index(skeleton: Row, annotations: list[Row]) -> COCO:
+def _index(skeleton: CocoEntry, annotations: list[CocoEntry]) -> COCO:
     coco = COCO(print_function=_silent)
     coco.dataset = {**skeleton, "annotations": annotations}
     coco.createIndex()
@@ -132,7 +132,7 @@ def _silent(*_: object) -> None:
 
 
 def _result(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], categories: list[Row], truths: list[Row]
+    precision: NDArray[np.float64], recall: NDArray[np.float64], categories: list[CocoEntry], truths: list[CocoEntry]
 ) -> CocoResult:
     """The numbers of precision [T, R, K, areas, capacities] and recall [T, K, areas, capacities], NaN where absent."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
 from yolov7_jax.ops.boxes import xywh_to_xyxy
 from yolov7_jax.ops.iou import pairwise_iou
 from yolov7_jax.types import Detections
@@ -40,12 +41,12 @@ def confusion_matrix(
     class_ids: NDArray[np.int32],
     *,
     num_classes: int,
-    confidence: float = 0.25,
-    iou: float = 0.45,
+    confidence: float = DETECTION_CONFIDENCE,
+    iou: float = DETECTION_IOU,
 ) -> NDArray[np.int64]:
     """Counts [C + 1, C + 1] of one image: row the detected class, column the true one, the last of each background.
 
-    Detections over `confidence` and objects are paired whatever their classes, largest overlap over `iou` first (at a
+    Detections over `confidence` and objects are paired whatever their classes, largest IoU over `iou` first (at a
     tie the higher score), each once. Objects left over were taken for background, detections left over were background.
     Matrices of several images are added.
 
@@ -55,7 +56,7 @@ def confusion_matrix(
         class_ids: their classes, [n].
         num_classes: C.
         confidence: scores must be above it.
-        iou: overlaps must be above it.
+        iou: the IoU of a pair must be above it.
     """
     sure = detections.scores > confidence
     order = np.argsort(-detections.scores[sure], kind="stable")
@@ -69,12 +70,12 @@ def confusion_matrix(
     return matrix
 
 
-def _pair(overlap: NDArray[np.floating], *, above: float) -> NDArray[np.int64]:
-    """For each column of overlap [n, m] the row it is paired with, or -1: greedy, first column first at a tie."""
-    columns, rows = np.nonzero(above < overlap.T)
-    partner = np.full(overlap.shape[1], -1, np.int64)
-    taken = np.zeros(overlap.shape[0], bool)
-    for pair in np.argsort(-overlap[rows, columns], kind="stable"):
+def _pair(ious: NDArray[np.floating], *, above: float) -> NDArray[np.int64]:
+    """For each column of ious [n, m] the row it is paired with, or -1: greedy, first column first at a tie."""
+    columns, rows = np.nonzero(above < ious.T)
+    partner = np.full(ious.shape[1], -1, np.int64)
+    taken = np.zeros(ious.shape[0], bool)
+    for pair in np.argsort(-ious[rows, columns], kind="stable"):
         row, column = rows[pair], columns[pair]
         if partner[column] < 0 and not taken[row]:
             partner[column], taken[row] = row, True

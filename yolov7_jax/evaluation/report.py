@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yolov7_jax.files import write_atomically
 from yolov7_jax.types import CocoResult
 
 if TYPE_CHECKING:
@@ -69,14 +71,8 @@ def _json_value(value: Any) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes values as JSON that people can read, a list with a row on each line; folders are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, list):
-        text = "[\n" + ",\n".join(_json_text(row) for row in content) + "\n]"
-    else:
-        text = _json_text(content, indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
-
-
-def _json_text(value: Any, *, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    """Writes values as JSON that people can read, a list with a row on each line; makes the folder."""
+    to_text = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    is_list = isinstance(content, list)
+    text = "[\n" + ",\n".join(map(to_text, content)) + "\n]" if is_list else to_text(content, indent=2)
+    write_atomically(file, text + "\n")

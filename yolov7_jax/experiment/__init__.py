@@ -1,6 +1,6 @@
 """Whole runs put together from the parts: the one place that knows everything."""
 
-from yolov7_jax.experiment.ablate_run import ablate
+from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
 from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate

@@ -82,14 +82,10 @@ def fit_anchors(
         raise DataError(f"{data} ({split}) at {side} pixels: {error}") from error
     written = file if found.improved else None
     if written is not None:
-        of_images = {"images": str(image_folder)} if image_folder else {}
-        settings = {
-            "base": "finetune",
-            "data": {"path": str(data), "train_split": split, **of_images},
-            "train": {"size": side},
-            "loss": {"anchor_t": anchor_t},
-            "model": named,
-        }
+        images = {"images": str(image_folder)} if image_folder else {}
+        source = {"path": str(data), "train_split": split, **images}
+        loss, size_px = {"anchor_t": anchor_t}, {"size": side}
+        settings = {"base": "finetune", "data": source, "train": size_px, "loss": loss, "model": named}
         _write(written, _configuration(written, settings, found))
     return AnchorRun(found, graph, side, len(labeled.source), labeled.found.sentences, written)
 

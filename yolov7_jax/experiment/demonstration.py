@@ -1,4 +1,4 @@
-"""Everything once, on pictures that the program draws: train, evaluate, report."""
+"""Everything once, on images that the program draws: train, evaluate, report."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 
-TRAIN_PICTURES, VAL_PICTURES = 512, 128
+TRAIN_IMAGES, VAL_IMAGES = 512, 128
 
 
 class DemoRun(NamedTuple):
-    """What the demonstration left: its report, the training run, and the result on the held-out pictures."""
+    """The report of the demonstration, its training run, and the result on the held-out images."""
 
     page: Path | None
     training: TrainingRun
@@ -35,35 +35,40 @@ def run_demo(
     callbacks: Sequence[Callback] = (),
     progress: ProgressBar[Any] = no_progress,
 ) -> DemoRun:
-    """Draws pictures, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
+    """Draws images, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
 
     The folder, a new one, gets scenes (an ordinary data set), train (the run), val, and index.html with what came out.
-    Stopped by a signal, the run can be gone on with by `resume`, and there is no report.
+    If a signal stops the run, `resume` continues it, and there is no report.
 
     Raises:
         InputError: the folder cannot be written, or an override is wrong.
     """
     began = time.perf_counter()
     folder = new_folder(Path(folder))
-    data = write_scenes(folder / "scenes", train=TRAIN_PICTURES, val=VAL_PICTURES)
+    data = write_scenes(folder / "scenes", train=TRAIN_IMAGES, val=VAL_IMAGES)
     config = read_config("demo", [f"data.path={data}", *overrides])
     trained = train(config, folder / "train", callbacks=callbacks, progress=progress)
     if not trained.finished:
         return DemoRun(None, trained, None)
     detector = Detector.load(trained.folder)
     result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", progress=progress).result
-    minutes, seconds = divmod(round(time.perf_counter() - began), 60)
+    page = _report(folder, trained, result, seconds=round(time.perf_counter() - began), epochs=config.train.epochs)
+    return DemoRun(page, trained, result)
+
+
+def _report(folder: Path, trained: TrainingRun, result: CocoResult, *, seconds: int, epochs: int) -> Path:
+    """Writes the page."""
     facts: dict[str, str | int | float] = {
         "AP50": result.AP50,
         "AP": result.AP,
-        "time": f"{minutes} min {seconds:02d} s",
-        "training pictures": TRAIN_PICTURES,
-        "held-out pictures": VAL_PICTURES,
-        "epochs": config.train.epochs,
+        "time": f"{seconds // 60} min {seconds % 60:02d} s",
+        "training images": TRAIN_IMAGES,
+        "held-out images": VAL_IMAGES,
+        "epochs": epochs,
     }
-    pictures = [
+    figures = [
         (
-            "Held-out pictures: labels on the left, predictions on the right",
+            "Held-out images: labels on the left, predictions on the right",
             trained.folder / "pictures/predictions.png",
         ),
         ("Losses and average precision", trained.folder / "pictures/curves.png"),
@@ -72,4 +77,4 @@ def run_demo(
         ("Confusion of classes", folder / "val/confusion.png"),
     ]
     title = "yolov7_jax: a detector trained on drawn shapes and digits"
-    return DemoRun(report_page(folder, title, facts, result.per_class, pictures), trained, result)
+    return report_page(folder, title, facts, result.per_class, figures)

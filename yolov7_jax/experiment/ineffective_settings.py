@@ -1,4 +1,4 @@
-"""Settings that do nothing on some data or beside others: people should know before they wait for a result."""
+"""Settings that have no effect on some data or beside others: people should know before they wait for a result."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from yolov7_jax.config import AugmentConfig, Config
 _TILES, _MOST_TILES = 4, 9
 
 
-def idle_settings(config: Config, *, images: int, outlined: int) -> list[str]:
-    """A sentence for each setting of samples that does nothing, or not what one may expect.
+def ineffective_settings(config: Config, *, images: int, with_polygons: int) -> list[str]:
+    """A sentence for each setting of samples that has no effect, or not the expected one.
 
     Args:
         config: has the settings.
         images: how many there are to train on.
-        outlined: how many of their objects have polygons.
+        with_polygons: how many of their objects have polygons.
     """
     augment = config.augment
-    lines = [f"{name}: {_NO_OUTLINES}" for name in _needing_outlines(augment) if not outlined]
+    lines = [f"{name}: {_NO_POLYGONS}" for name in _needing_polygons(augment) if not with_polygons]
     mosaic = augment.mosaic > 0 and not config.train.rect
     if config.train.rect and augment.mosaic:
-        lines.append("train.rect: mosaic and what goes with it, mixup and copy_paste, do nothing")
+        lines.append("train.rect: mosaic and what goes with it, mixup and copy_paste, have no effect")
     elif not mosaic:
         lines += [
-            f"augment.{name}: does nothing, as augment.mosaic is 0"
+            f"augment.{name}: has no effect, as augment.mosaic is 0"
             for name in ("mosaic9", "mixup", "copy_paste")
             if getattr(augment, name)
         ]
@@ -34,12 +34,12 @@ def idle_settings(config: Config, *, images: int, outlined: int) -> list[str]:
     if mosaic and images < tiles:
         lines.append(f"augment.mosaic: of {tiles} images, but there are {images}: the same ones are in it repeatedly")
     if config.data.class_weights and config.data.sampling != "balanced":
-        lines.append(f"data.class_weights: does nothing, as data.sampling is {config.data.sampling}, not balanced")
+        lines.append(f"data.class_weights: has no effect, as data.sampling is {config.data.sampling}, not balanced")
     return lines
 
 
-_NO_OUTLINES = "does nothing, as no object of the training images has an outline (polygon)"
+_NO_POLYGONS = "has no effect, as no object of the training images has a polygon"
 
 
-def _needing_outlines(augment: AugmentConfig) -> list[str]:
+def _needing_polygons(augment: AugmentConfig) -> list[str]:
     return [f"augment.{name}" for name in ("copy_paste", "paste_in") if getattr(augment, name)]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.config import ValConfig
 from yolov7_jax.datasets import with_names
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.evaluation.coco import evaluate, to_coco_json
@@ -21,7 +22,7 @@ from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.inference.records import detection_rows, yolo_lines
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.types import CocoResult
+from yolov7_jax.types import CocoResult, Detections
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
 from yolov7_jax.viz.figure import save_figure
@@ -30,7 +31,7 @@ T = TypeVar("T")
 ProgressBar = Callable[[Iterable[T], int], Iterable[T]]
 """Shows the progress of something of known length while handing it on."""
 
-EVALUATION = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=8)
+EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)
 """How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
 
 
@@ -41,7 +42,7 @@ def no_progress(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class DetectionRun:
-    """What `detect` did: its folder, how many objects it found in each picture, and what could not be read."""
+    """What `detect` did: its folder, how many objects it found in each image, and what could not be read."""
 
     folder: Path
     counts: dict[Path, int]
@@ -61,46 +62,54 @@ class ValidationRun:
 
 def detect(
     detector: Detector,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     folder: Path,
     *,
     options: Options | None = None,
     draw: bool = True,
     progress: ProgressBar[Any] = no_progress,
 ) -> DetectionRun:
-    """Detects in picture files and writes detections.json, labels/*.txt (YOLO format) and pictures/ with boxes.
+    """Detects in image files and writes detections.json, labels/*.txt (YOLO format) and images/ with boxes.
 
-    Pictures that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
+    Images that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
 
     Raises:
         DataError: the folder cannot be written. InputError: an option is out of its range.
     """
-    results = detector.stream(pictures, options)
+    results = detector.stream(images, options)
     folder = new_folder(folder)
-    names = _unique_names(pictures)
+    names = _unique_names(images)
     rows: dict[int, dict[str, Any]] = {}
     counts: dict[Path, int] = {}
     failures: dict[Path, str] = {}
     overflow = 0
     try:
-        for result in progress(results, len(pictures)):
-            path = pictures[result.position]
+        for result in progress(results, len(images)):
+            path = images[result.position]
             if result.error is not None:
                 failures[path] = str(result.error)
                 continue
-            found, size = result.detections, result.image.shape[:2]
-            rows[result.position] = {"image": str(path), "height": size[0], "width": size[1], **detection_rows(found)}
+            found, (height, width) = result.detections, result.image.shape[:2]
             counts[path] = len(found)
             overflow += found.overflow
-            name = names[result.position]
-            _write_text(folder / "labels" / f"{name.stem}.txt", yolo_lines(found, size))
-            if draw:
-                write_image(folder / "pictures" / name, draw_detections(result.image, found))
+            rows[result.position] = {"image": str(path), "height": height, "width": width, **detection_rows(found)}
+            _write_detections(folder, names[result.position], result.image, found, draw=draw)
     finally:
         ordered = [rows[index] for index in sorted(rows)]
         unread = [{"image": str(path), "reason": reason} for path, reason in failures.items()]
         write_json(folder / "detections.json", {"images": ordered, "unread": unread})
     return DetectionRun(folder, counts, failures, overflow)
+
+
+def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found: Detections, *, draw: bool) -> None:
+    """Writes the label file of an image, and the image with boxes."""
+    labels = folder / "labels" / f"{name.stem}.txt"
+    labels.parent.mkdir(exist_ok=True)
+    height, width = image.shape[:2]
+    lines = yolo_lines(found, (height, width))
+    labels.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if draw:
+        write_image(folder / "images" / name, draw_detections(image, found))
 
 
 def validate(
@@ -146,9 +155,13 @@ def validate(
         settings = {**asdict(options), "size": detector.size, "images": len(source), "overflow": overflow}
         write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
         write_json(folder / "detections.json", rows)
-        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
-        save_figure(confusion_figure(matrix, source.names), folder / "confusion.png")
+        _draw_evaluation(outcome, matrix, source.names, folder)
     return ValidationRun(outcome, speed, overflow, folder)
+
+
+def _draw_evaluation(outcome: CocoResult, matrix: NDArray[np.int64], names: Sequence[str], folder: Path) -> None:
+    save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
+    save_figure(confusion_figure(matrix, names), folder / "confusion.png")
 
 
 def new_folder(folder: Path) -> Path:
@@ -171,7 +184,7 @@ def new_folder(folder: Path) -> Path:
 
 
 def _image(source: SourceMixin, index: int) -> Path | NDArray[np.uint8]:
-    """The image's file, which is read beside the network's work; where it has none of its own, the image."""
+    """The image's file, which is read while the network works, or the image if it has no file of its own."""
     file = source.path(index)
     return file if file.exists() else source.read(index)
 
@@ -194,7 +207,7 @@ def _with_classes(source: SourceMixin, names: tuple[str, ...]) -> SourceMixin:
 
 
 def _unique_names(paths: Sequence[Path]) -> list[Path]:
-    """File names for what is written of each picture; pictures of one stem get numbers."""
+    """File names for what is written of each image; images of one stem get numbers."""
     taken: set[str] = set()
     names = []
     for path in paths:
@@ -205,8 +218,3 @@ def _unique_names(paths: Sequence[Path]) -> list[Path]:
         taken.add(stem)
         names.append(Path(stem + path.suffix))
     return names
-
-
-def _write_text(file: Path, lines: Sequence[str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

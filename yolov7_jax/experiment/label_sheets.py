@@ -13,11 +13,11 @@ from yolov7_jax.experiment.labeled import open_labeled
 from yolov7_jax.image import write_image
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.viz.labels import LabeledImage, draw_labels, left_out
-from yolov7_jax.viz.sheet import MOST_PICTURES
+from yolov7_jax.viz.sheet import MOST_IMAGES
 
 
 class LabelSheets(NamedTuple):
-    """The pictures that were drawn, and sentences on what is wrong with the images chosen or their labels."""
+    """The sheets that were drawn, and sentences on what is wrong with the images chosen or their labels."""
 
     files: list[Path]
     faults: list[str]
@@ -36,7 +36,7 @@ def show_labels(
 ) -> LabelSheets:
     """Draws images of a data set with their labels, chosen by chance, in a new folder: sheets of 16, labels-1.png ….
 
-    Frames have the class's color, ignored objects (crowds, difficult ones) dashed frames, polygons their outline.
+    Frames have the class's color, ignored objects (crowds, difficult ones) dashed frames, polygons their edge.
 
     Args:
         data: what `open_source` opens.
@@ -58,18 +58,24 @@ def show_labels(
     faults = [issue.message for issue in found.unusable.values()]
     files: list[Path] = []
     order = _order(source, np.random.default_rng(seed), faults_first=faults_first)[:images]
-    for first in range(0, len(order), MOST_PICTURES):
-        chosen = []
-        for index in order[first : first + MOST_PICTURES]:
-            labels = source.labels(index)
-            faults += [issue.message for issue in labels.issues]
-            try:
-                chosen.append(LabeledImage(source.path(index).name, source.read(index), labels))
-            except DataError as error:
-                faults.append(str(error))
+    for first in range(0, len(order), MOST_IMAGES):
+        chosen = _labeled_images(source, order[first : first + MOST_IMAGES], faults)
         files.append(folder / f"labels-{len(files) + 1}.png")
         write_image(files[-1], draw_labels(chosen, source.names))
     return LabelSheets(files, faults)
+
+
+def _labeled_images(source: SourceMixin, order: list[int], faults: list[str]) -> list[LabeledImage]:
+    """The images that can be read; adds what is wrong to `faults`."""
+    images = []
+    for index in order:
+        labels = source.labels(index)
+        faults += [issue.message for issue in labels.issues]
+        try:
+            images.append(LabeledImage(source.path(index).name, source.read(index), labels))
+        except DataError as error:
+            faults.append(str(error))
+    return images
 
 
 def _order(source: SourceMixin, rng: np.random.Generator, *, faults_first: bool) -> list[int]:

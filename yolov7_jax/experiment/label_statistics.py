@@ -1,4 +1,4 @@
-"""Numbers and pictures of what a labeled data set holds."""
+"""Numbers and figures of what a labeled data set holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labeled images opened and looked over, for what is done with their labels alone."""
+"""Labeled images opened and audited, for commands on labels alone."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from yolov7_jax.data.sampling import image_repeats
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ineffective_settings import idle_settings
+from yolov7_jax.experiment.ineffective_settings import ineffective_settings
 from yolov7_jax.experiment.inference import ProgressBar
 from yolov7_jax.experiment.labeled import look_over
 from yolov7_jax.graph.builder import with_anchors
@@ -55,7 +55,7 @@ def open_data(
         )
     place = settings.path if given is None else given[0]
     train, found = _look_over(place, settings.train_split, settings.images, config, callbacks, progress)
-    for line in idle_settings(config, images=len(train), outlined=found.with_polygons):
+    for line in ineffective_settings(config, images=len(train), with_polygons=found.with_polygons):
         callbacks.log(line)
     if not config.train.val_every_epochs or (given is not None and given[1] is None):
         return Data(train, None)
@@ -91,7 +91,9 @@ def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, s
     graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
     graph = graph if config.model.implicit else without_implicit(graph)
     graph = _with_own_anchors(graph, config)
-    return Weights(graph, jax.tree.map(np.asarray, init(graph, key)), names), f"{config.model.name}: fresh weights"
+    return Weights(
+        graph, jax.tree.map(np.asarray, init(graph, key)), names
+    ), f"{config.model.name}: randomly initialized"
 
 
 def _with_own_anchors(graph: Graph, config: Config) -> Graph:

@@ -1,4 +1,4 @@
-"""From images to detections: letterbox on the host, network, decoding and suppression in one compiled function."""
+"""From images to detections: letterbox on the host; network, decoding and NMS in one compiled function."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import Letterbox, letterbox
@@ -29,7 +30,7 @@ from yolov7_jax.prefetch import prefetch
 from yolov7_jax.reparameterize import fold
 from yolov7_jax.types import Detections, PaddedDetections
 
-Picture = Path | str | NDArray[np.uint8]
+ImageLike = Path | str | NDArray[np.uint8]
 """A file, or an RGB image uint8 [h, w, 3]."""
 
 
@@ -37,15 +38,15 @@ Picture = Path | str | NDArray[np.uint8]
 class Options:
     """How to detect.
 
-    confidence: what objectness and score must exceed. iou: the overlap above which the lesser of two boxes goes.
-    classes: numbers or names of the classes wanted, all if None. agnostic: boxes suppress each other across classes.
+    confidence: what objectness and score must exceed. iou: threshold of non-maximum suppression.
+    classes: numbers or names of the classes wanted, all if None. agnostic: non-maximum suppression across classes.
     multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
     rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
     compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
     """
 
-    confidence: float = 0.25
-    iou: float = 0.45
+    confidence: float = DETECTION_CONFIDENCE
+    iou: float = DETECTION_IOU
     classes: Sequence[int | str] | None = None
     agnostic: bool = False
     multi_label: bool = False
@@ -68,7 +69,7 @@ class Result(NamedTuple):
     """Of one image of a stream: its place, and what was found or why it could not be read.
 
     image: uint8 [h, w, 3] RGB, as read. seconds: "read" (decoding and letterbox, in its thread) and "device" (network
-    and suppression: its share of the batch).
+    and NMS: its share of the batch).
     """
 
     position: int
@@ -127,7 +128,7 @@ class Detector:
         other.variables = jax.device_put(fold(self.graph, variables))
         return other
 
-    def __call__(self, images: Iterable[Picture], **options: Any) -> list[Detections]:
+    def __call__(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
         """Detections of each image, in source pixels. Options are the fields of `Options`.
 
         Raises:
@@ -141,7 +142,7 @@ class Detector:
             found[result.position] = result.detections
         return [found[position] for position in sorted(found)]
 
-    def stream(self, images: Iterable[Picture], options: Options | None = None) -> Iterator[Result]:
+    def stream(self, images: Iterable[ImageLike], options: Options | None = None) -> Iterator[Result]:
         """Results as they come: while the device works on a batch, the next images are read.
 
         With batches of more than one image results may change their order: look at `position`. Images that cannot be
@@ -153,7 +154,7 @@ class Detector:
         options = options or Options()
         return self._stream(images, options, class_mask(options.classes, self.names))
 
-    def _stream(self, images: Iterable[Picture], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
+    def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self._prepare, rect=options.rect)
         ahead = options.workers + 2 * options.batch_size
         running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
@@ -170,11 +171,11 @@ class Detector:
             results, done_at = self._finish(*running.popleft(), done_at)
             yield from results
 
-    def _prepare(self, item: tuple[int, Picture], *, rect: bool) -> _Prepared | Result:
-        position, picture = item
+    def _prepare(self, item: tuple[int, ImageLike], *, rect: bool) -> _Prepared | Result:
+        position, given = item
         started = time.perf_counter()
         try:
-            image = _checked(picture) if isinstance(picture, np.ndarray) else read_image(picture)
+            image = _checked(given) if isinstance(given, np.ndarray) else read_image(given)
         except DataError as error:
             return Result(position, error=error)
         boxed, geometry = letterbox(image, self.size, stride=self.network.graph.max_stride, auto=rect)

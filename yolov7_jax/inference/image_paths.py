@@ -1,4 +1,4 @@
-"""Which pictures the words of a command line mean."""
+"""Which images the sources of a command line name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The pictures that sources name: in the order of the sources, in each in natural order (2 before 10), each once.
+    """The images that sources name: in the order of the sources, in each in natural order (2 before 10), each once.
 
-    A source is a picture (of any ending), a folder (the pictures in it, not in folders below), a glob (`**` goes
-    through folders below), or a .txt file with a picture on each line, relative to the place of the .txt file.
+    A source is an image (of any ending), a folder (the images in it, not in folders below), a glob (`**` goes
+    through folders below), or a .txt file with an image on each line, relative to the place of the .txt file.
 
     Raises:
-        DataError: a source is not there, has no pictures, or is a video; names the source, and the line of a list.
+        DataError: a source is not there, has no images, or is a video; names the source, and the line of a list.
     """
     found: dict[Path, Path] = {}
     for source in map(str, sources):
@@ -28,49 +28,49 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
             for path in _expand(source):
                 found.setdefault(path.resolve(), path)
         except OSError as error:
-            raise DataError(f"{source}: cannot be read ({error.strerror}); expected pictures") from error
+            raise DataError(f"{source}: cannot be read ({error.strerror}); expected images") from error
     return list(found.values())
 
 
 def _expand(source: str) -> list[Path]:
     path = Path(source)
     if source and path.is_dir():
-        return _pictures((inside for inside in path.iterdir() if not inside.name.startswith(".")), source)
+        return _images((inside for inside in path.iterdir() if not inside.name.startswith(".")), source)
     if path.suffix.lower() == ".txt" and path.is_file():
         return _listed(path)
     if source and path.exists():
         return [_checked(path, source)]
     if any(sign in source for sign in "*?["):
         matches = glob.iglob(source, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
-        return _pictures(map(Path, matches), source)
+        return _images(map(Path, matches), source)
     raise DataError(
-        f"'{source}' is not there; expected a picture, a folder, a pattern such as 'shots/*.jpg' or a .txt list"
+        f"'{source}' is not there; expected an image, a folder, a pattern such as 'shots/*.jpg' or a .txt list"
     )
 
 
-def _pictures(paths: Iterable[Path], source: str) -> list[Path]:
-    pictures = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if not pictures:
-        raise DataError(f"{source}: no pictures here; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return sorted(pictures, key=_natural)
+def _images(paths: Iterable[Path], source: str) -> list[Path]:
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not images:
+        raise DataError(f"{source}: no images here; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return sorted(images, key=_natural)
 
 
 def _listed(path: Path) -> list[Path]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; expected the path of a picture on each line") from error
+        raise DataError(f"{path}: is not UTF-8 text; expected the path of an image on each line") from error
     entries = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not entries:
-        raise DataError(f"{path}: is empty; expected the path of a picture on each line")
+        raise DataError(f"{path}: is empty; expected the path of an image on each line")
     return [_checked(path.parent / entry, f"{path}, line {number}: {entry}") for number, entry in entries]
 
 
 def _checked(path: Path, source: str) -> Path:
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise DataError(f"{source}: is a video; only pictures can be given, so save its frames as pictures first")
+        raise DataError(f"{source}: is a video; only images can be given, so save its frames as images first")
     if not path.is_file():
-        raise DataError(f"{source}: {'is no file' if path.exists() else 'is not there'}; expected a picture")
+        raise DataError(f"{source}: {'is no file' if path.exists() else 'is not there'}; expected an image")
     return path
 
 

@@ -1,4 +1,4 @@
-"""The compiled part of detection: network, decoding and suppression as one pure function."""
+"""The compiled part of detection: network, decoding and non-maximum suppression as one pure function."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def postprocess(
 ) -> PaddedDetections:
     """Raw outputs [B, N, 5 + C] of images of one size (h, w) → detections in their pixels; see `detect_batch`."""
     predictions = decode(raw, make_grid(graph.anchors, graph.strides, image_size))
-    suppress = partial(
+    nms = partial(
         non_max_suppression,
         class_mask=class_mask,
         confidence=confidence,
@@ -74,4 +74,4 @@ def postprocess(
         max_detections=max_detections,
     )
     scores = class_scores(predictions, single_class_score=graph.single_class_score)
-    return jax.vmap(suppress)(cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4], scores)
+    return jax.vmap(nms)(cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4], scores)

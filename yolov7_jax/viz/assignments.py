@@ -1,4 +1,4 @@
-"""Which cells of which levels answer for the boxes of an image, painted on it."""
+"""Which cells of which levels are assigned to the boxes of an image, drawn on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HeadCells(NamedTuple):
 
 
 def draw_cells(image: Image, boxes_cxcywh_px: NDArray[np.floating[Any]], heads: list[HeadCells], grid: Grid) -> Image:
-    """One picture a level and head, heads below each other: boxes, their candidates, and the positives among these.
+    """One image a level and head, heads below each other: boxes, their candidates, and the positives among these.
 
     Every box has a color; the cells of its candidates are tinted with it, those of its positives strongly, and the
     anchors of the positives are framed around their cells.
@@ -41,10 +41,10 @@ def draw_cells(image: Image, boxes_cxcywh_px: NDArray[np.floating[Any]], heads: 
     """
     factor = max(-(-LEAST_CELL // min(image.shape[:2])), 1)
     large = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    pictures = [
+    drawn = [
         _level(large, factor, boxes_cxcywh_px, head, grid, level) for head in heads for level in range(len(grid.levels))
     ]
-    return arrange(pictures, len(grid.levels))
+    return arrange(drawn, len(grid.levels))
 
 
 def _level(

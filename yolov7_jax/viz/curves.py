@@ -14,7 +14,7 @@ from yolov7_jax.viz.figure import FAINT, INK, new_figure, set_style
 if TYPE_CHECKING:
     from yolov7_jax.viz.figure import Axes, Figure
 
-Row = Mapping[str, Any]
+LogRow = Mapping[str, Any]
 Values = NDArray[np.float64]
 
 LOSSES = {"box": "Box loss", "obj": "Objectness loss", "cls": "Class loss"}
@@ -24,7 +24,7 @@ SMOOTHED_FROM = 100
 _WINDOWS = 40  # moving means are over this part of a curve
 
 
-def curves_figure(history: Sequence[Row]) -> Figure:
+def curves_figure(history: Sequence[LogRow]) -> Figure:
     """The three losses over iterations, and AP50 and AP over epochs; values that are not finite are gaps.
 
     Args:
@@ -87,13 +87,13 @@ def moving_mean(values: Values, window: int) -> Values:
     return np.where(there, (sums[high] - sums[low]) / np.maximum(counts[high] - counts[low], 1), np.nan)
 
 
-def _of_kind(history: Sequence[Row], kind: str) -> list[Row]:
+def _of_kind(history: Sequence[LogRow], kind: str) -> list[LogRow]:
     """The rows of a kind by step, the last of each."""
     rows = {row["step"]: row for row in history if row["kind"] == kind}
     return [rows[step] for step in sorted(rows)]
 
 
-def _values(rows: Sequence[Row], key: str) -> Values:
+def _values(rows: Sequence[LogRow], key: str) -> Values:
     """The finite values of a key; NaN where there is none."""
     numbers = (row.get(key) for row in rows)
     return np.array([math.nan if value is None or not math.isfinite(value) else value for value in numbers], np.float64)

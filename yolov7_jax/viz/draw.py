@@ -1,4 +1,4 @@
-"""Boxes painted on their picture."""
+"""Boxes drawn on their image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolov7_jax.types import Detections
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LINE_OF_SIDE = 1 / 300
-"""Width of a line by the mean side of the picture."""
+"""Width of a line by the mean side of the image."""
 FONT_OF_LINE, LEAST_FONT = 0.28, 0.4
 """Scale of the font by the width of lines, and the least that can be read."""
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -29,12 +29,12 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 def draw_detections(
     image: NDArray[np.uint8], detections: Detections, *, thickness: int | None = None
 ) -> NDArray[np.uint8]:
-    """A copy of the picture with boxes, and labels such as "dog 0.87"; better detections lie on top.
+    """A copy of the image with boxes, and labels such as "dog 0.87"; better detections lie on top.
 
     Args:
         image: uint8 [h, w, 3] RGB.
         detections: boxes in its pixels.
-        thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
+        thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
     """
     found = zip(detections.class_ids, detections.scores, strict=True)
     texts = [f"{detections.names[class_id]} {score:.2f}" for class_id, score in found]
@@ -49,14 +49,14 @@ def draw_boxes(
     *,
     thickness: int | None = None,
 ) -> NDArray[np.uint8]:
-    """A copy of the picture with a frame and a text for each box, in the color of its class; the first lie on top.
+    """A copy of the image with a frame and a text for each box, in the color of its class; the first lie on top.
 
     Args:
         image: uint8 [h, w, 3] RGB.
         boxes_xyxy_px: [n, 4] in its pixels.
         class_ids: [n].
         texts: one for each box.
-        thickness: of the lines in pixels; the labels grow with it. By the size of the picture if None.
+        thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
@@ -104,7 +104,7 @@ def draw_frame(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, l
 
 
 def _draw_label(canvas: NDArray[np.uint8], box: NDArray[np.int_], color: Color, text: str, line: int) -> None:
-    """The label above the box, or inside it at the upper edge of the picture, moved left at the right edge."""
+    """The label above the box, or inside it at the upper edge of the image, moved left at the right edge."""
     height, width = canvas.shape[:2]
     scale, weight, margin = max(line * FONT_OF_LINE, LEAST_FONT), max(round(line / 2), 1), line + 1
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, weight)

@@ -61,7 +61,7 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     cell = 72 * side / count  # points
     figure = new_figure(side, side)
     axes = figure.add_axes((0, 0, 1, 1))
-    picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    shown = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     large = float(np.clip(2 * side, 10, 24))
     axes.set_title("Confusion of classes, in fractions of each true class", loc="left", color=INK, fontsize=large)
     axes.set_xlabel("true class", fontsize=large)
@@ -71,7 +71,7 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     if count <= _MOST_NUMBERED_CLASSES + 1:
         _write_cells(axes, fractions, letter_size=float(np.clip(cell / 3, 5, 10)))
     else:
-        figure.colorbar(picture, cax=axes.inset_axes((1.02, 0, 0.015, 0.3))).ax.tick_params(labelsize=0.7 * large)
+        figure.colorbar(shown, cax=axes.inset_axes((1.02, 0, 0.015, 0.3))).ax.tick_params(labelsize=0.7 * large)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a labeled data set holds."""
+"""Figures of what a labeled data set holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contact sheets of labels as they are in their files, for a look at what a data set has."""
+"""Contact sheets of labels as they are in their files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from yolov7_jax.viz.sheet import LEAST_CELL, PAPER, Image, arrange, headed, size
 _DASH = 8
 """Pixels of a dash of the frames of ignored objects."""
 _LETTERS = LEAST_CELL // 10
-"""Of a heading: as many as fit above the narrowest picture."""
+"""Of a heading: as many as fit above the narrowest image."""
 _POINT_BITS = 4
-"""Corners of outlines are drawn to a sixteenth of a pixel."""
+"""Corners of polygons are drawn to a sixteenth of a pixel."""
 
 
 class LabeledImage(NamedTuple):
@@ -31,7 +31,7 @@ class LabeledImage(NamedTuple):
 
 
 def draw_labels(images: Sequence[LabeledImage], names: Sequence[str], *, columns: int = 4) -> Image:
-    """Images in rows of `columns` on one picture uint8 [h, w, 3], each with boxes and outlines under its name.
+    """Images in rows of `columns` on one sheet uint8 [h, w, 3], each with boxes and polygons under its name.
 
     Frames of ignored objects are dashed in black and white, whatever their class. A second line says how many objects
     there are, how many are ignored, and how many were left out (see `left_out`).
@@ -50,7 +50,7 @@ def _cell(one: LabeledImage, names: Sequence[str]) -> Image:
     canvas = canvas.copy()
     line = max(round(sum(canvas.shape[:2]) / 2 * LINE_OF_SIDE), 1)
     _draw_ignored(canvas, labels.ignored_boxes_xyxy_px * scale, line)
-    _draw_outlines(canvas, labels.polygons, labels.class_ids, scale, line)
+    _draw_polygons(canvas, labels.polygons, labels.class_ids, scale, line)
     texts = [names[class_id] for class_id in labels.class_ids]
     canvas = draw_boxes(canvas, labels.boxes_xyxy_px * scale, labels.class_ids, texts)
     margin = max(LEAST_CELL - canvas.shape[1], 0)  # room for the headings
@@ -85,7 +85,7 @@ def _draw_ignored(canvas: Image, boxes_xyxy_px: NDArray[np.floating[Any]], line:
     canvas[:] = np.where(dashes[..., None], white, black)
 
 
-def _draw_outlines(canvas: Image, polygons: Polygons, class_ids: NDArray[np.int32], scale: float, line: int) -> None:
+def _draw_polygons(canvas: Image, polygons: Polygons, class_ids: NDArray[np.int32], scale: float, line: int) -> None:
     for place, class_id in enumerate(class_ids):
         corners = [np.rint(part * scale * 2**_POINT_BITS).astype(np.int32) for part in of_object(polygons, place)]
         cv2.polylines(canvas, corners, True, class_color(int(class_id)), line, cv2.LINE_AA, _POINT_BITS)

@@ -1,4 +1,4 @@
-"""The report of a run as a web page: one file that needs nothing but the pictures beside it."""
+"""The report of a run as a web page: one file that needs nothing but the figures beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from yolov7_jax.errors import DataError
+from yolov7_jax.files import write_atomically
 from yolov7_jax.types import ClassResult
 
 Fact = str | int | float
@@ -44,7 +45,7 @@ def report_page(
     title: str,
     facts: Mapping[str, Fact],
     classes: Sequence[ClassResult],
-    pictures: Sequence[tuple[str, Path]],
+    figures: Sequence[tuple[str, Path]],
 ) -> Path:
     """Writes index.html into a folder and returns its path.
 
@@ -53,19 +54,18 @@ def report_page(
         title: of the page.
         facts: the headline figures by name, in order; fractions are shown with three decimals.
         classes: what was found of each class.
-        pictures: title and file of each, shown by its path from the folder.
+        figures: title and file of each, shown by its path from the folder.
 
     Raises:
-        DataError: a picture is not there, or the page cannot be written.
+        DataError: a figure is not there, or the page cannot be written.
     """
     parts = [f"<h1>{escape(title)}</h1>", _facts(facts)]
     if classes:
         parts += ["<h2>Classes</h2>", _table(classes)]
-    parts += [_picture(name, file, folder) for name, file in pictures]
+    parts += [_figure(name, file, folder) for name, file in figures]
     page = folder / "index.html"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(_document(title, "\n".join(parts)), encoding="utf-8")
+        write_atomically(page, _document(title, "\n".join(parts)))
     except OSError as error:
         raise DataError(f"{page}: cannot be written ({error.strerror}); choose another place") from error
     return page
@@ -113,9 +113,9 @@ def _bar(fraction: float) -> str:
     return f'<td class="bar" style="--part: {part:.1f}%">{_text(fraction)}</td>'
 
 
-def _picture(name: str, file: Path, folder: Path) -> str:
+def _figure(name: str, file: Path, folder: Path) -> str:
     if not file.is_file():
-        raise DataError(f"{file}: the picture '{name}' of the report is not there; draw it first, or leave it out")
+        raise DataError(f"{file}: the figure '{name}' of the report is not there; draw it first, or leave it out")
     address = escape(quote(Path(os.path.relpath(file, folder)).as_posix()))
     return (
         f"<h2>{escape(name)}</h2>\n"

@@ -1,4 +1,4 @@
-"""Contact sheets: many labeled pictures in one, to see what is trained on and what is found."""
+"""Contact sheets: many labeled images in one, to see what is trained on and what is found."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.types import Detections, Sample
 from yolov7_jax.viz.draw import BLACK, FONT, draw_boxes, draw_detections
 
-MOST_PICTURES = 16
+MOST_IMAGES = 16
 LEAST_CELL, MOST_CELL = 320, 640
-"""Pictures whose longer side is not in this range of pixels are enlarged or shrunk: labels must be legible."""
+"""Images whose longer side is not in this range of pixels are enlarged or shrunk: labels must be legible."""
 GAP = 8
-"""Pixels between the pictures of a sheet."""
+"""Pixels between the images of a sheet."""
 HEADING = 28
 """Height in pixels of the line above truth and prediction."""
 PAPER = 205
@@ -34,7 +34,7 @@ def draw_batch(
     *,
     columns: int = 4,
 ) -> Image:
-    """The first 16 images of a batch with their labeled boxes, in rows of `columns` on one uint8 picture [h, w, 3].
+    """The first 16 images of a batch with their labeled boxes, in rows of `columns` on one sheet uint8 [h, w, 3].
 
     Args:
         images: uint8 [B, H, W, 3] RGB.
@@ -48,13 +48,13 @@ def draw_batch(
         _labeled(image, cxcywh_to_xyxy(boxes[there]), classes[there], names)
         for image, boxes, classes, there in zip(images, boxes_cxcywh_px, class_ids, valid, strict=True)
     ]
-    return arrange(cells[:MOST_PICTURES], columns)
+    return arrange(cells[:MOST_IMAGES], columns)
 
 
 def draw_comparison(
     samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str], *, columns: int = 2
 ) -> Image:
-    """The labels of up to 16 images beside what was found in each, in rows of `columns` pairs on one picture.
+    """The labels of up to 16 images beside what was found in each, in rows of `columns` pairs on one sheet.
 
     Args:
         samples: labeled images, of any sizes.
@@ -62,7 +62,7 @@ def draw_comparison(
         names: of the labels' classes.
         columns: pairs in a row.
     """
-    pairs = zip(samples[:MOST_PICTURES], detections[:MOST_PICTURES], strict=True)
+    pairs = zip(samples[:MOST_IMAGES], detections[:MOST_IMAGES], strict=True)
     return arrange([_pair(sample, found, names) for sample, found in pairs], columns)
 
 
@@ -78,12 +78,12 @@ def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
 def _labeled(
     image: Image, boxes_xyxy_px: NDArray[np.floating[Any]], class_ids: NDArray[np.integer[Any]], names: Sequence[str]
 ) -> Image:
-    picture, scale = sized(image)
-    return draw_boxes(picture, boxes_xyxy_px * scale, class_ids, [names[class_id] for class_id in class_ids])
+    resized, scale = sized(image)
+    return draw_boxes(resized, boxes_xyxy_px * scale, class_ids, [names[class_id] for class_id in class_ids])
 
 
 def sized(image: Image) -> tuple[Image, float]:
-    """The picture in a size for sheets, and how much larger it became: whole multiples keep its pixels."""
+    """The image in a size for sheets, and how much larger it became: whole multiples keep its pixels."""
     side = max(image.shape[:2])
     if side < LEAST_CELL:
         factor = -(-LEAST_CELL // side)
@@ -96,14 +96,14 @@ def sized(image: Image) -> tuple[Image, float]:
 
 
 def headed(image: Image, text: str) -> Image:
-    """The picture under a line of text."""
+    """The image under a line of text."""
     heading = np.full((HEADING, image.shape[1], 3), PAPER, np.uint8)
     cv2.putText(heading, text, (2, HEADING - 9), FONT, 0.6, BLACK, 1, cv2.LINE_AA)
     return np.concatenate([heading, image])
 
 
 def arrange(cells: Sequence[Image], columns: int) -> Image:
-    """Pictures in rows on gray paper with gaps between and around them; each at the upper left of its place."""
+    """Images in rows on gray paper with gaps between and around them; each at the upper left of its place."""
     columns = min(columns, len(cells)) or 1
     rows = -(-len(cells) // columns)
     height, width = (max((cell.shape[axis] for cell in cells), default=0) + GAP for axis in (0, 1))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.tables import EVALUATION, Row, Size, Table
+from yolov7_jax.experiment.ablations.tables import TABLES, AblationRow, Size, Table
 
-BASE = Row("plain | base", "c", ("model.name=yolov7",), (51.2, 69.7, 55.5), Size(36.9, 104.7))
-OTHER = Row("other", "c", ("model.name=yolov7x", "loss.top_k=5"), (52.9, 71.1, 57.5), base=BASE.name)
+BASE = AblationRow("plain | base", "c", ("model.name=yolov7",), (51.2, 69.7, 55.5), Size(36.9, 104.7))
+OTHER = AblationRow("other", "c", ("model.name=yolov7x", "loss.top_k=5"), (52.9, 71.1, 57.5), base=BASE.name)
 TABLE = Table(42, "A title", "section 0", ("AP", "AP50", "AP75"), (BASE, OTHER), notes=("A note.",))
 NAN = float("nan")
 
@@ -63,7 +63,7 @@ def test_what_is_said_of_a_row(other: tuple[float, ...], cells: list[str | None]
 
 
 def test_an_evaluation_has_no_seeds_to_speak_of() -> None:
-    table = replace(EVALUATION, rows=EVALUATION.rows[:2])
+    table = replace(TABLES[10], rows=TABLES[10].rows[:2])
     page = results({0: {"AP": 0.529}}, {0: {"AP": 0.5305}}, table)
     assert page.columns(table.measures)[2][-1] == "+0.15"
     assert "An evaluation has no seeds" in markdown(page)
@@ -81,7 +81,7 @@ def test_csv_has_a_line_for_every_seed() -> None:
     assert (rows[0]["parameters_m"], rows[0]["paper_gflops"], rows[0]["paper_AP"]) == ("36.905000", "104.7", "0.5120")
 
 
-def test_the_picture_has_a_dot_for_every_seed_and_a_bar_for_every_mean() -> None:
+def test_the_figure_has_a_dot_for_every_seed_and_a_bar_for_every_mean() -> None:
     (axes,) = figure(results(numbers(0.30, 0.40), numbers(0.35))).axes
     dots = [list(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "o"]
     bars = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() != "o"]

@@ -3,8 +3,7 @@ import pytest
 import yolov7_jax as yolo
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ablations.sizes import network_size
-from yolov7_jax.experiment.ablations.tables import TABLES, Row, Table, find_table
+from yolov7_jax.experiment.ablations.tables import TABLES, AblationRow, Table, find_table, network_size
 
 ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
 EACH_ROW = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.number}-{row.slug}" for table, row in ROWS])
@@ -16,7 +15,7 @@ def test_the_tables_are_those_of_the_paper() -> None:
 
 
 @EACH_ROW
-def test_a_row_is_a_configuration_that_differs_in_what_it_says(table: Table, row: Row) -> None:
+def test_a_row_is_a_configuration_that_differs_in_what_it_says(table: Table, row: AblationRow) -> None:
     assert row.network in yolo.zoo_names()
     sources = {row.config, table.small} if table.trains else {row.config}
     for source in sources:
@@ -31,7 +30,7 @@ def test_a_row_is_a_configuration_that_differs_in_what_it_says(table: Table, row
 
 
 @EACH_ROW
-def test_a_row_has_a_number_for_every_measure_and_a_base_in_its_table(table: Table, row: Row) -> None:
+def test_a_row_has_a_number_for_every_measure_and_a_base_in_its_table(table: Table, row: AblationRow) -> None:
     assert len(row.precision) == len(table.measures)
     if len(row.precision) > 1:
         assert row.precision[0] < row.precision[2] < row.precision[1]  # AP < AP75 < AP50
@@ -48,7 +47,7 @@ def test_rows_that_differ_in_the_loss_alone_have_one_network() -> None:
 
 
 @pytest.mark.parametrize("row", TABLES[3].rows, ids=lambda row: row.slug)
-def test_sizes_are_those_published(row: Row) -> None:
+def test_sizes_are_those_published(row: AblationRow) -> None:
     assert row.size is not None
     found = network_size(row.network)
     # the paper rounds, and its width-only and depth-only rows are a few tenths of a million off ours

@@ -1,1 +1,1 @@
-"""The paper's ablations as data, and what is made of their results: statistics, tables, a picture."""
+"""The paper's ablations: their tables as data, their runs, and their results."""

@@ -1,4 +1,4 @@
-"""What came of an ablation: a table as Markdown, CSV and a picture, with what can be said about its rows."""
+"""Results of an ablation: a table as Markdown, CSV and a figure, with a verdict on each row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
 
-from yolov7_jax.experiment.ablations.statistics import CONFIDENCE, Difference, mean, paired_difference, spread
-from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table
+from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table
 from yolov7_jax.viz.figure import FAINT, INK, new_figure, set_style
 
 if TYPE_CHECKING:
@@ -20,17 +20,55 @@ Scores = Mapping[int, Mapping[str, float]]
 """Average precisions, fractions by name, of every seed that is finished."""
 
 _PER_CENT = 100
+CONFIDENCE = 0.95
+"""Of the interval around a mean difference."""
 
 RULE = (
     "Rows are compared with their base by AP, seed by seed: runs of one seed have one random key and see the same "
-    "pictures in the same order with the same changes. A difference is called larger or smaller where the mean of the "
-    f"seeds' differences is farther from 0 than its ±, which is Student's t for {CONFIDENCE:.0%} times its standard "
-    "error; else it is not distinguishable. Each row is held against its base by itself: of twenty rows that do not "
+    "images in the same order with the same augmentation. A difference is called larger or smaller where the mean of "
+    f"the seeds' differences is farther from 0 than its ±: Student's t for {CONFIDENCE:.0%} times its standard "
+    "error; else it is not distinguishable. Each row is tested by itself: of twenty rows that do not "
     "differ, one would be called different."
 )
 _EXACT = (
     "An evaluation has no seeds: it gives the same numbers every time, and the differences are those of one network."
 )
+
+
+class Difference(NamedTuple):
+    """How a row differs from its base, over the seeds that both have.
+
+    mean: of the differences. margin: half the width of its confidence interval, None with fewer than two seeds.
+    seeds: how many.
+    """
+
+    mean: float
+    margin: float | None
+    seeds: int
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether 0 lies outside of the interval."""
+        return self.margin is not None and abs(self.mean) > self.margin
+
+
+def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
+    """The difference of values by seed, None where no seed is in both.
+
+    Runs of one seed see the same images in the same order, so what they have in common cancels. The margin is the
+    standard error of the mean difference times Student's t for one degree of freedom fewer than seeds.
+    """
+    shared = sorted(values.keys() & base.keys())
+    if not shared:
+        return None
+    differences = [values[seed] - base[seed] for seed in shared]
+    count = len(differences)
+    if count < 2:
+        return Difference(differences[0], None, count)
+    from scipy import stats  # slow to import
+
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    return Difference(fmean(differences), quantile * stdev(differences) / math.sqrt(count), count)
 
 
 @dataclass(frozen=True)
@@ -41,7 +79,7 @@ class RowResult:
     another. scores: of the last evaluation of every seed's run that is finished.
     """
 
-    row: Row
+    row: AblationRow
     size: Size
     trained: Size | None = None
     scores: Scores = field(default_factory=dict)
@@ -129,8 +167,8 @@ def _spread_text(values: Sequence[float]) -> str:
     """Mean and standard deviation in per cent."""
     if not values:
         return ""
-    middle = f"{_PER_CENT * mean(values):.2f}"
-    return middle if len(values) < 2 else f"{middle} ± {_PER_CENT * spread(values):.2f}"
+    middle = f"{_PER_CENT * fmean(values):.2f}"
+    return middle if len(values) < 2 else f"{middle} ± {_PER_CENT * stdev(values):.2f}"
 
 
 def markdown(results: Results) -> str:
@@ -169,10 +207,10 @@ def _number(value: float) -> str:
 
 
 def figure(results: Results) -> Figure:
-    """AP of every row: a dot for each seed, a bar at their mean; the base's mean goes on as a thin line."""
+    """AP of every row: a dot for each seed, a bar at their mean; the base's mean is a thin line too."""
     drawn = [result for result in results.rows if result.values(AP)]
-    picture = new_figure(7.5, 1.6 + 0.55 * len(drawn))
-    axes = picture.add_subplot()
+    drawing = new_figure(7.5, 1.6 + 0.55 * len(drawn))
+    axes = drawing.add_subplot()
     set_style(
         axes,
         title=results.heading.replace(" (", "\n("),
@@ -182,11 +220,11 @@ def figure(results: Results) -> Figure:
         _draw_row(axes, place, [_PER_CENT * value for value in result.values(AP).values()], base=not result.row.base)
     axes.set_yticks(range(len(drawn)), [result.row.name for result in drawn], parse_math=False)
     axes.set_ylim(len(drawn) - 0.5, -0.5)
-    return picture
+    return drawing
 
 
 def _draw_row(axes: Axes, place: int, values: Sequence[float], *, base: bool) -> None:
-    middle = mean(values)
+    middle = fmean(values)
     if base:
         axes.axvline(middle, color=FAINT, linewidth=1, zorder=1)
     axes.plot(values, [place] * len(values), "o", color=FAINT, markersize=6, zorder=2)

@@ -14,11 +14,11 @@ from yolov7_jax.config_file import read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.demo.scenes import SCENE_NAMES, write_scenes
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ablation_jobs import Job, numbers_of, run_job
+from yolov7_jax.experiment.ablations.jobs import Job, numbers_of, run_job
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.sizes import network_size
-from yolov7_jax.experiment.ablations.tables import AP, Row, Size, Table, find_table
+from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table, find_table, network_size
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
+from yolov7_jax.files import write_atomically
 from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.viz.figure import save_figure
 
@@ -27,11 +27,11 @@ Scale = Literal["small", "paper"]
 SEEDS: dict[str, int] = {"small": 3, "paper": 1}
 """How many, where that is not said."""
 
-TRAIN_PICTURES, VAL_PICTURES = 512, 128
-"""Drawn pictures of the small scale."""
+TRAIN_IMAGES, VAL_IMAGES = 512, 128
+"""Drawn images of the small scale."""
 
 RUNS, SCENES, TABLE = "runs", "scenes", "table"
-"""In the folder of an ablation: its runs, drawn pictures, and the name of the files with the results."""
+"""In the folder of an ablation: its runs, drawn images, and the name of the files with the results."""
 
 _SEED, _WEIGHTS = "train.seed", "model.weights"
 
@@ -49,7 +49,7 @@ class _Ablation(NamedTuple):
         """Whether networks are narrowed."""
         return self.scale == "small" and self.table.trains
 
-    def config(self, row: Row, seed: int = 0) -> Config:
+    def config(self, row: AblationRow, seed: int = 0) -> Config:
         """The settings of a row's run."""
         source = self.table.small if self.small else row.config
         return read_config(source, [*row.overrides, *self.overrides, f"{_SEED}={seed}"])
@@ -75,21 +75,21 @@ def ablate(
     callbacks: Sequence[Callback] = (),
     progress: ProgressBar[Any] = no_progress,
 ) -> Results:
-    """An ablation of the paper: its rows trained with seeds 0, 1 … one after another, or evaluated, and the table.
+    """Trains or evaluates the rows of an ablation table of the paper, with seeds 0, 1 …, and writes the table.
 
-    The folder gets table.md, table.csv and table.png, written anew after every run, runs/ROW/seed-N (run folders) and,
-    on the small scale unless overrides name data, scenes (drawn pictures). What is finished there is not done again,
-    what was interrupted is gone on with: call it again, with more seeds or other rows, or from several machines with a
-    row each. Stopped by a signal, it returns what there is.
+    The folder gets table.md, table.csv and table.png after every run, runs/ROW/seed-N (run folders) and, on the small
+    scale unless overrides name data, scenes (drawn images). A second call repeats nothing that is finished and resumes
+    what was interrupted; it may have more seeds or other rows, or run on several machines with a row each. If a signal
+    stops it, it returns the results so far.
 
     Args:
         table: its number in the paper, one of `ablations.tables.TABLES`.
-        folder: without one nothing is done: the results have what is known before, sizes and what is published.
+        folder: without one nothing runs: the results have sizes and published numbers alone.
         scale: "small" is minutes a run on a CPU, "paper" the recipes of the paper on data that overrides name.
         rows: names of those to run; without any, all.
         seeds: how many, by default `SEEDS` of the scale.
         overrides: settings of all rows, such as "loss.top_k=5".
-        callbacks: look on at every run.
+        callbacks: follow every run.
         progress: shows the progress of evaluations.
 
     Raises:
@@ -118,7 +118,7 @@ def ablate(
 
 
 def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[str]) -> _Ablation:
-    """What is asked for, once it is seen that it means something."""
+    """The ablation that is asked for, after checks of all its settings."""
     if scale not in SEEDS:
         raise InputError(f"scale is {scale!r}; expected one of {', '.join(SEEDS)}")
     count = (SEEDS[scale] if seeds is None else seeds) if table.trains else 1
@@ -136,7 +136,7 @@ def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[st
 
 
 def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
-    """With data named; they are drawn where there are none."""
+    """The ablation with data, which are drawn if no setting names some."""
     config = ablation.config(ablation.table.rows[0])
     if not ablation.table.trains and not config.model.weights:
         raise InputError(
@@ -152,17 +152,17 @@ def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
 
 
 def _scenes(folder: Path, size: int) -> Path:
-    """The data YAML of drawn pictures, which are there whole or not at all."""
+    """The data YAML of drawn images; draws them if they are not there whole."""
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        write_scenes(part, train=TRAIN_PICTURES, val=VAL_PICTURES, size=size)
+        write_scenes(part, train=TRAIN_IMAGES, val=VAL_IMAGES, size=size)
         part.rename(folder)
     return folder.absolute() / "data.yaml"
 
 
 def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
-    """Everything that is known, by the jobs that are done too."""
+    """The sizes of all rows, and the scores of finished jobs."""
     scores: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in ablation.table.rows}
     for job in jobs:
         if (numbers := numbers_of(job)) is not None:
@@ -174,8 +174,8 @@ def _results(ablation: _Ablation, jobs: Sequence[Job]) -> Results:
     return Results(ablation.table, rows, _setting(ablation), ablation.seeds)
 
 
-def _trained_size(ablation: _Ablation, row: Row) -> Size | None:
-    """Of the network that is trained here, None where that is the paper's."""
+def _trained_size(ablation: _Ablation, row: AblationRow) -> Size | None:
+    """The size of the network trained here, None if it is the paper's."""
     if not ablation.small:
         return None
     config = ablation.config(row)
@@ -204,10 +204,8 @@ def _setting(ablation: _Ablation) -> str:
 
 
 def _write(results: Results, folder: Path) -> None:
-    """Writes the table as Markdown, CSV and a picture, texts whole or not at all."""
-    for name, text in ((f"{TABLE}.md", markdown(results)), (f"{TABLE}.csv", csv_text(results))):
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+    """Writes the table as Markdown, CSV and a figure."""
+    write_atomically(folder / f"{TABLE}.md", markdown(results))
+    write_atomically(folder / f"{TABLE}.csv", csv_text(results))
     if any(result.values(AP) for result in results.rows):
         save_figure(figure(results), folder / f"{TABLE}.png")

@@ -1,4 +1,4 @@
-"""The runs of an ablation: each is trained or evaluated once, gone on with where interrupted, and never mistaken."""
+"""The runs of an ablation: each is trained or evaluated once, resumed if interrupted, and checked for its settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.evaluation.report import write_json
-from yolov7_jax.experiment.ablations.tables import Row
+from yolov7_jax.experiment.ablations.tables import AblationRow
 from yolov7_jax.experiment.artifacts import evaluation_options
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
@@ -36,7 +36,7 @@ _PRECISION, _RECALL = "AP", "AR"
 class Job(NamedTuple):
     """A row for one seed: what it is made with, whether it is trained or evaluated, and where it is kept."""
 
-    row: Row
+    row: AblationRow
     seed: int
     config: Config
     trains: bool
@@ -44,7 +44,7 @@ class Job(NamedTuple):
 
 
 def run_job(job: Job, callbacks: Sequence[Callback], progress: ProgressBar[Any]) -> int | None:
-    """Trains, goes on training, or evaluates; returns the signal that stopped it."""
+    """Trains, resumes training, or evaluates; returns the signal that stopped it."""
     if not job.trains:
         _evaluate(job, progress)
         return None
