@@ -268,6 +268,12 @@ LIES: dict[str, tuple[Any, str]] = {
     ),
     "name of a million letters": (name("a." * MEBI + "a", "x"), "which is no function or class"),
     "text not in UTF-8": (Code(b"\x8c\x01\xff"), "not UTF-8"),
+    "half of a surrogate pair": (Code(b"X" + struct.pack("<I", 3) + b"\xed\xa0\x80"), "not UTF-8"),
+    "name with escapes": (Code(rb"c\x6fs" + b"\nsystem\n"), "which is no function or class"),
+    "name with unknown escapes": (Code(rb"c\qos" + b"\nsystem\n"), "which is no function or class"),
+    "bytes above the size of an address": (Code(b"\x8e" + b"\xff" * 8), "ends too early"),
+    "number cut short": (b"\x80\x02\x8a\xff\x01", "ends too early"),
+    "float cut short": (b"\x80\x02G\x00", "ends too early"),
     "value never given": (b"\x80\x020.", "takes more values than it gives"),
     "value never kept": (Code(b"j" + struct.pack("<I", 2**31)), "did not keep"),
     "no mark": (b"\x80\x02]e.", "no mark"),
@@ -561,7 +567,7 @@ def test_changed_bytes_of_a_pickle_never_surprise(folder: Path, changes: list[tu
     assert_read_or_refused(write(path, with_changes(content, changes), DATA))
 
 
-INSTRUCTIONS = st.sampled_from([bytes([step]) for step in torch_pickle._STEPS])
+INSTRUCTIONS = st.sampled_from(list(torch_pickle._STEPS))
 PIECES = [name("torch._utils", "_rebuild_parameter"), name("models.common", "Conv"), name("os", "system"), GOOD]
 PIECES += [storage("0", 6), numpy_dtype("f4"), name("copyreg", "_reconstructor"), name("builtins", "set"), code("a")]
 PROGRAMS = st.lists(INSTRUCTIONS | st.sampled_from(PIECES) | st.binary(max_size=2), max_size=30).map(b"".join)

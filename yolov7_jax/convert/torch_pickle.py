@@ -2,15 +2,16 @@
 
 A pickle is a program for a small stack machine, and it may ask for any function to be called. This machine has no
 functions: a name stays a `Name`, an object of a class stays an `Instance` that holds what the file says of it, and a
-call is answered from the table `_CALLS` (what PyTorch and numpy write for plain data) or refused by name. It knows
-the instructions that picklers of protocol 2 to 5 write, no others. Nothing is allocated on the word of the file:
-what is declared must be there, and steps, objects and copied bytes are counted. Nothing recurses.
+call is answered from the table `CALLS` (what PyTorch and numpy write for plain data) or refused by name. It knows
+the instructions that picklers of protocol 2 to 5 write, no others; `pickletools` reads their arguments. Nothing is
+allocated on the word of the file: what is declared must be there, and steps, objects and copied bytes are counted.
+Nothing recurses.
 """
 
 from __future__ import annotations
 
+import io
 import math
-import struct
 from collections.abc import Callable, Mapping
 from pickletools import opcodes
 from typing import Any
@@ -37,9 +38,8 @@ class _Machine:
     """A pickle that is being read: the values on the stack, and those kept by number in the memo."""
 
     def __init__(self, content: bytes, sizes: Mapping[str, int]) -> None:
-        self.content = content
+        self.stream = io.BytesIO(content)
         self.sizes = sizes
-        self.position = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -49,40 +49,34 @@ class _Machine:
     def run(self) -> Any:
         """The value of the whole pickle."""
         for _ in range(MAX_STEPS):
-            code = self.take(1)[0]
-            if code == _STOP:
+            code = self.stream.read(1)
+            if code == b".":
                 return self.pop()
+            if code == b"":
+                raise damaged("its pickle ends too early")
             if code not in _STEPS:
-                name = _INSTRUCTIONS.get(code, f"0x{code:02x}")
+                name = _OPCODES[code].name if code in _OPCODES else f"0x{code.hex()}"
                 raise Refused(
                     f"uses the pickle instruction {name}, which plain weights do not need, and nothing was executed; "
                     "use a file from a source you trust, or save it with the usual protocol of torch.save"
                 )
-            _STEPS[code](self)
+            _STEPS[code](self, self.argument(code))
         raise Refused(_TOO_MANY)
 
-    def take(self, size: int) -> bytes:
-        end = self.position + size
-        if end > len(self.content):
-            raise damaged("its pickle ends too early")
-        piece = self.content[self.position : end]
-        self.position = end
-        return piece
-
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-
-    def text(self, content: bytes) -> str:
+    def argument(self, code: bytes) -> Any:
+        """What follows an instruction; a size that the file claims reads no more than there is."""
         try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError:
+            if code == b"c":
+                return _two_lines(self.stream)
+            argument = _OPCODES[code].arg
+            value = argument.reader(self.stream) if argument else None
+            if isinstance(value, str):
+                value.encode()  # pickletools lets lone surrogates pass
+        except UnicodeError:
             raise damaged("a text is not UTF-8") from None
-
-    def line(self) -> str:
-        end = self.content.find(b"\n", self.position)
-        if end < 0:
-            raise damaged("its pickle ends too early")
-        return self.text(self.take(end + 1 - self.position)[:-1])
+        except (ValueError, OverflowError):
+            raise damaged("its pickle ends too early") from None
+        return value
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -192,56 +186,52 @@ class _Machine:
         target.attributes.update(attributes)
 
 
-_INSTRUCTIONS = {ord(opcode.code): opcode.name for opcode in opcodes}
-_BY_NAME: dict[str, Callable[[_Machine], Any]] = {
-    "PROTO": lambda m: m.take(1),
-    "FRAME": lambda m: m.take(8),
-    "NONE": lambda m: m.push(None),
-    "NEWTRUE": lambda m: m.push(True),
-    "NEWFALSE": lambda m: m.push(False),
-    "BININT": lambda m: m.push(m.number("<i")),
-    "BININT1": lambda m: m.push(m.number("<B")),
-    "BININT2": lambda m: m.push(m.number("<H")),
-    "LONG1": lambda m: m.push(int.from_bytes(m.take(m.number("<B")), "little", signed=True)),
-    "BINFLOAT": lambda m: m.push(m.number(">d")),
-    "SHORT_BINUNICODE": lambda m: m.push(m.text(m.take(m.number("<B")))),
-    "BINUNICODE": lambda m: m.push(m.text(m.take(m.number("<I")))),
-    "BINUNICODE8": lambda m: m.push(m.text(m.take(m.number("<Q")))),
-    "SHORT_BINBYTES": lambda m: m.push(m.take(m.number("<B"))),
-    "BINBYTES": lambda m: m.push(m.take(m.number("<I"))),
-    "BINBYTES8": lambda m: m.push(m.take(m.number("<Q"))),
-    "EMPTY_TUPLE": lambda m: m.push(()),
-    "TUPLE1": lambda m: m.make(tuple(m.pops(1))),
-    "TUPLE2": lambda m: m.make(tuple(m.pops(2))),
-    "TUPLE3": lambda m: m.make(tuple(m.pops(3))),
-    "TUPLE": lambda m: m.make(tuple(m.since_mark())),
-    "EMPTY_LIST": lambda m: m.make([]),
-    "APPEND": lambda m: m.extend(m.pops(1)),
-    "APPENDS": lambda m: m.extend(m.since_mark()),
-    "EMPTY_DICT": lambda m: m.make({}),
-    "SETITEM": lambda m: m.update(m.pops(2)),
-    "SETITEMS": lambda m: m.update(m.since_mark()),
-    "EMPTY_SET": lambda m: m.make(set()),
-    "ADDITEMS": lambda m: m.add(m.since_mark()),
-    "FROZENSET": lambda m: m.make({key_of(value) for value in m.since_mark()}),
-    "MARK": lambda m: m.marks.append(len(m.stack)),
-    "POP": lambda m: m.pop(),
-    "POP_MARK": lambda m: m.since_mark(),
-    "BINPUT": lambda m: m.put(m.number("<B")),
-    "LONG_BINPUT": lambda m: m.put(m.number("<I")),
-    "MEMOIZE": lambda m: m.put(len(m.memo)),
-    "BINGET": lambda m: m.get(m.number("<B")),
-    "LONG_BINGET": lambda m: m.get(m.number("<I")),
-    "GLOBAL": lambda m: m.name(m.line(), m.line()),
-    "STACK_GLOBAL": lambda m: m.name(*m.pops(2)),
-    "BINPERSID": lambda m: m.make(storage(m.pop(), m.sizes)),
-    "REDUCE": lambda m: m.reduce(),
-    "NEWOBJ": lambda m: m.new(*m.pops(2)),
-    "NEWOBJ_EX": lambda m: m.new(*m.pops(3)[:2]),
-    "BUILD": lambda m: m.build(),
+def _two_lines(stream: io.BytesIO) -> tuple[str, str]:
+    """The module and the name of a GLOBAL; the reader of pickletools would undo escapes in them."""
+    lines = stream.readline(), stream.readline()
+    if not all(line.endswith(b"\n") for line in lines):
+        raise ValueError("no end of line")
+    return lines[0][:-1].decode(), lines[1][:-1].decode()
+
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in opcodes}
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
+_TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
+_BY_NAME: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda _m, _: None),
+    **dict.fromkeys((*_NUMBERS, *_TEXTS), _Machine.push),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE1": lambda m, _: m.make(tuple(m.pops(1))),
+    "TUPLE2": lambda m, _: m.make(tuple(m.pops(2))),
+    "TUPLE3": lambda m, _: m.make(tuple(m.pops(3))),
+    "TUPLE": lambda m, _: m.make(tuple(m.since_mark())),
+    "EMPTY_LIST": lambda m, _: m.make([]),
+    "APPEND": lambda m, _: m.extend(m.pops(1)),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "EMPTY_DICT": lambda m, _: m.make({}),
+    "SETITEM": lambda m, _: m.update(m.pops(2)),
+    "SETITEMS": lambda m, _: m.update(m.since_mark()),
+    "EMPTY_SET": lambda m, _: m.make(set()),
+    "ADDITEMS": lambda m, _: m.add(m.since_mark()),
+    "FROZENSET": lambda m, _: m.make({key_of(value) for value in m.since_mark()}),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.pop(),
+    "POP_MARK": lambda m, _: m.since_mark(),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    "GLOBAL": lambda m, names: m.name(*names),
+    "STACK_GLOBAL": lambda m, _: m.name(*m.pops(2)),
+    "BINPERSID": lambda m, _: m.make(storage(m.pop(), m.sizes)),
+    "REDUCE": lambda m, _: m.reduce(),
+    "NEWOBJ": lambda m, _: m.new(*m.pops(2)),
+    "NEWOBJ_EX": lambda m, _: m.new(*m.pops(3)[:2]),
+    "BUILD": lambda m, _: m.build(),
 }
-_STEPS = {code: _BY_NAME[name] for code, name in _INSTRUCTIONS.items() if name in _BY_NAME}
-_STOP = ord(".")
+_STEPS = {code: _BY_NAME[opcode.name] for code, opcode in _OPCODES.items() if opcode.name in _BY_NAME}
 
 
 def read_pickle(content: bytes, storage_sizes: Mapping[str, int]) -> Any:
