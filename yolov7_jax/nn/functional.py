@@ -9,41 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolov7_jax.nn import cpu
 
+
+@cpu.quick_as(cpu.max_pool)
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max pool k×k over [B, H, W, C], padded by what never wins; the ways below are equal bit for bit.
-
-    Tiles are a reshape. With stride 1 and an odd kernel padded to keep the size it is a chain of small pools, each of
-    them rows, then columns: pools of 5, 9 and 13 share their work and nothing pays k² a pixel, as XLA's
-    `reduce_window` does on CPU.
-    """
-    if kernel == stride and padding == 0:
-        return _tiled_max_pool(x, kernel)
-    if stride != 1 or kernel != 2 * padding + 1:
-        margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), margins)
-    radius = padding
-    while radius > 0:
-        x = _sliding_max(_sliding_max(x, min(radius, 2), axis=1), min(radius, 2), axis=2)
-        radius -= 2
-    return x
-
-
-def _tiled_max_pool(x: jax.Array, kernel: int) -> jax.Array:
-    """Rows and columns that fill no tile are left out."""
-    b, h, w, c = x.shape
-    x = x[:, : h // kernel * kernel, : w // kernel * kernel]
-    return x.reshape(b, h // kernel, kernel, w // kernel, kernel, c).max((2, 4))
-
-
-def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:
-    size = x.shape[axis]
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    padded = lax.pad(x, lowest, [(radius, radius, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
-    out = lax.slice_in_dim(padded, 0, size, axis=axis)
-    for offset in range(1, 2 * radius + 1):
-        out = jnp.maximum(out, lax.slice_in_dim(padded, offset, offset + size, axis=axis))
-    return out
+    """Max pool k×k over [B, H, W, C], padded by what never wins."""
+    margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), margins)
 
 
 def space_to_depth(x: jax.Array, gain: int = 2, *, columns_first: bool = False) -> jax.Array:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import field
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jax.typing import DTypeLike
 
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
+from yolov7_jax.nn import cpu
 from yolov7_jax.nn.conv import Form
 from yolov7_jax.nn.csp import repeated
 from yolov7_jax.nn.functional import FUNCTIONS
@@ -28,7 +29,8 @@ class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
 
     graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32. frozen:
-    which batch normalization keeps its running statistics in training (`Form`).
+    which batch normalization keeps its running statistics in training (`Form`). cpu_tuning: whether what is only there
+    to be quick on CPUs is used (`nn.cpu`).
     Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
     training add `mutable=["batch_stats"]`.
     """
@@ -36,6 +38,7 @@ class Network(nn.Module):
     graph: Graph
     dtype: DTypeLike = jnp.float32
     frozen: str = ""
+    cpu_tuning: bool = field(default_factory=cpu.tuning)
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
@@ -46,6 +49,10 @@ class Network(nn.Module):
         """
         for side in images.shape[1:3]:
             self.graph.check_side(side)
+        with cpu.tuned(self.cpu_tuning):
+            return self._run(images, train)
+
+    def _run(self, images: jax.Array, train: bool) -> Outputs:
         form = Form(self.dtype, self.graph.folded, self.frozen)
         values = {IMAGE: images.astype(self.dtype)}
         for node in self.graph.nodes[:-1]:
@@ -69,19 +76,6 @@ def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Arr
     """Raw lead outputs [B, N, 5 + C] in inference of images [B, H, W, 3], RGB in 0..1."""
     outputs: Any = network.apply(variables, images)
     return outputs.lead
-
-
-def by_image(function: Callable[[jax.Array], Any], batch: jax.Array) -> Any:
-    """`function` of a batch, a tree of arrays [B, ...] from an array [B, ...]; on a CPU one image after another.
-
-    The feature maps of one image fit the caches of a CPU: inference is a fifth faster than on the batch as a whole,
-    and takes a fraction of the memory. On other devices images go together.
-    """
-
-    def in_turn(batch: jax.Array) -> Any:
-        return lax.map(lambda one: jax.tree.map(lambda leaf: leaf[0], function(one[None])), batch)
-
-    return function(batch) if len(batch) == 1 else lax.platform_dependent(batch, cpu=in_turn, default=function)
 
 
 def node_scope(name: str) -> str:
