@@ -37,6 +37,7 @@ from .experiment import show_labels as show_labels
 from .experiment import show_samples as show_samples
 from .experiment import train as train
 from .experiment import validate as validate
+from .graph.kinds import register_layer as register_layer
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph
 from .graph.spec import Node as Node

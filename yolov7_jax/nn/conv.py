@@ -111,7 +111,8 @@ class Conv2d(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalization with PyTorch's running statistics: their variance is the unbiased one.
 
-    Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step).
+    Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step). In
+    folded form, where it is not part of a `Conv` or `RepConv`, it is the scale and the bias alone.
     """
 
     form: Form = Form()
@@ -122,6 +123,8 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        if self.form.folded:
+            return x * _per_channel(scale, self.form.dtype) + _per_channel(bias, self.form.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         wide = at_least_float32(self.form.dtype)

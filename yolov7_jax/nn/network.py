@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import lru_cache, partial
 from typing import Any
@@ -12,13 +12,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from yolov7_jax.graph.kinds import kind_of
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
 from yolov7_jax.nn import cpu
 from yolov7_jax.nn.conv import Form
 from yolov7_jax.nn.csp import repeated
-from yolov7_jax.nn.functional import FUNCTIONS
-from yolov7_jax.nn.heads import Detect
-from yolov7_jax.nn.modules import MODULES
 from yolov7_jax.types import Outputs
 
 NODE_OUTPUTS = "intermediates"
@@ -49,27 +47,15 @@ class Network(nn.Module):
         """
         for side in images.shape[1:3]:
             self.graph.check_side(side)
-        with cpu.tuned(self.cpu_tuning):
-            return self._run(images, train)
-
-    def _run(self, images: jax.Array, train: bool) -> Outputs:
         form = Form(self.dtype, self.graph.folded, self.frozen)
         values = {IMAGE: images.astype(self.dtype)}
-        for node in self.graph.nodes[:-1]:
-            with jax.named_scope(node_scope(node.name)):
-                values[node.name] = _run(node, [values[name] for name in node.src], form, train)
-            self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
-        detect = Detect(
-            anchors=len(self.graph.anchors[0]),
-            num_classes=self.graph.num_classes,
-            strides=self.graph.strides,
-            implicit=self.graph.detect.op.startswith("I"),
-            auxiliary=self.graph.has_aux,
-            form=form,
-            name=self.graph.detect.name,
-        )
-        with jax.named_scope(node_scope(self.graph.detect.name)):
-            return detect([values[name] for name in self.graph.detect.src])
+        with cpu.tuned(self.cpu_tuning):
+            for node in self.graph.nodes[:-1]:
+                with jax.named_scope(node_scope(node.name)):
+                    values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+                self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
+            with jax.named_scope(node_scope(self.graph.detect.name)):
+                return _head(self.graph, form)([values[name] for name in self.graph.detect.src])
 
 
 def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
@@ -84,16 +70,34 @@ def node_scope(name: str) -> str:
 
 
 def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
-    if node.op in FUNCTIONS:
+    kind = kind_of(node.op)
+    layer, is_module = kind.make()
+    options = {**node.options, **kind.fixed}
+    if not is_module:
         for _ in range(node.repeat):
-            xs = [FUNCTIONS[node.op](xs, **node.options)]
+            xs = [layer(*xs, **options)]
         return xs[0]
 
     def make(name: str) -> nn.Module:
-        return MODULES[node.op](**node.options, form=form, name=name)
+        return layer(**options, form=form, name=name)
 
-    layer = make(node.name) if node.repeat == 1 else repeated(make, node.repeat, name=node.name)
-    return layer(xs[0], train=train)
+    if node.repeat > 1:
+        return repeated(make, node.repeat, name=node.name)(*xs, train=train)
+    output: jax.Array = make(node.name)(*xs, train=train)
+    return output
+
+
+def _head(graph: Graph, form: Form) -> Callable[[list[jax.Array]], Outputs]:
+    kind = kind_of(graph.detect.op)
+    detect: Callable[[list[jax.Array]], Outputs] = kind.make()[0](
+        anchors=len(graph.anchors[0]),
+        num_classes=graph.num_classes,
+        strides=graph.strides,
+        **kind.fixed,
+        form=form,
+        name=graph.detect.name,
+    )
+    return detect
 
 
 def example_images(graph: Graph) -> jax.ShapeDtypeStruct:
