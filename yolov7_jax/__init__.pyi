@@ -46,6 +46,7 @@ from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
 from .inference.detector import Options as Options
 from .nn.network import Network as Network
+from .nn.network import features as features
 from .nn.network import init as init
 from .nn.summary import summarize as summarize
 from .reparameterize import reparam as reparam

@@ -21,7 +21,7 @@ from yolov7_jax.graph.kinds import kind_of, resolve
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.fold import modules
-from yolov7_jax.nn.network import Network, example_images, lead_outputs
+from yolov7_jax.nn.network import Network, abstract_variables, example_images, lead_outputs
 
 Tree = Mapping[str, Any]
 Array = NDArray[np.float64]
@@ -79,7 +79,21 @@ def fold(graph: Graph, variables: Tree) -> dict[str, Any]:
                 "the file is damaged or its training diverged, use an earlier checkpoint"
             )
         folded[node.name] = layer
+    _check_own_kinds(graph, folded)
     return {"params": folded}
+
+
+def _check_own_kinds(graph: Graph, folded: Tree) -> None:
+    """Layers of a user's kinds must have been folded to what their modules ask for in the inference form."""
+    own = [node for node in graph.nodes[:-1] if node.name in folded and not kind_of(node.op).built_in]
+    for node in own:
+        expected = abstract_variables(inference_form(graph))["params"][node.name]
+        wanted, found = (jax.tree.map(np.shape, tree) for tree in (expected, folded[node.name]))
+        if wanted != found:
+            raise WeightsError(
+                f"layer {node.name} ({node.op}) is folded to {found}, but its inference form has {wanted}; "
+                "give the kind a rule: register_layer(..., fold=...)"
+            )
 
 
 def difference(graph: Graph, variables: Tree, other: Graph, other_variables: Tree) -> float:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph import shapes
@@ -26,7 +26,6 @@ REQUIRED = object()
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value of an argument is right, and what is: "a positive integer"."""
 
-Layer = TypeVar("Layer", bound=Callable[..., Any])
 Reference = Callable[..., Any] | str
 """A function or class, or where it is: "package.module:name", which is imported when it is first needed."""
 
@@ -55,7 +54,12 @@ class LayerKind:
         """All arguments with their defaults."""
         return {**self.positional, **self.named}
 
-    def make(self) -> tuple[Callable[..., Any], bool]:
+    @property
+    def built_in(self) -> bool:
+        """Whether it comes with the package."""
+        return self.name in _BUILT_IN
+
+    def load(self) -> tuple[Callable[..., Any], bool]:
         """The layer, and whether it is a Flax module (or makes one): it is if it takes `form`."""
         layer = resolve(self.layer)
         return layer, "form" in inspect.signature(layer).parameters
@@ -84,12 +88,6 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     return found
 
 
-@overload
-def register_layer(name: str, layer: Layer, **options: Any) -> Layer: ...
-@overload
-def register_layer(name: str, layer: str, **options: Any) -> str: ...
-@overload
-def register_layer(name: str, layer: None = None, **options: Any) -> Callable[[Layer], Layer]: ...
 def register_layer(
     name: str,
     layer: Reference | None = None,
@@ -139,22 +137,14 @@ def register_layer(
 
 
 def _signature(layer: Reference) -> dict[str, Value]:
-    """Arguments and defaults of a layer, from its own definition."""
+    """Arguments and defaults from the definition: fields of a class, keyword-only arguments of a function."""
     parameters = inspect.signature(resolve(layer)).parameters
-    if isinstance(layer, type):
-        if "form" not in parameters:
-            raise ValueError(
-                f"{layer.__name__} needs a field `form: Form = Form()`, how the network's layers are built"
-            )
-        taken = [parameter for key, parameter in parameters.items() if key not in _NETWORK_GIVES]
-    else:
-        taken = [
-            parameter
-            for key, parameter in parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY and key not in _NETWORK_GIVES
-        ]
+    if isinstance(layer, type) and "form" not in parameters:
+        raise ValueError(f"{layer.__name__} needs a field `form: Form = Form()`: how the layers of a network are built")
     return {
-        parameter.name: REQUIRED if parameter.default is parameter.empty else parameter.default for parameter in taken
+        key: REQUIRED if parameter.default is parameter.empty else parameter.default
+        for key, parameter in parameters.items()
+        if key not in _NETWORK_GIVES and (isinstance(layer, type) or parameter.kind is parameter.KEYWORD_ONLY)
     }
 
 
@@ -177,7 +167,7 @@ def _enter(
     name: str, layer: str, shape: ShapeRule, arguments: Mapping[str, Value] | None = None, **options: Any
 ) -> None:
     """A built-in kind; `layer` is named within the room nn."""
-    register_layer(name, f"{_NN}.{layer}", shape=shape, arguments=arguments or {}, **options)
+    register_layer(name, f"{_NN}.{layer}", shape=shape, arguments=arguments, **options)
 
 
 _enter("Conv", "conv:Conv", shapes.conv, _CONV)
@@ -225,11 +215,12 @@ _enter(
 _enter("C3", "csp:csp_of_residuals", shapes.csp, _CSP, named=_ACTIVATION, fixed={"layout": "A"})
 _enter("C3TR", "attention:c3tr", shapes.csp_of(shapes.ATTENTION_HEADS), _CSP, named=_ACTIVATION)
 _enter("C3Ghost", "ghost:c3_ghost", shapes.csp_of(4), _CSP, named=_ACTIVATION)
-for _block, _groups, _named, _fixed in (
+_BLOCKS: tuple[tuple[str, int, dict[str, Value], dict[str, Value]], ...] = (
     ("Bottleneck", 1, _REVERSED, {}),
     ("Res", 1, {}, {**_RES, "block_expansion": 0.5}),
     ("ResX", 32, {}, _RES),
-):
+)
+for _block, _groups, _named, _fixed in _BLOCKS:
     for _layout in "ABC":
         _sums = _block != "Bottleneck" or _layout != "B"  # its layout B has none by default
         for _rep in ("", "Rep"):
@@ -264,12 +255,16 @@ _enter("Chuncat", "functional:chuncat", shapes.chuncat, {"dimension": 1})
 _enter("Foldcut", "functional:foldcut", shapes.foldcut, {"dimension": 1})
 _enter("Chunk", "functional:chunk", shapes.chunk, {"groups": 2, "place": 1})
 
-for _name, _shape, _head, _fixed in (
-    ("Detect", shapes.detect, "plain", {}),
-    ("IDetect", shapes.detect, "plain", {"implicit": True}),
-    ("IAuxDetect", shapes.detect_aux, "auxiliary", {"implicit": True, "auxiliary": True}),
-    ("AuxDetect", shapes.detect_aux, "auxiliary", {"auxiliary": True}),
-):
-    _enter(_name, "heads:Detect", _shape, head=_head, fixed=_fixed, fold=f"{_NN}.fold:head")
+for _name, _fixed in (("Detect", {"implicit": False}), ("IDetect", {"implicit": True})):
+    _enter(_name, "heads:Detect", shapes.detect, head="plain", fixed=_fixed, fold=f"{_NN}.fold:head")
+for _name, _implicit in (("IAuxDetect", True), ("AuxDetect", False)):
+    _enter(
+        _name,
+        "heads:Detect",
+        shapes.detect_aux,
+        head="auxiliary",
+        fixed={"implicit": _implicit, "auxiliary": True},
+        fold=f"{_NN}.fold:head",
+    )
 
-_BUILT_IN = frozenset(KINDS)
+_BUILT_IN = frozenset(KINDS)  # from here on their names are taken

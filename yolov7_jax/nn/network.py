@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache, partial
 from typing import Any
@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.kinds import kind_of
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
 from yolov7_jax.nn import cpu
 from yolov7_jax.nn.conv import Form
 from yolov7_jax.nn.csp import repeated
+from yolov7_jax.registry import nearest
 from yolov7_jax.types import Outputs
 
 NODE_OUTPUTS = "intermediates"
@@ -64,6 +66,40 @@ def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Arr
     return outputs.lead
 
 
+def features(
+    network: Network, variables: Mapping[str, Any], images: jax.Array, layers: Sequence[str]
+) -> dict[str, jax.Array]:
+    """What layers give in inference, feature maps [B, H, W, c], by what they were asked for as.
+
+    Layers after the last of them are not computed.
+
+    Args:
+        network: of the variables.
+        variables: {"params", "batch_stats"}.
+        images: [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride.
+        layers: names of nodes, such as "11", or tags, such as "p3/elan", which stand for the last node of that tag.
+
+    Raises:
+        GraphError: no such layer; names the nearest. A side is no multiple of the largest stride.
+    """
+    nodes = network.graph.nodes[:-1]
+    known = {node.tag: node.name for node in nodes if node.tag} | {node.name: node.name for node in nodes}
+    if unknown := [layer for layer in layers if layer not in known]:
+        hint = nearest(unknown[0], known)
+        raise GraphError(f"there is no layer {unknown[0]!r}{hint}; expected a node's name or tag, {', '.join(known)}")
+    found = _node_outputs(network, tuple(known[layer] for layer in layers), variables, images)
+    return dict(zip(layers, found, strict=True))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _node_outputs(
+    network: Network, names: tuple[str, ...], variables: Mapping[str, Any], images: jax.Array
+) -> list[jax.Array]:
+    """Outputs of nodes; that they alone are returned makes all after them dead code to the compiler."""
+    outputs = network.apply(variables, images, mutable=[NODE_OUTPUTS])[1][NODE_OUTPUTS]
+    return [outputs[node_scope(name)][0] for name in names]
+
+
 def node_scope(name: str) -> str:
     """The scope that a node's operations carry in traces and profiles, and the key of its output."""
     return f"node {name}"
@@ -71,7 +107,7 @@ def node_scope(name: str) -> str:
 
 def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
     kind = kind_of(node.op)
-    layer, is_module = kind.make()
+    layer, is_module = kind.load()
     options = {**node.options, **kind.fixed}
     if not is_module:
         for _ in range(node.repeat):
@@ -89,7 +125,7 @@ def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
 
 def _head(graph: Graph, form: Form) -> Callable[[list[jax.Array]], Outputs]:
     kind = kind_of(graph.detect.op)
-    detect: Callable[[list[jax.Array]], Outputs] = kind.make()[0](
+    detect: Callable[[list[jax.Array]], Outputs] = kind.load()[0](
         anchors=len(graph.anchors[0]),
         num_classes=graph.num_classes,
         strides=graph.strides,
