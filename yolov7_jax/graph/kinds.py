@@ -109,7 +109,7 @@ def register_layer(
             Feature maps are [B, H, W, c].
         shape: the shape of the output: a function of the inputs' shapes and of all arguments by name.
         arguments: those of the model file in their order, with their defaults (`REQUIRED` for none). By default the
-            fields of the module, or the keyword-only arguments of the function. `activation` is that of the network
+            fields of the module, or the keyword-only arguments of the function (none where `layer` is a text). `activation` is that of the network
             where none is given; `channels` follow its width; `repeats` marks a kind that holds its own repeats.
         named: arguments that are given by name alone.
         fixed: what else the layer is made with.
@@ -131,14 +131,15 @@ def register_layer(
         raise ValueError(f"{name!r} is a built-in layer kind; choose another name")
     named, fixed = named or {}, fixed or {}
     if arguments is None:
-        arguments = {key: value for key, value in _signature(layer).items() if key not in (*named, *fixed)}
+        own = {} if isinstance(layer, str) else _signature(layer)
+        arguments = {key: value for key, value in own.items() if key not in (*named, *fixed)}
     KINDS[name] = LayerKind(name, layer, shape, arguments, named, fixed, checks or {}, fold, head)
     return layer
 
 
-def _signature(layer: Reference) -> dict[str, Value]:
+def _signature(layer: Callable[..., Any]) -> dict[str, Value]:
     """Arguments and defaults from the definition: fields of a class, keyword-only arguments of a function."""
-    parameters = inspect.signature(resolve(layer)).parameters
+    parameters = inspect.signature(layer).parameters
     if isinstance(layer, type) and "form" not in parameters:
         raise ValueError(f"{layer.__name__} needs a field `form: Form = Form()`: how the layers of a network are built")
     return {
