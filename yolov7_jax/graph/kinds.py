@@ -109,8 +109,9 @@ def register_layer(
             Feature maps are [B, H, W, c].
         shape: the shape of the output: a function of the inputs' shapes and of all arguments by name.
         arguments: those of the model file in their order, with their defaults (`REQUIRED` for none). By default the
-            fields of the module, or the keyword-only arguments of the function (none where `layer` is a text). `activation` is that of the network
-            where none is given; `channels` follow its width; `repeats` marks a kind that holds its own repeats.
+            fields of the module, or the keyword-only arguments of the function; none where `layer` is a text.
+            `activation` is that of the network where none is given; `channels` follow its width; `repeats` marks a
+            kind that holds its own repeats.
         named: arguments that are given by name alone.
         fixed: what else the layer is made with.
         checks: of arguments, where their names do not say enough (`graph.layers.CHECKS`).
