@@ -25,10 +25,10 @@ MODEL = """
 nc: 5
 anchors: [[12, 12, 24, 24]]
 backbone:
-  - [-1, 1, Conv, [8, 3, 2]]            # 0
-  - [-1, 1, Conv, [16, 3, 2]]           # 1
-  - [-1, 1, SqueezeELAN, [16]]          # 2, arguments are fields of the class
-  - [-1, 1, Conv, [24, 3, 2]]           # 3
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, SqueezeELAN, [16]]          # arguments: fields of the class
+  - [-1, 1, Conv, [24, 3, 2]]
   - [-1, 2, SqueezeELAN, [24, {ratio: 0.5}]]
 head:
   - [[4], 1, Detect, [nc, anchors]]
@@ -60,21 +60,20 @@ class SqueezeELAN(nn.Module):
 
 
 def main(folder: Path) -> None:
-    """Everything that a built-in block can do."""
+    """Trains, folds, saves and loads."""
     (folder / "model.yaml").write_text(MODEL)
     data = write_scenes(folder / "data", train=32, val=8, size=64)
     settings = [f"model.name={folder / 'model.yaml'}", "model.width=1", f"data.path={data}", "train.size=64"]
     weights = yolo.load(yolo.train(yolo.read_config("debug", settings), folder / "run").folder)
     graph, variables = yolo.reparam(weights.graph, weights.variables)
-    image = np.random.default_rng(0).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
+    image = np.full((1, 64, 64, 3), 0.5, np.float32)
     before: Any = yolo.Network(weights.graph).apply(weights.variables, image)
     after: Any = yolo.Network(graph).apply(variables, image)
     print(f"folding changed outputs by at most {np.abs(before.lead - after.lead).max():.1e}")
-    file = folder / "own.safetensors"
-    yolo.save(file, replace(weights, graph=graph, variables=variables), naming="torch")
-    back = yolo.load(file)
+    yolo.save(folder / "own.safetensors", replace(weights, graph=graph, variables=variables), naming="torch")
+    back = yolo.load(folder / "own.safetensors")
     jax.tree.map(np.testing.assert_array_equal, back.variables, variables)
-    print(f"{file.name}: {len(jax.tree.leaves(back.variables))} tensors by PyTorch's names, read back equal")
+    print(f"own.safetensors: {len(jax.tree.leaves(back.variables))} tensors by PyTorch's names, read back equal")
 
 
 if __name__ == "__main__":

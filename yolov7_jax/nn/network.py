@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.kinds import kind_of
@@ -67,7 +67,7 @@ def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Arr
 
 
 def features(
-    network: Network, variables: Mapping[str, Any], images: jax.Array, layers: Sequence[str]
+    network: Network, variables: Mapping[str, Any], images: ArrayLike, layers: Sequence[str]
 ) -> dict[str, jax.Array]:
     """What layers give in inference, feature maps [B, H, W, c], by what they were asked for as.
 
@@ -93,7 +93,7 @@ def features(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _node_outputs(
-    network: Network, names: tuple[str, ...], variables: Mapping[str, Any], images: jax.Array
+    network: Network, names: tuple[str, ...], variables: Mapping[str, Any], images: ArrayLike
 ) -> list[jax.Array]:
     """Outputs of nodes; that they alone are returned makes all after them dead code to the compiler."""
     outputs = network.apply(variables, images, mutable=[NODE_OUTPUTS])[1][NODE_OUTPUTS]
