@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from yolov7_jax.errors import GraphError, WeightsError
 from yolov7_jax.graph.builder import Builder
-from yolov7_jax.graph.kinds import DETECT_KINDS, KINDS
+from yolov7_jax.graph.kinds import KINDS
 from yolov7_jax.graph.layers import infer_shapes
-from yolov7_jax.graph.spec import AUXILIARY_DETECT, IMAGE, Graph, Value
+from yolov7_jax.graph.spec import IMAGE, Graph, Value
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.reparameterize import TOLERANCE, difference, fold, reparam
@@ -85,6 +85,7 @@ def added(b: Builder, op: str, xs: Sequence[str], **named: Value) -> str:
 
 
 SEVERAL = ("Concat", "Shortcut", "Chuncat")
+DETECT_KINDS = tuple(op for op, kind in KINDS.items() if kind.head)
 WEIGHTED = sorted(op for op in KINDS if "channels" in KINDS[op].arguments)
 LAYERS = sorted(set(KINDS) - set(DETECT_KINDS) - {"nn.ZeroPad2d"})  # which changes sizes and has nothing to fold
 
@@ -135,7 +136,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     ends = [b.add("Conv", tip, 8, 3) for tip in tips[-2:]]
     head = draw(st.sampled_from(DETECT_KINDS))
     same = len({infer_shapes(b.nodes, 3)[end].stride for end in ends}) == 1
-    b.add(head, ends if head not in AUXILIARY_DETECT or (same and len(ends) == 2) else [ends[0], ends[0]])
+    b.add(head, ends if KINDS[head].head == "plain" or (same and len(ends) == 2) else [ends[0], ends[0]])
     return b.build(anchors=1, num_classes=draw(st.integers(1, 3)))
 
 
@@ -194,7 +195,7 @@ def test_folding_a_folded_network_changes_nothing() -> None:
 def test_a_result_that_differs_is_refused_and_says_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = rep_network(groups=1, channels=8, stride=1, identity=True)
     variables = trained(graph)
-    monkeypatch.setattr("yolov7_jax.reparameterize.BATCH_NORM_EPSILON", 1.01e-3)  # the least that a fold can be wrong
+    monkeypatch.setattr("yolov7_jax.nn.fold.BATCH_NORM_EPSILON", 1.01e-3)  # the least that a fold can be wrong
     with pytest.raises(WeightsError, match=r"folding changed the outputs by \d\.?\d*e-05 of the largest, more than"):
         reparam(graph, variables)
 

@@ -25,7 +25,8 @@ import numpy as np
 import yolov7_jax as yolo
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.inference.program import postprocess
-from yolov7_jax.nn.network import by_image, lead_outputs
+from yolov7_jax.nn.cpu import by_image
+from yolov7_jax.nn.network import lead_outputs
 from yolov7_jax.reparameterize import fold
 
 CASES = ("yolov7-tiny:1", "yolov7-tiny:8", "yolov7:1")

@@ -1,7 +1,6 @@
 """The public names and where they live; `__init__.py` imports them when they are first used."""
 
 from .assign.ota import OTA as OTA
-from .assign.simple import simple as simple
 from .compilation_cache import enable_compilation_cache as enable_compilation_cache
 from .config import Config as Config
 from .config import yaml_text as yaml_text
@@ -48,6 +47,7 @@ from .experiment import train as train
 from .experiment import validate as validate
 from .experiment.preparation import training_pipeline as training_pipeline
 from .experiment.training import loss_of as loss_of
+from .graph.kinds import register_layer as register_layer
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph
 from .graph.spec import Node as Node
@@ -56,6 +56,7 @@ from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
 from .inference.detector import Options as Options
 from .nn.network import Network as Network
+from .nn.network import features as features
 from .nn.network import init as init
 from .nn.summary import summarize as summarize
 from .ops.decode import decode as decode
@@ -66,6 +67,7 @@ from .registry import register_optimizer as register_optimizer
 from .registry import register_source as register_source
 from .reparameterize import reparam as reparam
 from .source import Source as Source
+from .source import SourceMixin as SourceMixin
 from .training.callbacks import Callback as Callback
 from .training.callbacks import RunInfo as RunInfo
 from .training.loss import AutobalancedLoss as AutobalancedLoss
@@ -86,6 +88,7 @@ from .types import Batch as Batch
 from .types import Candidates as Candidates
 from .types import Detections as Detections
 from .types import Grid as Grid
+from .types import Issue as Issue
 from .types import Labels as Labels
 from .types import Outputs as Outputs
 from .types import Rates as Rates

@@ -17,10 +17,11 @@ from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
 from yolov7_jax.errors import WeightsError
+from yolov7_jax.graph.kinds import kind_of, resolve
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.conv import BATCH_NORM_EPSILON
-from yolov7_jax.nn.network import Network, example_images, lead_outputs
+from yolov7_jax.nn.fold import modules
+from yolov7_jax.nn.network import Network, abstract_variables, example_images, lead_outputs
 
 Tree = Mapping[str, Any]
 Array = NDArray[np.float64]
@@ -61,18 +62,38 @@ def fold(graph: Graph, variables: Tree) -> dict[str, Any]:
         WeightsError: a folded weight is not finite; names the layer.
     """
     params, stats = variables["params"], variables.get("batch_stats", {})
+    kinds = {node.name: kind_of(node.op) for node in graph}
     folded = {}
     for node in inference_form(graph):
         if node.name not in params:
             continue
-        layer = _fold(params[node.name], stats.get(node.name, {}))
+        rule = resolve(kinds[node.name].fold or modules)
+        weights, moments = params[node.name], stats.get(node.name, {})
+        if node.repeat > 1:
+            layer = {place: rule(weights[place], moments.get(place, {})) for place in weights}
+        else:
+            layer = rule(weights, moments)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(layer)):
             raise WeightsError(
                 f"layer {node.name} ({node.op}) has weights that are not finite once folded; "
                 "the file is damaged or its training diverged, use an earlier checkpoint"
             )
         folded[node.name] = layer
+    _check_own_kinds(graph, folded)
     return {"params": folded}
+
+
+def _check_own_kinds(graph: Graph, folded: Tree) -> None:
+    """Layers of a user's kinds must have been folded to what their modules ask for in the inference form."""
+    own = [node for node in graph.nodes[:-1] if node.name in folded and not kind_of(node.op).built_in]
+    for node in own:
+        expected = abstract_variables(inference_form(graph))["params"][node.name]
+        wanted, found = (jax.tree.map(np.shape, tree) for tree in (expected, folded[node.name]))
+        if wanted != found:
+            raise WeightsError(
+                f"layer {node.name} ({node.op}) is folded to {found}, but its inference form has {wanted}; "
+                "give the kind a rule: register_layer(..., fold=...)"
+            )
 
 
 def difference(graph: Graph, variables: Tree, other: Graph, other_variables: Tree) -> float:
@@ -94,79 +115,3 @@ def _probe(graph: Graph, variables: Tree, dtype: DTypeLike) -> Array:
 def _relative(outputs: Array, exact: Array) -> float:
     with np.errstate(invalid="ignore"):  # what is not finite gives NaN, which is no small difference
         return float(np.abs(outputs - exact).max() / np.abs(exact).max())
-
-
-def _fold(params: Tree, stats: Tree) -> dict[str, Any]:
-    """Folds a layer by the names of its parts, whatever its kind."""
-    if "conv" in params and "bn" in params:
-        return {"conv": _conv_norm(params["conv"], params["bn"], stats["bn"])}
-    if "bn" in params:
-        return _bottleneck_csp(params, stats)
-    if "rbr_dense" in params:
-        return {"rbr_reparam": _rep_conv(params, stats)}
-    if "m" in params and "ia" in params and "im" in params:
-        return {"m": {level: _implicit(params, level) for level in params["m"]}}
-    return {
-        key: _fold(value, stats.get(key, {})) if isinstance(value, Mapping) else np.asarray(value)
-        for key, value in params.items()
-        if key != "m2"  # an auxiliary head
-    }
-
-
-def _norm(params: Tree, stats: Tree) -> tuple[Array, Array]:
-    """Factor and shift of a batch normalization with fixed statistics."""
-    scale, bias, mean, var = (
-        np.asarray(a, np.float64) for a in (params["scale"], params["bias"], stats["mean"], stats["var"])
-    )
-    factor = scale / np.sqrt(var + BATCH_NORM_EPSILON)
-    return factor, bias - mean * factor
-
-
-def _conv_norm(conv: Tree, norm: Tree, stats: Tree) -> dict[str, Any]:
-    factor, shift = _norm(norm, stats)
-    return _weights(np.asarray(conv["kernel"], np.float64) * factor, shift)
-
-
-def _bottleneck_csp(params: Tree, stats: Tree) -> dict[str, Any]:
-    """BottleneckCSP: one normalization over the joined outputs of the convolutions cv3 and cv2."""
-    factor, shift = _norm(params["bn"], stats["bn"])
-    others = {key: value for key, value in params.items() if key not in ("bn", "cv2", "cv3")}
-    joined = {
-        key: _weights(np.asarray(params[key]["kernel"], np.float64) * factor[part], shift[part])
-        for key, part in (("cv3", slice(len(factor) // 2)), ("cv2", slice(len(factor) // 2, None)))
-    }
-    return {**_fold(others, stats), **joined}
-
-
-def _rep_conv(params: Tree, stats: Tree) -> dict[str, Any]:
-    factor, bias = _norm(params["rbr_dense"]["1"], stats["rbr_dense"]["1"])
-    kernel = np.asarray(params["rbr_dense"]["0"]["kernel"], np.float64) * factor
-    factor, shift = _norm(params["rbr_1x1"]["1"], stats["rbr_1x1"]["1"])
-    kernel[1, 1] += np.asarray(params["rbr_1x1"]["0"]["kernel"], np.float64)[0, 0] * factor
-    bias = bias + shift
-    if "rbr_identity" in params:
-        factor, shift = _norm(params["rbr_identity"], stats["rbr_identity"])
-        channels = np.arange(kernel.shape[3])
-        kernel[1, 1, channels % kernel.shape[2], channels] += factor  # its own channel, counted within its group
-        bias = bias + shift
-    return _weights(kernel, bias)
-
-
-def _implicit(params: Tree, level: str) -> dict[str, Any]:
-    conv, added, factor = (
-        params["m"][level],
-        np.asarray(params["ia"][level]["implicit"], np.float64),
-        np.asarray(params["im"][level]["implicit"], np.float64),
-    )
-    kernel = np.asarray(conv["kernel"], np.float64)
-    return _weights(kernel * factor, (np.asarray(conv["bias"], np.float64) + added @ kernel[0, 0]) * factor)
-
-
-def _weights(kernel: Array, bias: Array) -> dict[str, Any]:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the probe finds it
-        return {"kernel": kernel.astype(_width()), "bias": bias.astype(_width())}
-
-
-def _width() -> Any:
-    """The widest float that JAX is set to compute in."""
-    return jax.dtypes.canonicalize_dtype(np.float64)

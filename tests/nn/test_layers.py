@@ -15,9 +15,10 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate
+from yolov7_jax.nn.cpu import by_image
 from yolov7_jax.nn.functional import max_pool
 from yolov7_jax.nn.heads import prior_bias
-from yolov7_jax.nn.network import Network, abstract_variables, by_image, init, lead_outputs
+from yolov7_jax.nn.network import Network, abstract_variables, init, lead_outputs
 
 
 def convolve_by_hand(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:

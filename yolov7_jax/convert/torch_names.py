@@ -94,7 +94,7 @@ def unflatten(leaves: Iterable[tuple[Path, Any]]) -> dict[str, Any]:
 
 def torch_name(path: Path) -> str:
     """The PyTorch name of a tree path."""
-    owner, leaf = ".".join(path[1:-1]), _LEAVES[path[0], path[-1]]
+    owner, leaf = ".".join(path[1:-1]), _LEAVES.get((path[0], path[-1]), path[-1])  # a user's layers may have others
     return f"{PREFIX}{owner}{'_' if path[-2] == _GLUED else '.'}{leaf}"
 
 

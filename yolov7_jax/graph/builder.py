@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import ceil, prod
 
 from yolov7_jax.errors import GraphError
-from yolov7_jax.graph.kinds import DETECT_KINDS
+from yolov7_jax.graph.kinds import KINDS
 from yolov7_jax.graph.layers import activation_name, bind, infer_shapes
 from yolov7_jax.graph.spec import Anchors, Graph, Node, Value
 
@@ -55,8 +55,9 @@ def finish(nodes: Sequence[Node], *, anchors: Anchors | int, num_classes: int, c
     Raises:
         GraphError: names the layer that is wrong, or says how many anchors were expected.
     """
-    if not nodes or nodes[-1].op not in DETECT_KINDS:
-        raise GraphError(f"the last layer must be the detect layer, one of {', '.join(DETECT_KINDS)}")
+    if not nodes or not nodes[-1].head:
+        heads = ", ".join(name for name, kind in KINDS.items() if kind.head)
+        raise GraphError(f"the last layer must be the detect layer, one of {heads}")
     shapes = infer_shapes(nodes, channels)
     strides = [shapes[name].stride for name in nodes[-1].lead]
     if any(stride.denominator != 1 for stride in strides):

@@ -1,294 +1,272 @@
-"""The table of layer kinds: the arguments each takes, in the order of the yolov5/yolov7 model YAML, and what it gives.
+"""The table of layer kinds: one entry each, made by `register_layer`, the built-in ones too.
 
-Names and meaning follow the public model files of YOLOv5, YOLOR and YOLOv7; those have no word for
+Names, arguments and meaning follow the public model files of YOLOv5, YOLOR and YOLOv7; those have no word for
 `Chunk`, the route by groups of YOLOv4-tiny, and `AuxDetect`, an auxiliary head without implicit vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from yolov7_jax.errors import GraphError
-from yolov7_jax.graph.spec import Value
+from yolov7_jax.graph import shapes
+from yolov7_jax.graph.shapes import ShapeRule
+from yolov7_jax.registry import nearest
+
+Value = Any
+"""None, bool, int, float, str or a tuple of these."""
 
 REQUIRED = object()
 """Stands for the default of an argument that has none."""
 
-ATTENTION_HEADS = 4
+Check = tuple[Callable[[Any], bool], str]
+"""Whether a value of an argument is right, and what is: "a positive integer"."""
+
+Reference = Callable[..., Any] | str
+"""A function or class, or where it is: "package.module:name", which is imported when it is first needed."""
+
+_NETWORK_GIVES = ("form", "name", "parent")  # fields of a module that are no arguments of the model YAML
 
 
-class Shape(NamedTuple):
-    """Of a feature map: channels, and stride, the pixels of the image that one of its cells stands for."""
+@dataclass(frozen=True)
+class LayerKind:
+    """All that is known of a layer kind; see `register_layer`.
 
-    channels: int
-    stride: Fraction
-
-
-class Kind(NamedTuple):
-    """A layer kind.
-
-    shape: function of the shapes of its inputs and of all arguments by name, to the shape of its output.
-    positional: arguments of the YAML in their order, with their defaults; `repeats` marks a kind that holds its own
-    repeats. named: arguments that are given by name only. `activation` is that of all its convolutions.
+    positional: arguments by position or name, in their order, with their defaults. named: those by name alone.
     """
 
-    shape: Callable[..., Shape]
-    positional: Mapping[str, Value] = {}
-    named: Mapping[str, Value] = {}
+    name: str
+    layer: Reference
+    shape: ShapeRule
+    positional: Mapping[str, Value]
+    named: Mapping[str, Value]
+    fixed: Mapping[str, Any]
+    checks: Mapping[str, Check]
+    fold: Reference | None
+    head: str
 
     @property
     def arguments(self) -> dict[str, Value]:
         """All arguments with their defaults."""
         return {**self.positional, **self.named}
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it comes with the package."""
+        return self.name in _BUILT_IN
 
-def _one(inputs: Sequence[Shape]) -> Shape:
-    if len(inputs) != 1:
-        raise GraphError(f"expected one input, got {len(inputs)}")
-    return inputs[0]
-
-
-def _several(inputs: Sequence[Shape]) -> Shape:
-    if len({x.stride for x in inputs}) != 1:
-        raise GraphError(f"its inputs have strides {', '.join(str(x.stride) for x in inputs)}; expected one stride")
-    return Shape(sum(x.channels for x in inputs), inputs[0].stride)
+    def load(self) -> tuple[Callable[..., Any], bool]:
+        """The layer, and whether it is a Flax module (or makes one): it is if it takes `form`."""
+        layer = resolve(self.layer)
+        return layer, "form" in inspect.signature(layer).parameters
 
 
-def _parted(channels: int, parts: int) -> int:
-    """A part of some channels."""
-    if channels % parts:
-        raise GraphError(f"it parts channels, so they must be a multiple of {parts}, got {channels}")
-    return channels // parts
+KINDS: dict[str, LayerKind] = {}
 
 
-def _conv(inputs: Sequence[Shape], *, channels: int, stride: int, groups: int = 1, **_: Any) -> Shape:
-    x = _one(inputs)
-    if x.channels % groups or channels % groups:
-        raise GraphError(f"{groups} groups do not divide its {x.channels} input and {channels} output channels")
-    return Shape(channels, x.stride * stride)
+def kind_of(op: str) -> LayerKind:
+    """The entry of a layer kind.
+
+    Raises:
+        GraphError: no such kind; lists those there are and the nearest.
+    """
+    if op not in KINDS:
+        raise GraphError(f"layer kind {op!r} is not known{nearest(op, KINDS)}; expected one of {', '.join(KINDS)}")
+    return KINDS[op]
 
 
-def _rep_conv(inputs: Sequence[Shape], *, kernel: int, padding: int | None, **options: Any) -> Shape:
-    if kernel != 3 or padding not in (None, 1):
-        raise GraphError(f"RepConv has a 3x3 kernel with padding 1, got kernel {kernel} and padding {padding}")
-    return _conv(inputs, **options)
+def resolve(reference: Reference) -> Callable[..., Any]:
+    """What a reference stands for."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
-def _ghost_conv(inputs: Sequence[Shape], *, channels: int, **options: Any) -> Shape:
-    return _conv(inputs, channels=2 * _parted(channels, 2), **options)
+def register_layer(
+    name: str,
+    layer: Reference | None = None,
+    *,
+    shape: ShapeRule = shapes.by_arguments,
+    arguments: Mapping[str, Value] | None = None,
+    named: Mapping[str, Value] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    checks: Mapping[str, Check] | None = None,
+    fold: Reference | None = None,
+    head: str = "",
+) -> Any:
+    """Adds a layer kind, which model files, `Builder` and stored graphs then name. A decorator without `layer`.
 
+    Args:
+        name: of the kind.
+        layer: a Flax module with a field `form: Form = Form()`, called as `layer(**arguments, form=form, name=name)(x,
+            train=train)`, with an array for each input; or a function of arrays, called as `layer(*xs, **arguments)`.
+            Feature maps are [B, H, W, c].
+        shape: the shape of the output: a function of the inputs' shapes and of all arguments by name.
+        arguments: those of the model file in their order, with their defaults (`REQUIRED` for none). By default the
+            fields of the module, or the keyword-only arguments of the function; none where `layer` is a text.
+            `activation` is that of the network where none is given; `channels` follow its width; `repeats` marks a
+            kind that holds its own repeats.
+        named: arguments that are given by name alone.
+        fixed: what else the layer is made with.
+        checks: of arguments, where their names do not say enough (`graph.layers.CHECKS`).
+        fold: (params, batch_stats) → params of the inference form, numpy trees of one layer. By default `Conv`,
+            `RepConv` and `BatchNorm` are folded wherever they stand in it.
+        head: for detect layers, "plain", or "auxiliary" if the second half of the inputs is there in training only.
+            They are made with anchors (how many a level has), num_classes and strides as well, and called with the
+            list of their inputs. In the inference form `Detect` stands in their place.
 
-def _ghost_bottleneck(inputs: Sequence[Shape], *, channels: int, stride: int, **_: Any) -> Shape:
-    x = _one(inputs)
-    _parted(channels, 4)
-    if stride == 1 and x.channels != channels:
-        raise GraphError(f"it adds its input, so {x.channels} input channels must give as many, got {channels}")
-    return Shape(channels, x.stride * stride)
-
-
-def _focus(inputs: Sequence[Shape], **options: Any) -> Shape:
-    return _conv([_space_to_depth(inputs)], **options)
-
-
-def _stem(inputs: Sequence[Shape], *, channels: int, **_: Any) -> Shape:
-    return Shape(2 * _parted(channels, 2), _one(inputs).stride * 4)
-
-
-def _down(inputs: Sequence[Shape], *, channels: int, kernel: int, **_: Any) -> Shape:
-    return Shape(2 * _parted(channels, 2), _one(inputs).stride * kernel)
-
-
-def _residual(inputs: Sequence[Shape], *, channels: int, groups: int, expansion: float, **_: Any) -> Shape:
-    hidden = _hidden(channels, expansion)
-    if hidden % groups or channels % groups:
-        raise GraphError(f"{groups} groups do not divide its {hidden} hidden and {channels} output channels")
-    return Shape(channels, _one(inputs).stride)
-
-
-def _csp(inputs: Sequence[Shape], *, channels: int, groups: int = 1, expansion: float = 1.0, **_: Any) -> Shape:
-    if _hidden(channels, expansion) % groups:
-        raise GraphError(f"{groups} groups do not divide its {_hidden(channels, expansion)} hidden channels")
-    return Shape(channels, _one(inputs).stride)
-
-
-def _csp_of(parts: int) -> Callable[..., Shape]:
-    """A cross-stage partial layer whose blocks part its hidden channels."""
-
-    def shape(inputs: Sequence[Shape], *, channels: int, expansion: float, **options: Any) -> Shape:
-        _parted(_hidden(channels, expansion), parts)
-        return _csp(inputs, channels=channels, expansion=expansion, **options)
-
-    return shape
-
-
-def _hidden(channels: int, expansion: float) -> int:
-    if int(channels * expansion) < 1:
-        raise GraphError(f"expansion {expansion} of {channels} channels leaves none")
-    return int(channels * expansion)
-
-
-def _pyramid_pool(inputs: Sequence[Shape], *, channels: int, **_: Any) -> Shape:
-    return Shape(channels, _one(inputs).stride)
-
-
-def _tiled_pool(inputs: Sequence[Shape], *, kernel: int) -> Shape:
-    x = _one(inputs)
-    return Shape(x.channels, x.stride * kernel)
-
-
-def _same_pool(inputs: Sequence[Shape], *, kernel: int, stride: int) -> Shape:
-    if kernel % 2 == 0:
-        raise GraphError(f"SP pads its kernel evenly on both sides, so that must be odd, got {kernel}")
-    x = _one(inputs)
-    return Shape(x.channels, x.stride * stride)
-
-
-def _max_pool(inputs: Sequence[Shape], *, kernel: int, pool_stride: int | None, padding: int | None) -> Shape:
-    if (padding or 0) > kernel // 2:
-        raise GraphError(f"its padding must be at most half of its kernel {kernel}, got {padding}")
-    x = _one(inputs)
-    return Shape(x.channels, x.stride * (pool_stride or kernel))
-
-
-def _zero_pad(inputs: Sequence[Shape], **_: Any) -> Shape:
-    return _one(inputs)
-
-
-def _upsample(inputs: Sequence[Shape], *, size: None, factor: int, mode: str) -> Shape:
-    if size is not None or mode != "nearest":
-        raise GraphError(f"only upsampling by a whole factor with mode 'nearest' is known, got {(size, factor, mode)}")
-    x = _one(inputs)
-    return Shape(x.channels, x.stride / factor)
-
-
-def _space_to_depth(inputs: Sequence[Shape], *, gain: int = 2) -> Shape:
-    x = _one(inputs)
-    return Shape(x.channels * gain**2, x.stride * gain)
-
-
-def _depth_to_space(inputs: Sequence[Shape], *, gain: int) -> Shape:
-    x = _one(inputs)
-    return Shape(_parted(x.channels, gain**2), x.stride / gain)
-
-
-def _concat(inputs: Sequence[Shape], *, dimension: int) -> Shape:
-    if dimension != 1:
-        raise GraphError(f"it joins channels (dimension 1), got dimension {dimension}")
-    return _several(inputs)
-
-
-def _shortcut(inputs: Sequence[Shape], **_: Any) -> Shape:
-    if len(inputs) != 2 or len({x.channels for x in inputs}) != 1:
-        sizes = ", ".join(str(x.channels) for x in inputs)
-        raise GraphError(f"it adds two inputs of the same channels, got {len(inputs)} with {sizes}")
-    return Shape(inputs[0].channels, _several(inputs).stride)
-
-
-def _chuncat(inputs: Sequence[Shape], **_: Any) -> Shape:
-    for x in inputs:
-        _parted(x.channels, 2)
-    return _several(inputs)
-
-
-def _foldcut(inputs: Sequence[Shape], **_: Any) -> Shape:
-    x = _one(inputs)
-    return Shape(_parted(x.channels, 2), x.stride)
-
-
-def _chunk(inputs: Sequence[Shape], *, groups: int, place: int) -> Shape:
-    x = _one(inputs)
-    if place >= groups:
-        raise GraphError(f"it takes one of {groups} groups, counted from 0, got {place}")
-    return Shape(_parted(x.channels, groups), x.stride)
-
-
-def _detect(inputs: Sequence[Shape]) -> Shape:
-    return inputs[0]
-
-
-def _detect_aux(inputs: Sequence[Shape]) -> Shape:
-    half, rest = divmod(len(inputs), 2)
-    lead, aux = ([x.stride for x in part] for part in (inputs[:half], inputs[half:]))
-    if rest or lead != aux:
-        raise GraphError(
-            f"it reads the lead levels, then as many auxiliary ones of the same strides, got strides "
-            f"{', '.join(str(x.stride) for x in inputs)}"
+    Raises:
+        ValueError: the name is that of a built-in kind, or a module has no field `form`.
+    """
+    if layer is None:
+        return lambda layer: register_layer(
+            name, layer, shape=shape, arguments=arguments, named=named, fixed=fixed, checks=checks, fold=fold, head=head
         )
-    return inputs[0]
+    if name in _BUILT_IN:
+        raise ValueError(f"{name!r} is a built-in layer kind; choose another name")
+    named, fixed = named or {}, fixed or {}
+    if arguments is None:
+        own = {} if isinstance(layer, str) else _signature(layer)
+        arguments = {key: value for key, value in own.items() if key not in (*named, *fixed)}
+    KINDS[name] = LayerKind(name, layer, shape, arguments, named, fixed, checks or {}, fold, head)
+    return layer
 
 
+def _signature(layer: Callable[..., Any]) -> dict[str, Value]:
+    """Arguments and defaults from the definition: fields of a class, keyword-only arguments of a function."""
+    parameters = inspect.signature(layer).parameters
+    if isinstance(layer, type) and "form" not in parameters:
+        raise ValueError(f"{layer.__name__} needs a field `form: Form = Form()`: how the layers of a network are built")
+    return {
+        key: REQUIRED if parameter.default is parameter.empty else parameter.default
+        for key, parameter in parameters.items()
+        if key not in _NETWORK_GIVES and (isinstance(layer, type) or parameter.kind is parameter.KEYWORD_ONLY)
+    }
+
+
+_BUILT_IN: frozenset[str] = frozenset()  # until all of them are entered
+
+_NN = "yolov7_jax.nn"
 _ACTIVATION = {"activation": "SiLU"}
 _CHANNELS = {"channels": REQUIRED}
 _WINDOW = {**_CHANNELS, "kernel": 1, "stride": 1}
 _CONV = {**_WINDOW, "padding": None, "groups": 1, **_ACTIVATION}
 _RESIDUAL = {**_CHANNELS, "shortcut": True, "groups": 1, "expansion": 0.5}
 _CSP = {**_CHANNELS, "repeats": 1, "shortcut": True, "groups": 1, "expansion": 0.5}
-_WIDE_GROUPS = {"groups": 32}
 _REVERSED = {"reversed": False}
 _IDENTITY = {"identity": True}
-_DIMENSION = {"dimension": 1}
-_GAIN = {"gain": 2}
+_KERNELS = {"kernels": (5, 9, 13)}
+_RES = {"kernels": (1, 3, 1)}  # the bottleneck of ResNet
 
 
-def _csp_variants(block: str, *, named: Mapping[str, Value], groups: int = 1, plain_b: bool = False) -> dict[str, Kind]:
-    """The layouts A, B and C of cross-stage partial layers around a block; plain_b: B has no sums by default."""
-    return {
-        f"{block}CSP{layout}": Kind(
-            _csp,
-            {**_CSP, "groups": groups, "shortcut": not (plain_b and layout == "B")},
-            {**named, **_ACTIVATION},
-        )
-        for layout in "ABC"
-    }
+def _enter(
+    name: str, layer: str, shape: ShapeRule, arguments: Mapping[str, Value] | None = None, **options: Any
+) -> None:
+    """A built-in kind; `layer` is named within the room nn."""
+    register_layer(name, f"{_NN}.{layer}", shape=shape, arguments=arguments, **options)
 
 
-KINDS: Mapping[str, Kind] = {
-    "Conv": Kind(_conv, _CONV),
-    "DWConv": Kind(_conv, {**_WINDOW, **_ACTIVATION}),
-    "RepConv": Kind(_rep_conv, {**_CONV, "kernel": 3}, _IDENTITY),
-    "GhostConv": Kind(_ghost_conv, {**_WINDOW, "groups": 1, **_ACTIVATION}),
-    "Focus": Kind(_focus, _CONV),
-    "Stem": Kind(_stem, _CHANNELS, _ACTIVATION),
-    "DownC": Kind(_down, {**_CHANNELS, "repeats": 1, "kernel": 2}, _ACTIVATION),
-    "Bottleneck": Kind(_residual, _RESIDUAL, {**_REVERSED, **_ACTIVATION}),
-    "Res": Kind(_residual, _RESIDUAL, _ACTIVATION),
-    "ResX": Kind(_residual, {**_RESIDUAL, **_WIDE_GROUPS}, _ACTIVATION),
-    "RepBottleneck": Kind(_residual, _RESIDUAL, {**_REVERSED, **_IDENTITY, **_ACTIVATION}),
-    "RepRes": Kind(_residual, _RESIDUAL, {**_IDENTITY, **_ACTIVATION}),
-    "RepResX": Kind(_residual, {**_RESIDUAL, **_WIDE_GROUPS}, {**_IDENTITY, **_ACTIVATION}),
-    "GhostBottleneck": Kind(_ghost_bottleneck, {**_CHANNELS, "kernel": 3, "stride": 1}, _ACTIVATION),
-    "BottleneckCSP": Kind(_csp, _CSP, {"csp_activation": None, **_ACTIVATION}),
-    "C3": Kind(_csp, _CSP, _ACTIVATION),
-    "C3TR": Kind(_csp_of(ATTENTION_HEADS), _CSP, _ACTIVATION),
-    "C3Ghost": Kind(_csp_of(4), _CSP, _ACTIVATION),
-    **_csp_variants("Bottleneck", named=_REVERSED, plain_b=True),
-    **_csp_variants("Res", named={}),
-    **_csp_variants("ResX", named={}, groups=32),
-    **_csp_variants("RepBottleneck", named={**_REVERSED, **_IDENTITY}, plain_b=True),
-    **_csp_variants("RepRes", named=_IDENTITY),
-    **_csp_variants("RepResX", named=_IDENTITY, groups=32),
-    "SPP": Kind(_pyramid_pool, {**_CHANNELS, "kernels": (5, 9, 13)}, _ACTIVATION),
-    "SPPF": Kind(_pyramid_pool, {**_CHANNELS, "kernel": 5}, _ACTIVATION),
-    "SPPCSPC": Kind(_csp, {**_CSP, "shortcut": False, "kernels": (5, 9, 13)}, _ACTIVATION),
-    "MP": Kind(_tiled_pool, {"kernel": 2}),
-    "SP": Kind(_same_pool, {"kernel": 3, "stride": 1}),
-    "nn.MaxPool2d": Kind(_max_pool, {"kernel": REQUIRED, "pool_stride": None, "padding": 0}),
-    "nn.ZeroPad2d": Kind(_zero_pad, {"margins": REQUIRED}),
-    "nn.Upsample": Kind(_upsample, {"size": None, "factor": 2, "mode": "nearest"}),
-    "ReOrg": Kind(_space_to_depth),
-    "Contract": Kind(_space_to_depth, _GAIN),
-    "Expand": Kind(_depth_to_space, _GAIN),
-    "Concat": Kind(_concat, _DIMENSION),
-    "Shortcut": Kind(_shortcut, _DIMENSION),
-    "Chuncat": Kind(_chuncat, _DIMENSION),
-    "Foldcut": Kind(_foldcut, _DIMENSION),
-    "Chunk": Kind(_chunk, {"groups": 2, "place": 1}),
-    "Detect": Kind(_detect),
-    "IDetect": Kind(_detect),
-    "IAuxDetect": Kind(_detect_aux),
-    "AuxDetect": Kind(_detect_aux),
-}
+_enter("Conv", "conv:Conv", shapes.conv, _CONV)
+_enter("DWConv", "conv:Conv", shapes.conv, {**_WINDOW, **_ACTIVATION}, fixed={"groups": None})
+_enter("RepConv", "rep:RepConv", shapes.rep_conv, {**_CONV, "kernel": 3}, named=_IDENTITY)
+_enter("GhostConv", "ghost:GhostConv", shapes.ghost_conv, {**_WINDOW, "groups": 1, **_ACTIVATION})
+_enter("Focus", "transition:Focus", shapes.focus, _CONV)
+_enter("Stem", "transition:Stem", shapes.stem, _CHANNELS, named=_ACTIVATION)
+_enter("DownC", "transition:DownC", shapes.down, {**_CHANNELS, "repeats": 1, "kernel": 2}, named=_ACTIVATION)
+_enter(
+    "GhostBottleneck",
+    "ghost:GhostBottleneck",
+    shapes.ghost_bottleneck,
+    {**_CHANNELS, "kernel": 3, "stride": 1},
+    named=_ACTIVATION,
+)
+_enter("Bottleneck", "csp:Residual", shapes.residual, _RESIDUAL, named={**_REVERSED, **_ACTIVATION})
+_enter(
+    "RepBottleneck",
+    "csp:Residual",
+    shapes.residual,
+    _RESIDUAL,
+    named={**_REVERSED, **_IDENTITY, **_ACTIVATION},
+    fixed={"rep": True},
+)
+for _name, _groups in (("Res", 1), ("ResX", 32)):
+    _arguments = {**_RESIDUAL, "groups": _groups}
+    _enter(_name, "csp:Residual", shapes.residual, _arguments, named=_ACTIVATION, fixed=_RES)
+    _enter(
+        f"Rep{_name}",
+        "csp:Residual",
+        shapes.residual,
+        _arguments,
+        named={**_IDENTITY, **_ACTIVATION},
+        fixed={**_RES, "rep": True},
+    )
+_enter(
+    "BottleneckCSP",
+    "csp:BottleneckCSP",
+    shapes.csp,
+    _CSP,
+    named={"csp_activation": None, **_ACTIVATION},
+    fold=f"{_NN}.fold:bottleneck_csp",
+)
+_enter("C3", "csp:csp_of_residuals", shapes.csp, _CSP, named=_ACTIVATION, fixed={"layout": "A"})
+_enter("C3TR", "attention:c3tr", shapes.csp_of(shapes.ATTENTION_HEADS), _CSP, named=_ACTIVATION)
+_enter("C3Ghost", "ghost:c3_ghost", shapes.csp_of(4), _CSP, named=_ACTIVATION)
+_BLOCKS: tuple[tuple[str, int, dict[str, Value], dict[str, Value]], ...] = (
+    ("Bottleneck", 1, _REVERSED, {}),
+    ("Res", 1, {}, {**_RES, "block_expansion": 0.5}),
+    ("ResX", 32, {}, _RES),
+)
+for _block, _groups, _named, _fixed in _BLOCKS:
+    for _layout in "ABC":
+        _sums = _block != "Bottleneck" or _layout != "B"  # its layout B has none by default
+        for _rep in ("", "Rep"):
+            _enter(
+                f"{_rep}{_block}CSP{_layout}",
+                "csp:csp_of_residuals",
+                shapes.csp,
+                {**_CSP, "groups": _groups, "shortcut": _sums},
+                named={**_named, **(_IDENTITY if _rep else {}), **_ACTIVATION},
+                fixed={**_fixed, "layout": _layout, "rep": bool(_rep)},
+            )
+_enter("SPP", "spp:SPP", shapes.pyramid_pool, {**_CHANNELS, **_KERNELS}, named=_ACTIVATION)
+_enter("SPPF", "spp:SPPF", shapes.pyramid_pool, {**_CHANNELS, "kernel": 5}, named=_ACTIVATION)
+_enter("SPPCSPC", "spp:SPPCSPC", shapes.csp, {**_CSP, "shortcut": False, **_KERNELS}, named=_ACTIVATION)
 
-DETECT_KINDS = tuple(kind for kind in KINDS if kind.endswith("Detect"))
+_enter("MP", "functional:tiled_max_pool", shapes.tiled_pool, {"kernel": 2})
+_enter("SP", "functional:same_max_pool", shapes.same_pool, {"kernel": 3, "stride": 1})
+_enter(
+    "nn.MaxPool2d",
+    "functional:max_pool_2d",
+    shapes.max_pool,
+    {"kernel": REQUIRED, "pool_stride": None, "padding": 0},
+)
+_enter("nn.ZeroPad2d", "functional:zero_pad", shapes.zero_pad, {"margins": REQUIRED})
+_enter("nn.Upsample", "functional:upsample", shapes.upsample, {"size": None, "factor": 2, "mode": "nearest"})
+_enter("ReOrg", "functional:space_to_depth", shapes.space_to_depth, fixed={"columns_first": True})
+_enter("Contract", "functional:space_to_depth", shapes.space_to_depth, {"gain": 2})
+_enter("Expand", "functional:depth_to_space", shapes.depth_to_space, {"gain": 2})
+_enter("Concat", "functional:concat", shapes.concat, {"dimension": 1})
+_enter("Shortcut", "functional:shortcut", shapes.shortcut, {"dimension": 1})
+_enter("Chuncat", "functional:chuncat", shapes.chuncat, {"dimension": 1})
+_enter("Foldcut", "functional:foldcut", shapes.foldcut, {"dimension": 1})
+_enter("Chunk", "functional:chunk", shapes.chunk, {"groups": 2, "place": 1})
+
+for _name, _fixed in (("Detect", {"implicit": False}), ("IDetect", {"implicit": True})):
+    _enter(_name, "heads:Detect", shapes.detect, head="plain", fixed=_fixed, fold=f"{_NN}.fold:head")
+for _name, _implicit in (("IAuxDetect", True), ("AuxDetect", False)):
+    _enter(
+        _name,
+        "heads:Detect",
+        shapes.detect_aux,
+        head="auxiliary",
+        fixed={"implicit": _implicit, "auxiliary": True},
+        fold=f"{_NN}.fold:head",
+    )
+
+_BUILT_IN = frozenset(KINDS)  # from here on their names are taken

@@ -9,21 +9,11 @@ from fractions import Fraction
 from typing import Any
 
 from yolov7_jax.errors import GraphError
-from yolov7_jax.graph.kinds import KINDS, REQUIRED, Shape
-from yolov7_jax.graph.spec import IMAGE, Node, Value
+from yolov7_jax.graph.kinds import REQUIRED, Check, Value, kind_of
+from yolov7_jax.graph.shapes import Shape
+from yolov7_jax.graph.spec import IMAGE, Node
 
 ACTIVATIONS = ("SiLU", "LeakyReLU", "ReLU", "Hardswish", "Mish", "Sigmoid", "Identity")
-
-
-def parameters(op: str) -> Mapping[str, Value]:
-    """The arguments of a layer kind, in order, with their defaults (`REQUIRED` where there is none).
-
-    Raises:
-        GraphError: no such kind; lists those there are.
-    """
-    if op not in KINDS:
-        raise GraphError(f"layer kind {op!r} is not known; expected one of {', '.join(KINDS)}")
-    return KINDS[op].arguments
 
 
 def bind(
@@ -36,8 +26,8 @@ def bind(
     Raises:
         GraphError: an unknown kind or argument, too many or too few of them, or a wrong value.
     """
-    table = parameters(op)
-    by_position = tuple(KINDS[op].positional)
+    kind = kind_of(op)
+    table, by_position = kind.arguments, tuple(kind.positional)
     if len(positional) > len(by_position):
         raise GraphError(
             f"{op} takes at most {len(by_position)} arguments ({', '.join(by_position)}), got {positional}"
@@ -56,7 +46,7 @@ def bind(
 def _checked(op: str, key: str, value: Value) -> Value:
     if key == "kernel" and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
         value = value[0]  # a square as PyTorch also writes it
-    check, expected = _CHECKS[key]
+    check, expected = kind_of(op).checks.get(key) or CHECKS.get(key) or _ANYTHING
     if check(value):
         return activation_name(value) if key == "activation" or (key == "csp_activation" and value) else value
     raise GraphError(f"argument {key!r} of {op} must be {expected}, got {value!r}")
@@ -66,7 +56,9 @@ def _whole(least: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+_ANYTHING: Check = (lambda _: True, "anything")
+
+CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(
         ("channels", "kernel", "stride", "groups", "repeats", "factor", "gain"), (_whole(1), "a positive integer")
     ),
@@ -90,6 +82,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: isinstance(value, str | bool | None), "True, False or the text of an activation"),
     ),
 }
+"""What arguments of these names must be, whatever the kind; a kind may have its own checks."""
 
 
 def activation_name(value: Value) -> str:
@@ -133,7 +126,7 @@ def _shape(node: Node, inputs: list[Shape]) -> Shape:
     try:
         options = bind(node.op, named=node.options)
         for _ in range(node.repeat):
-            inputs = [KINDS[node.op].shape(inputs, **options)]
+            inputs = [kind_of(node.op).shape(inputs, **options)]
     except GraphError as error:
         raise GraphError(f"layer {node.name} ({node.op}): {error}") from error
     return inputs[0]

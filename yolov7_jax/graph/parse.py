@@ -17,8 +17,8 @@ import yaml
 from yolov7_jax.config import read_yaml
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import finish
-from yolov7_jax.graph.kinds import DETECT_KINDS
-from yolov7_jax.graph.layers import activation_name, bind, parameters
+from yolov7_jax.graph.kinds import kind_of
+from yolov7_jax.graph.layers import activation_name, bind
 from yolov7_jax.graph.spec import IMAGE, Anchors, Graph, Node, Value
 
 _LARGEST_MULTIPLE = 100  # of depth or width; published networks stay below 2
@@ -126,14 +126,14 @@ def _parse_row(row: Any, number: int, settings: _Settings) -> Node:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 4 or not isinstance(row[3], Sequence):
         raise GraphError(f"expected [from, number, module, [arguments]], got {row!r}")
     source, repeat, op, raw = row
-    table = parameters(str(op))
+    kind = kind_of(str(op))
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
         raise GraphError(f"the number of repeats must be a whole number from 1, got {repeat!r}")
     repeat = max(round(repeat * settings.depth), 1) if repeat > 1 else 1
-    args, named = ([], {}) if op in DETECT_KINDS else _arguments(raw)
-    if "channels" in table and args:
+    args, named = ([], {}) if kind.head else _arguments(raw)
+    if "channels" in kind.arguments and args:
         args[0] = _scaled(args[0], settings)
-    if "repeats" in table:
+    if "repeats" in kind.arguments:
         args.insert(1, repeat)
         repeat = 1
     options = bind(op, args, named, activation=settings.activation)

@@ -9,15 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yolov7_jax.errors import GraphError
-
-Value = Any
-"""None, bool, int, float, str or a tuple of these."""
+from yolov7_jax.graph.kinds import KINDS
+from yolov7_jax.graph.kinds import Value as Value
 
 IMAGE = "image"
 """The source name that stands for the network's input."""
-
-AUXILIARY_DETECT = ("IAuxDetect", "AuxDetect")
-"""Detect layers whose second half of inputs is there in training only."""
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -27,7 +23,7 @@ class Node:
     """One layer.
 
     name: its number in the model YAML as text, kept for life; it begins the paths of its weights.
-    op: the layer kind (`layers.KINDS`). src: the names of the nodes it reads. args: every argument of the kind
+    op: the layer kind (`kinds.KINDS`). src: the names of the nodes it reads. args: every argument of the kind
     by name, defaults filled in. repeat: how many such layers stand in sequence. tag: where it sits, for readers.
     """
 
@@ -44,9 +40,14 @@ class Node:
         return dict(self.args)
 
     @property
+    def head(self) -> str:
+        """Of a detect layer "plain" or "auxiliary", otherwise empty (`kinds.register_layer`)."""
+        return KINDS[self.op].head if self.op in KINDS else ""
+
+    @property
     def lead(self) -> tuple[str, ...]:
         """The levels that a detect layer predicts from in inference; those after them are auxiliary."""
-        return self.src[: len(self.src) // 2] if self.op in AUXILIARY_DETECT else self.src
+        return self.src[: len(self.src) // 2] if self.head == "auxiliary" else self.src
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Graph:
     @property
     def has_aux(self) -> bool:
         """Whether there are auxiliary levels, as in the training forms of W6, E6, D6 and E6E."""
-        return self.detect.op in AUXILIARY_DETECT
+        return self.detect.head == "auxiliary"
 
     @property
     def default_size(self) -> int:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from yolov7_jax.graph.spec import Graph
-from yolov7_jax.nn.network import Network, by_image, lead_outputs
+from yolov7_jax.nn import cpu
+from yolov7_jax.nn.network import Network, lead_outputs
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.ops.decode import class_scores, decode, make_grid
 from yolov7_jax.ops.nms import non_max_suppression
@@ -47,7 +48,8 @@ def detect_batch(
             max_detections=max_detections,
         )
 
-    return by_image(detect_images, images)
+    with cpu.tuned(network.cpu_tuning):
+        return cpu.by_image(detect_images, images)
 
 
 def postprocess(

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from yolov7_jax.graph.shapes import ATTENTION_HEADS as HEADS
 from yolov7_jax.nn.conv import Form, at_least_float32, uniform_by_fan_in
-from yolov7_jax.nn.csp import repeated
-
-HEADS = 4
+from yolov7_jax.nn.csp import CSP, repeated
 
 
 class Linear(nn.Module):
@@ -105,3 +104,8 @@ class TransformerBlock(nn.Module):
 def transformer(channels: int, *, repeats: int, form: Form, name: str, **_: Any) -> TransformerBlock:
     """The `inner` of C3TR, which takes no note of shortcut, groups and activation."""
     return TransformerBlock(channels, repeats, form, name=name)
+
+
+def c3tr(*, form: Form, **options: Any) -> CSP:
+    """C3 of a transformer block."""
+    return CSP(layout="A", inner=transformer, form=form, **options)

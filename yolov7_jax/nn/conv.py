@@ -14,9 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from yolov7_jax.nn.convolve import convolve
-
-_FEW_CHANNELS = 4  # of images, against the 16 and more of every other layer
+from yolov7_jax.nn import cpu
 
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.97  # the share of the old running statistics that stays at each step
@@ -67,6 +65,24 @@ def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike =
     return jax.random.uniform(key, shape, dtype, -1 / sqrt(fan_in), 1 / sqrt(fan_in))
 
 
+Pair = tuple[int, int]
+
+
+@cpu.quick_as(cpu.convolve)
+def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], groups: int = 1) -> jax.Array:
+    """The convolution [B, H, W, c1] → [B, H', W', c2].
+
+    Args:
+        x: [B, H, W, c1].
+        kernel: [k, k', c1 / groups, c2].
+        strides: of rows and columns.
+        padding: zeros before and after the rows, and the columns.
+        groups: of channels.
+    """
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, feature_group_count=groups)
+
+
 class Conv2d(nn.Module):
     """A plain convolution. [B, H, W, c1] → [B, H', W', channels]."""
 
@@ -86,36 +102,17 @@ class Conv2d(nn.Module):
         p = k // 2 if self.padding is None else self.padding
         shape = (k, k, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", uniform_by_fan_in, shape, jnp.float32).astype(self.form.dtype)
-        if s == 2 and x.shape[-1] <= _FEW_CHANNELS and x.shape[2] % 2 == 0 and self.groups == 1:
-            y = _strided_by_pairs(x, kernel, p)
-        else:
-            y = convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
+        y = convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
         if not self.use_bias:
             return y
         return y + _per_channel(self.param("bias", self.bias_init, (self.channels,), jnp.float32), self.form.dtype)
 
 
-def _strided_by_pairs(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """A convolution of stride 2, as one of stride (2, 1) over pairs of neighboring columns.
-
-    Pairing columns is a free reshape and doubles the channels, which are too few in images for vector units: the
-    stem runs about four times faster on CPU. The kernel gets columns of zeros where it does not begin or end a pair.
-    """
-    b, h, w, c = x.shape
-    rows, columns, _, out = kernel.shape
-    left = padding % 2
-    right = (columns + left) % 2
-    pairs = (columns + left + right) // 2
-    widened = jnp.pad(kernel, ((0, 0), (left, right), (0, 0), (0, 0))).reshape(rows, pairs, 2 * c, out)
-    before = (padding + left) // 2
-    after = (w + 2 * padding - columns) // 2 + pairs - before - w // 2
-    return convolve(x.reshape(b, h, w // 2, 2 * c), widened, (2, 1), ((padding, padding), (before, after)))
-
-
 class BatchNorm(nn.Module):
     """Batch normalization with PyTorch's running statistics: their variance is the unbiased one.
 
-    Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step).
+    Statistics are taken in at least float32 over batch, height and width (over the whole batch of a sharded step). In
+    folded form, where it is not part of a `Conv` or `RepConv`, it is the scale and the bias alone.
     """
 
     form: Form = Form()
@@ -126,6 +123,8 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        if self.form.folded:
+            return x * _per_channel(scale, self.form.dtype) + _per_channel(bias, self.form.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         wide = at_least_float32(self.form.dtype)

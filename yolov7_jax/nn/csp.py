@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,6 @@ from yolov7_jax.nn.rep import RepConv
 
 DARK = (1, 3)
 """Kernels of the dark block, the residual block of YOLOv3 and of all Bottleneck layers."""
-REVERSED_DARK = (3, 1)
-"""Those of the reversed dark block (YOLOv7, section 5.4.2, figure 7)."""
-RES = (1, 3, 1)
-"""Those of the bottleneck of ResNet."""
 
 
 class Chain(nn.Module):
@@ -41,27 +39,32 @@ def repeated(make: Callable[[str], nn.Module], length: int, *, name: str) -> Cha
 class Residual(nn.Module):
     """Convolutions of the given kernels, plus the input where `shortcut` is set and the channels agree.
 
+    The kernels of Bottleneck, the residual block of YOLOv3, are `DARK`; reversed, those of the reversed dark block
+    (YOLOv7, section 5.4.2, figure 7). Those of ResNet's bottleneck are (1, 3, 1).
+
     All but the last have channels · expansion channels. Those of 3×3 are grouped and, where `rep` is set, RepConvs,
     with the branch of their input alone where `identity` is set too.
     """
 
     channels: int
-    shortcut: bool = True
-    groups: int = 1
-    expansion: float = 0.5
+    shortcut: bool
+    groups: int
+    expansion: float
+    activation: str
     kernels: tuple[int, ...] = DARK
+    reversed: bool = False
     rep: bool = False
     identity: bool = True
-    activation: str = "SiLU"
     form: Form = Form()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, c1] → [B, H, W, channels]."""
         hidden = int(self.channels * self.expansion)
+        kernels = self.kernels[::-1] if self.reversed else self.kernels
         y = x
-        for place, kernel in enumerate(self.kernels, start=1):
-            channels = self.channels if place == len(self.kernels) else hidden
+        for place, kernel in enumerate(kernels, start=1):
+            channels = self.channels if place == len(kernels) else hidden
             y = self._conv(channels, kernel, f"cv{place}")(y, train=train)
         return x + y if self.shortcut and x.shape[-1] == self.channels else y
 
@@ -91,6 +94,7 @@ def blocks(
     name: str,
     kernels: tuple[int, ...] = DARK,
     expansion: float = 1.0,
+    reversed: bool = False,
     rep: bool = False,
     identity: bool = True,
 ) -> Chain:
@@ -103,6 +107,7 @@ def blocks(
             groups=groups,
             expansion=expansion,
             kernels=kernels,
+            reversed=reversed,
             rep=rep,
             identity=identity,
             activation=activation,
@@ -123,13 +128,13 @@ class CSP(nn.Module):
     """
 
     channels: int
-    repeats: int = 1
-    shortcut: bool = True
-    groups: int = 1
-    expansion: float = 0.5
-    layout: str = "A"
-    inner: Callable[..., nn.Module] = blocks
-    activation: str = "SiLU"
+    repeats: int
+    shortcut: bool
+    groups: int
+    expansion: float
+    activation: str
+    layout: str
+    inner: Callable[..., nn.Module]
     form: Form = Form()
 
     @nn.compact
@@ -149,6 +154,22 @@ class CSP(nn.Module):
         return conv(jnp.concatenate([main, past], axis=-1), last, self.channels)
 
 
+def csp_of_residuals(
+    *,
+    layout: str,
+    form: Form,
+    kernels: tuple[int, ...] = DARK,
+    block_expansion: float = 1.0,
+    reversed: bool = False,
+    rep: bool = False,
+    identity: bool = True,
+    **options: Any,
+) -> CSP:
+    """C3 and the layers of YOLOv4 to YOLOv7: `CSP` of `Residual` blocks."""
+    inner = partial(blocks, kernels=kernels, expansion=block_expansion, reversed=reversed, rep=rep, identity=identity)
+    return CSP(layout=layout, inner=inner, form=form, **options)
+
+
 class BottleneckCSP(nn.Module):
     """The cross-stage partial layer of YOLOv5 before v4: one normalization and activation over both parts.
 
@@ -157,12 +178,12 @@ class BottleneckCSP(nn.Module):
     """
 
     channels: int
-    repeats: int = 1
-    shortcut: bool = True
-    groups: int = 1
-    expansion: float = 0.5
-    csp_activation: str | None = None
-    activation: str = "SiLU"
+    repeats: int
+    shortcut: bool
+    groups: int
+    expansion: float
+    csp_activation: str | None
+    activation: str
     form: Form = Form()
 
     @nn.compact

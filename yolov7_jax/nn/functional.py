@@ -1,52 +1,39 @@
-"""Layers without weights: pooling, joining, parting and rearranging. NHWC."""
+"""Layers without weights: functions of feature maps [B, H, W, C], with the arguments of model files by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolov7_jax.nn import cpu
 
+
+@cpu.quick_as(cpu.max_pool)
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max pool k×k over [B, H, W, C], padded by what never wins; the ways below are equal bit for bit.
-
-    Tiles are a reshape. With stride 1 and an odd kernel padded to keep the size it is a chain of small pools, each of
-    them rows, then columns: pools of 5, 9 and 13 share their work and nothing pays k² a pixel, as XLA's
-    `reduce_window` does on CPU.
-    """
-    if kernel == stride and padding == 0:
-        return _tiled_max_pool(x, kernel)
-    if stride != 1 or kernel != 2 * padding + 1:
-        margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), margins)
-    radius = padding
-    while radius > 0:
-        x = _sliding_max(_sliding_max(x, min(radius, 2), axis=1), min(radius, 2), axis=2)
-        radius -= 2
-    return x
+    """Max pool k×k over [B, H, W, C], padded by what never wins."""
+    margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), margins)
 
 
-def _tiled_max_pool(x: jax.Array, kernel: int) -> jax.Array:
-    """Rows and columns that fill no tile are left out."""
-    b, h, w, c = x.shape
-    x = x[:, : h // kernel * kernel, : w // kernel * kernel]
-    return x.reshape(b, h // kernel, kernel, w // kernel, kernel, c).max((2, 4))
+def tiled_max_pool(x: jax.Array, *, kernel: int) -> jax.Array:
+    """Max pool of tiles: [B, H, W, C] → [B, H/k, W/k, C]."""
+    return max_pool(x, kernel, kernel)
 
 
-def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:
-    size = x.shape[axis]
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    padded = lax.pad(x, lowest, [(radius, radius, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
-    out = lax.slice_in_dim(padded, 0, size, axis=axis)
-    for offset in range(1, 2 * radius + 1):
-        out = jnp.maximum(out, lax.slice_in_dim(padded, offset, offset + size, axis=axis))
-    return out
+def same_max_pool(x: jax.Array, *, kernel: int, stride: int = 1) -> jax.Array:
+    """Max pool of an odd kernel, padded to keep the size at stride 1."""
+    return max_pool(x, kernel, stride, kernel // 2)
 
 
-def space_to_depth(x: jax.Array, gain: int = 2, *, columns_first: bool = False) -> jax.Array:
+def max_pool_2d(x: jax.Array, *, kernel: int, pool_stride: int | None, padding: int | None) -> jax.Array:
+    """Max pool with the arguments of PyTorch's."""
+    return max_pool(x, kernel, pool_stride or kernel, padding or 0)
+
+
+def space_to_depth(x: jax.Array, *, gain: int = 2, columns_first: bool = False) -> jax.Array:
     """[B, H, W, C] → [B, H/g, W/g, g²C], block after block: row by row, or column by column (ReOrg and Focus)."""
     b, h, w, c = x.shape
     blocks = x.reshape(b, h // gain, gain, w // gain, gain, c)
@@ -54,55 +41,48 @@ def space_to_depth(x: jax.Array, gain: int = 2, *, columns_first: bool = False) 
     return blocks.transpose(order).reshape(b, h // gain, w // gain, gain**2 * c)
 
 
-def depth_to_space(x: jax.Array, gain: int = 2) -> jax.Array:
+def depth_to_space(x: jax.Array, *, gain: int = 2) -> jax.Array:
     """[B, H, W, C] → [B, gH, gW, C/g²], the inverse of `space_to_depth` row by row."""
     b, h, w, c = x.shape
     blocks = x.reshape(b, h, w, gain, gain, c // gain**2)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, gain * h, gain * w, c // gain**2)
 
 
-def upsample(x: jax.Array, factor: int) -> jax.Array:
+def upsample(x: jax.Array, *, factor: int, **_: Any) -> jax.Array:
     """Nearest neighbor: [B, H, W, C] → [B, fH, fW, C]."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, factor, w, factor, c))
     return x.reshape(b, h * factor, w * factor, c)
 
 
-def zero_pad(x: jax.Array, margins: tuple[int, int, int, int]) -> jax.Array:
+def zero_pad(x: jax.Array, *, margins: tuple[int, int, int, int]) -> jax.Array:
     """Zeros around [B, H, W, C]: left, right, top, bottom."""
     left, right, top, bottom = margins
     return jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
-def _concat(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
+def concat(*xs: jax.Array, **_: Any) -> jax.Array:
+    """Channels of all inputs, in their order."""
     return jnp.concatenate(xs, axis=-1)
 
 
-def _chuncat(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
+def shortcut(x: jax.Array, y: jax.Array, **_: Any) -> jax.Array:
+    """The sum of two."""
+    return x + y
+
+
+def chuncat(*xs: jax.Array, **_: Any) -> jax.Array:
+    """First halves of the channels of all inputs, then the second halves."""
     halves = [jnp.split(x, 2, axis=-1) for x in xs]
     return jnp.concatenate([half[side] for side in (0, 1) for half in halves], axis=-1)
 
 
-def _foldcut(xs: Sequence[jax.Array], **_: Any) -> jax.Array:
-    first, second = jnp.split(xs[0], 2, axis=-1)
+def foldcut(x: jax.Array, **_: Any) -> jax.Array:
+    """The sum of both halves of the channels."""
+    first, second = jnp.split(x, 2, axis=-1)
     return first + second
 
 
-FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
-    "MP": lambda xs, kernel: max_pool(xs[0], kernel, kernel),
-    "SP": lambda xs, kernel, stride: max_pool(xs[0], kernel, stride, kernel // 2),
-    "nn.MaxPool2d": lambda xs, kernel, pool_stride, padding: max_pool(
-        xs[0], kernel, pool_stride or kernel, padding or 0
-    ),
-    "nn.ZeroPad2d": lambda xs, margins: zero_pad(xs[0], margins),
-    "nn.Upsample": lambda xs, factor, **_: upsample(xs[0], factor),
-    "ReOrg": lambda xs: space_to_depth(xs[0], columns_first=True),
-    "Contract": lambda xs, gain: space_to_depth(xs[0], gain),
-    "Expand": lambda xs, gain: depth_to_space(xs[0], gain),
-    "Concat": _concat,
-    "Shortcut": lambda xs, **_: xs[0] + xs[1],
-    "Chuncat": _chuncat,
-    "Foldcut": _foldcut,
-    "Chunk": lambda xs, groups, place: jnp.split(xs[0], groups, axis=-1)[place],
-}
-"""Layer kinds without weights: inputs and arguments → x."""
+def chunk(x: jax.Array, *, groups: int, place: int) -> jax.Array:
+    """One of some groups of channels."""
+    return jnp.split(x, groups, axis=-1)[place]

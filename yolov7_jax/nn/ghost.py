@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.nn.conv import Conv, Form
-from yolov7_jax.nn.csp import Chain, repeated
+from yolov7_jax.nn.csp import CSP, Chain, repeated
 
+_KERNEL = 3  # of a ghost bottleneck within C3Ghost, where it has no stride and so no use
 _CHEAP_KERNEL = 5
 
 
@@ -19,10 +20,10 @@ class GhostConv(nn.Module):
     """Half of the channels by a convolution, the other half from those by a depth-wise one of 5×5."""
 
     channels: int
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
-    activation: str = "SiLU"
+    kernel: int
+    stride: int
+    groups: int
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -45,9 +46,9 @@ class GhostBottleneck(nn.Module):
     """
 
     channels: int
-    kernel: int = 3
-    stride: int = 1
-    activation: str = "SiLU"
+    kernel: int
+    stride: int
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -62,9 +63,9 @@ class GhostBottleneck(nn.Module):
 
         # Free functions, not methods: what a method makes belongs to its own module, not to the chain.
         main: dict[str, Callable[[str], nn.Module]] = {
-            "0": lambda name: GhostConv(half, activation=activation, form=form, name=name),
+            "0": lambda name: GhostConv(half, 1, 1, 1, activation, form, name=name),
             "1": depthwise,
-            "2": lambda name: GhostConv(2 * half, activation="Identity", form=form, name=name),
+            "2": lambda name: GhostConv(2 * half, 1, 1, 1, "Identity", form, name=name),
         }
         past: dict[str, Callable[[str], nn.Module]] = {
             "0": depthwise,
@@ -79,6 +80,11 @@ def ghost_blocks(channels: int, *, repeats: int, activation: str, form: Form, na
     """Ghost bottlenecks in sequence, the `inner` of C3Ghost; each has its residual sum whatever is asked."""
 
     def make(place: str) -> GhostBottleneck:
-        return GhostBottleneck(channels, activation=activation, form=form, name=place)
+        return GhostBottleneck(channels, _KERNEL, 1, activation, form, name=place)
 
     return repeated(make, repeats, name=name)
+
+
+def c3_ghost(*, form: Form, **options: Any) -> CSP:
+    """C3 of ghost bottlenecks."""
+    return CSP(layout="A", inner=ghost_blocks, form=form, **options)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
+from yolov7_jax.errors import GraphError
+from yolov7_jax.graph.kinds import kind_of
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
+from yolov7_jax.nn import cpu
 from yolov7_jax.nn.conv import Form
 from yolov7_jax.nn.csp import repeated
-from yolov7_jax.nn.functional import FUNCTIONS
-from yolov7_jax.nn.heads import Detect
-from yolov7_jax.nn.modules import MODULES
+from yolov7_jax.registry import nearest
 from yolov7_jax.types import Outputs
 
 NODE_OUTPUTS = "intermediates"
@@ -28,7 +29,8 @@ class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
 
     graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32. frozen:
-    which batch normalization keeps its running statistics in training (`Form`).
+    which batch normalization keeps its running statistics in training (`Form`). cpu_tuning: whether what is only there
+    to be quick on CPUs is used (`nn.cpu`).
     Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
     training add `mutable=["batch_stats"]`.
     """
@@ -36,6 +38,7 @@ class Network(nn.Module):
     graph: Graph
     dtype: DTypeLike = jnp.float32
     frozen: str = ""
+    cpu_tuning: bool = field(default_factory=cpu.tuning)
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
@@ -48,21 +51,13 @@ class Network(nn.Module):
             self.graph.check_side(side)
         form = Form(self.dtype, self.graph.folded, self.frozen)
         values = {IMAGE: images.astype(self.dtype)}
-        for node in self.graph.nodes[:-1]:
-            with jax.named_scope(node_scope(node.name)):
-                values[node.name] = _run(node, [values[name] for name in node.src], form, train)
-            self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
-        detect = Detect(
-            anchors=len(self.graph.anchors[0]),
-            num_classes=self.graph.num_classes,
-            strides=self.graph.strides,
-            implicit=self.graph.detect.op.startswith("I"),
-            auxiliary=self.graph.has_aux,
-            form=form,
-            name=self.graph.detect.name,
-        )
-        with jax.named_scope(node_scope(self.graph.detect.name)):
-            return detect([values[name] for name in self.graph.detect.src])
+        with cpu.tuned(self.cpu_tuning):
+            for node in self.graph.nodes[:-1]:
+                with jax.named_scope(node_scope(node.name)):
+                    values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+                self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
+            with jax.named_scope(node_scope(self.graph.detect.name)):
+                return _head(self.graph, form)([values[name] for name in self.graph.detect.src])
 
 
 def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
@@ -71,17 +66,38 @@ def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Arr
     return outputs.lead
 
 
-def by_image(function: Callable[[jax.Array], Any], batch: jax.Array) -> Any:
-    """`function` of a batch, a tree of arrays [B, ...] from an array [B, ...]; on a CPU one image after another.
+def features(
+    network: Network, variables: Mapping[str, Any], images: ArrayLike, layers: Sequence[str]
+) -> dict[str, jax.Array]:
+    """What layers give in inference, feature maps [B, H, W, c], by what they were asked for as.
 
-    The feature maps of one image fit the caches of a CPU: inference is a fifth faster than on the batch as a whole,
-    and takes a fraction of the memory. On other devices images go together.
+    Layers after the last of them are not computed.
+
+    Args:
+        network: of the variables.
+        variables: {"params", "batch_stats"}.
+        images: [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride.
+        layers: names of nodes, such as "11", or tags, such as "p3/elan", which stand for the last node of that tag.
+
+    Raises:
+        GraphError: no such layer; names the nearest. A side is no multiple of the largest stride.
     """
+    nodes = network.graph.nodes[:-1]
+    known = {node.tag: node.name for node in nodes if node.tag} | {node.name: node.name for node in nodes}
+    if unknown := [layer for layer in layers if layer not in known]:
+        hint = nearest(unknown[0], known)
+        raise GraphError(f"there is no layer {unknown[0]!r}{hint}; expected a node's name or tag, {', '.join(known)}")
+    found = _node_outputs(network, tuple(known[layer] for layer in layers), variables, images)
+    return dict(zip(layers, found, strict=True))
 
-    def in_turn(batch: jax.Array) -> Any:
-        return lax.map(lambda one: jax.tree.map(lambda leaf: leaf[0], function(one[None])), batch)
 
-    return function(batch) if len(batch) == 1 else lax.platform_dependent(batch, cpu=in_turn, default=function)
+@partial(jax.jit, static_argnums=(0, 1))
+def _node_outputs(
+    network: Network, names: tuple[str, ...], variables: Mapping[str, Any], images: ArrayLike
+) -> list[jax.Array]:
+    """Outputs of nodes; that they alone are returned makes all after them dead code to the compiler."""
+    outputs = network.apply(variables, images, mutable=[NODE_OUTPUTS])[1][NODE_OUTPUTS]
+    return [outputs[node_scope(name)][0] for name in names]
 
 
 def node_scope(name: str) -> str:
@@ -90,16 +106,34 @@ def node_scope(name: str) -> str:
 
 
 def _run(node: Node, xs: list[jax.Array], form: Form, train: bool) -> jax.Array:
-    if node.op in FUNCTIONS:
+    kind = kind_of(node.op)
+    layer, is_module = kind.load()
+    options = {**node.options, **kind.fixed}
+    if not is_module:
         for _ in range(node.repeat):
-            xs = [FUNCTIONS[node.op](xs, **node.options)]
+            xs = [layer(*xs, **options)]
         return xs[0]
 
     def make(name: str) -> nn.Module:
-        return MODULES[node.op](**node.options, form=form, name=name)
+        return layer(**options, form=form, name=name)
 
-    layer = make(node.name) if node.repeat == 1 else repeated(make, node.repeat, name=node.name)
-    return layer(xs[0], train=train)
+    if node.repeat > 1:
+        return repeated(make, node.repeat, name=node.name)(*xs, train=train)
+    output: jax.Array = make(node.name)(*xs, train=train)
+    return output
+
+
+def _head(graph: Graph, form: Form) -> Callable[[list[jax.Array]], Outputs]:
+    kind = kind_of(graph.detect.op)
+    detect: Callable[[list[jax.Array]], Outputs] = kind.load()[0](
+        anchors=len(graph.anchors[0]),
+        num_classes=graph.num_classes,
+        strides=graph.strides,
+        **kind.fixed,
+        form=form,
+        name=graph.detect.name,
+    )
+    return detect
 
 
 def example_images(graph: Graph) -> jax.ShapeDtypeStruct:

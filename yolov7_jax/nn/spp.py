@@ -7,26 +7,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.nn.conv import Conv, Form
-from yolov7_jax.nn.functional import max_pool
-
-
-def _same_size_pool(x: jax.Array, kernel: int) -> jax.Array:
-    return max_pool(x, kernel, 1, kernel // 2)
+from yolov7_jax.nn.functional import same_max_pool
 
 
 class SPP(nn.Module):
     """1×1 to half the channels, joined with its max pools of several sizes, 1×1 (YOLOv3-SPP, YOLOv5 before v6)."""
 
     channels: int
-    kernels: tuple[int, ...] = (5, 9, 13)
-    activation: str = "SiLU"
+    kernels: tuple[int, ...]
+    activation: str
     form: Form = Form()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, c1] → [B, H, W, channels]."""
         half = Conv(x.shape[-1] // 2, activation=self.activation, form=self.form, name="cv1")(x, train=train)
-        joined = jnp.concatenate([half, *(_same_size_pool(half, kernel) for kernel in self.kernels)], axis=-1)
+        joined = jnp.concatenate([half, *(same_max_pool(half, kernel=kernel) for kernel in self.kernels)], axis=-1)
         return Conv(self.channels, activation=self.activation, form=self.form, name="cv2")(joined, train=train)
 
 
@@ -34,8 +30,8 @@ class SPPF(nn.Module):
     """1×1 to half the channels, three pools in a chain, all four joined, 1×1 (YOLOv5 v6.0)."""
 
     channels: int
-    kernel: int = 5
-    activation: str = "SiLU"
+    kernel: int
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -45,7 +41,7 @@ class SPPF(nn.Module):
             Conv(x.shape[-1] // 2, 1, activation=self.activation, form=self.form, name="cv1")(x, train=train),
         ]
         for _ in range(3):
-            pools.append(_same_size_pool(pools[-1], self.kernel))
+            pools.append(same_max_pool(pools[-1], kernel=self.kernel))
         joined = jnp.concatenate(pools, axis=-1)
         return Conv(self.channels, 1, activation=self.activation, form=self.form, name="cv2")(joined, train=train)
 
@@ -57,12 +53,12 @@ class SPPCSPC(nn.Module):
     """
 
     channels: int
-    repeats: int = 1
-    shortcut: bool = False
-    groups: int = 1
-    expansion: float = 0.5
-    kernels: tuple[int, ...] = (5, 9, 13)
-    activation: str = "SiLU"
+    repeats: int
+    shortcut: bool
+    groups: int
+    expansion: float
+    kernels: tuple[int, ...]
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -74,6 +70,6 @@ class SPPCSPC(nn.Module):
             return Conv(channels, kernel, activation=self.activation, form=self.form, name=name)(y, train=train)
 
         main = conv(conv(conv(x, "cv1"), "cv3", 3), "cv4")
-        pools = [_same_size_pool(main, kernel) for kernel in self.kernels]
+        pools = [same_max_pool(main, kernel=kernel) for kernel in self.kernels]
         main = conv(conv(jnp.concatenate([main, *pools], axis=-1), "cv5"), "cv6", 3)
         return conv(jnp.concatenate([main, conv(x, "cv2")], axis=-1), "cv7", channels=self.channels)

@@ -14,11 +14,11 @@ class Focus(nn.Module):
     """Space to depth, then a convolution."""
 
     channels: int
-    kernel: int = 1
-    stride: int = 1
-    padding: int | None = None
-    groups: int = 1
-    activation: str = "SiLU"
+    kernel: int
+    stride: int
+    padding: int | None
+    groups: int
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -41,7 +41,7 @@ class Stem(nn.Module):
     """A 3×3 of stride 2, then 1×1 and 3×3 of stride 2 beside a max pool, joined by a 1×1."""
 
     channels: int
-    activation: str = "SiLU"
+    activation: str
     form: Form = Form()
 
     @nn.compact
@@ -62,9 +62,9 @@ class DownC(nn.Module):
     """1×1 and strided 3×3 beside max pool and 1×1, joined; `repeats` is taken for the sake of the YAML and unused."""
 
     channels: int
-    repeats: int = 1
-    kernel: int = 2
-    activation: str = "SiLU"
+    repeats: int
+    kernel: int
+    activation: str
     form: Form = Form()
 
     @nn.compact

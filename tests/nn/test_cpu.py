@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from yolov7_jax.nn import convolve as module
-from yolov7_jax.nn.convolve import convolve
+from yolov7_jax.nn import cpu as module
+from yolov7_jax.nn.conv import convolve
 
 Pair = tuple[int, int]
 PAIR = st.tuples(st.integers(0, 2), st.integers(0, 2))
