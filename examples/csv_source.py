@@ -14,10 +14,8 @@ import numpy as np
 
 import yolov7_jax as yolo
 from yolov7_jax.datasets.image_files import image_size
-from yolov7_jax.demo.scenes import SCENE_NAMES, write_scenes
+from yolov7_jax.demo.scenes import SCENE_NAMES
 from yolov7_jax.image import read_image
-from yolov7_jax.registry import register_source
-from yolov7_jax.types import Labels, Sample
 
 NETWORK = """
 nc: 8
@@ -41,18 +39,18 @@ class CsvSource:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> yolo.Sample:
         labels = self.labels(index)
-        return Sample(read_image(self.files[index]), labels.boxes_xyxy_px.astype(np.float32), labels.class_ids)
+        return yolo.Sample(read_image(self.files[index]), labels.boxes_xyxy_px.astype(np.float32), labels.class_ids)
 
-    def labels(self, index: int) -> Labels:
+    def labels(self, index: int) -> yolo.Labels:
         rows = self.rows[self.files[index]]
         class_ids = np.array([self.names.index(row[4]) for row in rows], np.int32)
         boxes_xyxy_px = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
-        return Labels(size=image_size(self.files[index]), class_ids=class_ids, boxes_xyxy_px=boxes_xyxy_px)
+        return yolo.Labels(size=image_size(self.files[index]), class_ids=class_ids, boxes_xyxy_px=boxes_xyxy_px)
 
 
-@register_source("csv")
+@yolo.register_source("csv")
 def open_csv(place: str, split: str, *, on_error: str) -> CsvSource:
     """One file is one split here, and any wrong row stops."""
     return CsvSource(Path(place))
@@ -60,7 +58,7 @@ def open_csv(place: str, split: str, *, on_error: str) -> CsvSource:
 
 def write_csv(folder: Path, split: str) -> Path:
     """The boxes of drawn scenes as a CSV file."""
-    scenes = yolo.open_source(write_scenes(folder / split, train=16, val=8, size=96), split)
+    scenes = yolo.open_source(yolo.write_scenes(folder / split, train=16, val=8, size=96), split)
     file = folder / f"{split}.csv"
     with file.open("w", newline="") as lines:
         for index, sample in enumerate(scenes[at] for at in range(len(scenes))):

@@ -2,8 +2,7 @@
 
     python examples/own_block.py
 
-Trains for two short epochs on drawn scenes: half a minute on a CPU, most of it compilation. Expect two lines: folding
-changed the outputs by less than 1e-5, and the written file holds the same weights.
+Half a minute on a CPU. Expect two lines: folding changes outputs by less than 1e-5, the file holds the same weights.
 """
 
 import tempfile
@@ -17,7 +16,6 @@ import numpy as np
 from flax import linen as nn
 
 import yolov7_jax as yolo
-from yolov7_jax.demo.scenes import write_scenes
 from yolov7_jax.nn.conv import Conv, Conv2d, Form
 from yolov7_jax.nn.rep import RepConv
 
@@ -62,7 +60,7 @@ class SqueezeELAN(nn.Module):
 def main(folder: Path) -> None:
     """Trains, folds, saves and loads."""
     (folder / "model.yaml").write_text(MODEL)
-    data = write_scenes(folder / "data", train=32, val=8, size=64)
+    data = yolo.write_scenes(folder / "data", train=32, val=8, size=64)
     settings = [f"model.name={folder / 'model.yaml'}", "model.width=1", f"data.path={data}", "train.size=64"]
     weights = yolo.load(yolo.train(yolo.read_config("debug", settings), folder / "run").folder)
     graph, variables = yolo.reparam(weights.graph, weights.variables)

@@ -91,7 +91,7 @@ def test_settings_survive_writing_and_reading(augment, epochs, path):
         ("optim: {lr0: }", ["optim.lr0 is None", "a number"]),
         ("optim: {lr0: .inf}", ["optim.lr0 is inf", "at least 0"]),
         ("optim: {lr0: .nan}", ["optim.lr0 is nan"]),
-        ("optim: {name: sgdd}", ["optim.name is 'sgdd'", "one of sgd, adam, adamw"]),
+        ("optim: {schedule: sine}", ["optim.schedule is 'sine'", "one of cosine, linear"]),
         ("loss: {gr: 1.5}", ["loss.gr is 1.5", "from 0 to 1"]),
         ("train: {batch_size: 0}", ["train.batch_size is 0", "at least 1"]),
         ("data: {path: 3}", ["data.path is 3", "text"]),

@@ -18,7 +18,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_draws_a_data_set_as_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "show", str(data), "--images", "18", "--output", str(tmp_path / "show")]) == 0
+    assert main(["data", "show", str(data), "--num-images", "18", "--output", str(tmp_path / "show")]) == 0
     files = [tmp_path / "show" / f"labels-{number}.png" for number in (1, 2)]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     cell = (320 + 2 * 28 + 8, 320 + 8)  # 64 pixels five times, two lines of heading, a gap
@@ -45,7 +45,7 @@ def test_images_with_faults_come_first(data: Path, tmp_path: Path, capsys: pytes
         with (data.parent / "labels" / f"{number}.txt").open("a") as file:
             file.write(f"\n{line}\n")
     (data.parent / "images" / "2.png").write_bytes(b"")
-    arguments = ["data", "show", str(data), "--images", "2", "--faults-first", "--output", str(tmp_path / "show")]
+    arguments = ["data", "show", str(data), "--num-images", "2", "--faults-first", "--output", str(tmp_path / "show")]
     assert main(arguments) == 0
     told = capsys.readouterr().err
     assert "2.png: is empty" in told

@@ -29,7 +29,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_samples_and_their_cells_are_drawn_by_the_command(data: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml_text(config_dict(small_config(data))))
-    arguments = ["data", "show", str(tmp_path / "config.yaml"), "--images", "17", "--output", str(tmp_path / "show")]
+    arguments = ["data", "show", str(tmp_path / "config.yaml"), "--num-images", "17"]
+    arguments += ["--output", str(tmp_path / "show")]
     assert main([*arguments, "--assign"]) == 0
     files = sorted(file.name for file in (tmp_path / "show").iterdir())
     assert files == sorted([f"assigned-{n}.png" for n in range(1, 18)] + ["samples-1.png", "samples-2.png"])

@@ -16,11 +16,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "configuration, whose training samples are drawn as they are augmented (yolov7-tiny-coco, config.yaml)",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings such as data.path=mine.yaml")
-    parser.add_argument("--images", type=int, default=8, help="how many images or samples (default 8)")
+    parser.add_argument("--num-images", type=int, default=8, help="how many images or samples (default 8)")
     parser.add_argument("--output", type=Path, default=Path("runs/show"), help="folder (default runs/show)")
     data = parser.add_argument_group("of a data set")
     data.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
-    data.add_argument("--image-folder", type=Path, help="folder with the images of a COCO JSON")
+    data.add_argument("--image-dir", type=Path, help="folder with the images of a COCO JSON")
     data.add_argument("--seed", type=int, default=0, help="of the choice of images (default 0)")
     data.add_argument("--faults-first", action="store_true", help="begin with images whose labels are wrong")
     samples = parser.add_argument_group("of a configuration")
@@ -62,8 +62,8 @@ def _labels(parsed: argparse.Namespace) -> list[Path]:
         parsed.source,
         parsed.output,
         split=parsed.split,
-        image_folder=parsed.image_folder,
-        images=parsed.images,
+        image_folder=parsed.image_dir,
+        images=parsed.num_images,
         seed=parsed.seed,
         faults_first=parsed.faults_first,
         progress=progress,
@@ -83,7 +83,7 @@ def _samples(parsed: argparse.Namespace) -> list[Path]:
         return show_samples(
             config,
             parsed.output,
-            images=parsed.images,
+            images=parsed.num_images,
             assign=parsed.assign,
             callbacks=[console],
             progress=console.progress,

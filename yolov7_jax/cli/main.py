@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         importlib.import_module(f"yolov7_jax.cli.{name}").configure(command)
-    parsed = parser.parse_args(arguments)
+    parsed, rest = parser.parse_known_args(arguments)
+    _add_settings(parser, parsed, rest)
     try:
         if parsed.imports:
             from yolov7_jax.registry import import_modules
@@ -64,6 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("yolov7-jax: interrupted", file=sys.stderr)
         return 130
+
+
+def _add_settings(parser: argparse.ArgumentParser, parsed: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Adds settings that stand after options to the others; argparse of Python 3.11 leaves them over."""
+    unknown = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(parsed, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        parsed.overrides = [*parsed.overrides, *rest]
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from yolov7_jax.datasets.audit import Findings, audit_labels
 from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.files import write_atomically
 from yolov7_jax.source import READER_THREADS, SourceMixin
 from yolov7_jax.types import Issue
 
@@ -131,15 +132,9 @@ def _write(file: Path, findings: Findings) -> None:
     text = json.dumps([[index, list(issue)] for index, issue in findings.unusable.items()])
     arrays: dict[str, Any] = findings.table.arrays() | {"unusable": np.frombuffer(text.encode(), np.uint8)}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            try:
-                np.savez(part, **arrays)
-                part.close()
-                Path(part.name).replace(file)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        content = BytesIO()
+        np.savez(content, **arrays)
+        write_atomically(file, content.getvalue())
         _forget_oldest(file.parent)
     except OSError:
         return  # a cache that cannot be written is none

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax import __version__
-from yolov7_jax.config import Config
+from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU, Config
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
@@ -71,7 +71,7 @@ def evaluator(
         else:
             detector = detector.with_variables(averaged)
         result = validate(detector, val, options=options, progress=stoppable).result
-        _draw_predictions(detector, val, replace(options, confidence=0.25, iou=0.45), folder)
+        _draw_predictions(detector, val, replace(options, confidence=DETECTION_CONFIDENCE, iou=DETECTION_IOU), folder)
         return result.numbers()
 
     return evaluate

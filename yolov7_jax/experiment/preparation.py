@@ -51,7 +51,8 @@ def open_data(
     settings = config.data
     if given is None and not settings.path:
         raise InputError(
-            "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder or tfds:NAME: data.path=FILE"
+            "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder, or FORMAT:PLACE such as "
+            "tfds:NAME: data.path=FILE"
         )
     place = settings.path if given is None else given[0]
     train, found = _look_over(place, settings.train_split, settings.images, config, callbacks, progress)

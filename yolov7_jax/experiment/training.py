@@ -22,6 +22,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import Data, GivenData, open_data, starting_weights, training_pipeline
+from yolov7_jax.files import write_atomically
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network, init
 from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
@@ -119,8 +120,8 @@ def train(
         "images": len(opened.train),
         "brought": brought.kinds,
     }
-    _write(folder / NETWORK, json.dumps(network))
-    _write(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
+    write_atomically(folder / NETWORK, json.dumps(network))
+    write_atomically(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
     return _run(config, weights, opened, setup, folder, watching, progress)
 
 
@@ -340,10 +341,3 @@ def _run(
     finished = status.step == setup.plan.steps
     callbacks.on_end(status.step, finished=finished)
     return TrainingRun(folder, status.step, status.best_score, status.best_step, finished, stop.received)
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

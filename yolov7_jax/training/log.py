@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov7_jax.errors import InputError, InstallationError
+from yolov7_jax.files import write_atomically
 
 FILE = "metrics.jsonl"
 TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
@@ -44,9 +45,7 @@ class Log:
     def rewind(self, step: int, *, evaluated: bool) -> None:
         """Drops the rows after a step, and that step's evaluation unless it is done: they will come again."""
         rows = [row for row in read_log(self.file) if _is_before(row, step, evaluated)]
-        part = self.file.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        part.replace(self.file)
+        write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def close(self) -> None:
         """Ends TensorBoard's file."""

@@ -1,0 +1,57 @@
+"""Each example runs by itself, in a folder elsewhere, on the package as a wheel installs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Compiling takes longer than all that is computed."""
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the content of the project's wheel."""
+    folder = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(ROOT)], capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_runs_elsewhere(example: Path, installed: Path, tmp_path: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 80
+    for file in (example, ROOT / "examples" / "small_network.yaml"):
+        shutil.copy(file, tmp_path)
+    check = (
+        "import runpy, yolov7_jax\n"
+        f"assert yolov7_jax.__file__.startswith({str(installed)!r}), yolov7_jax.__file__\n"
+        f"runpy.run_path({example.name!r}, run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": QUICKLY, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("module", "setting"), [("task_aligned", "loss.assigner=task_aligned(top_k=9)"), ("wise_iou", "loss.name=wise_iou")]
+)
+def test_commands_know_what_a_module_registers(module: str, setting: str, installed: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path)
+    command = [sys.executable, "-m", "yolov7_jax.cli.main", "--import", module, "train", "debug", setting]
+    environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 2
+    assert "data.path is not set" in done.stderr  # the names were taken, and what comes next is missing
