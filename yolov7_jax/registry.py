@@ -119,7 +119,10 @@ def _parsed(text: str, where: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(text, mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
             raise ValueError
-        return call.func.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+        if len(options) < len(call.keywords):  # twice the same, or **
+            raise ValueError
+        return call.func.id, options
     except (SyntaxError, ValueError) as error:
         raise InputError(
             f"{where}: {text!r} cannot be read; expected a name with arguments such as ota(top_k=5)"

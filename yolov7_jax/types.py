@@ -91,7 +91,7 @@ class PaddedDetections(NamedTuple):
     """Detections of fixed size on the device, best score first; rows that are not `valid` are zero.
 
     boxes_xyxy_px: float [B, D, 4]. scores: float [B, D]. class_ids: int32 [B, D]. valid: bool [B, D].
-    overflow: int32 [B], candidates beyond the capacity of suppression, which were left out.
+    overflow: int32 [B], candidates beyond the capacity of NMS, which were left out.
     """
 
     boxes_xyxy_px: Array
@@ -106,7 +106,7 @@ class Detections:
     """What was found in one image, best score first.
 
     boxes_xyxy_px: float32 [n, 4] in pixels of the source image. scores: float32 [n]. class_ids: int32 [n].
-    names: the names of all classes. overflow: candidates that suppression had no room for (0 but in crowds).
+    names: the names of all classes. overflow: candidates that NMS had no room for (0 but in crowds).
     """
 
     boxes_xyxy_px: NDArray[np.float32]

@@ -22,7 +22,8 @@ from yolov7_jax.experiment.ablations import run as ablation_run
 from yolov7_jax.experiment.ablations.results import Results
 from yolov7_jax.experiment.ablations.tables import AblationRow, Table
 from yolov7_jax.experiment.inference import new_folder
-from yolov7_jax.training.callbacks import Callback, TrainingRun, with_whole_paths
+from yolov7_jax.experiment.training import TrainingRun, with_whole_paths
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
 
 TRAINED, EVALUATED = 41, 42
@@ -85,7 +86,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         score = 0.25 + 0.125 * config.train.seed + 0.5 * config.augment.fliplr
         row = {"kind": "val", "step": 2, "epoch": config.train.epochs, "AP": score, "AR_1": 0.5}
         (folder / "metrics.jsonl").write_text(json.dumps(row))
-        callbacks[0].on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
+        for callback in callbacks:
+            callback.on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
         return TrainingRun(folder, 2, score, 2, True, None)
 
     monkeypatch.setattr(jobs, "train", leave)

@@ -152,7 +152,7 @@ def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
     assert "2.png" in told
     assert "1 without a label file" in told
     with pytest.raises(DataError, match=r"1 of 4 images cannot be used and 1 objects are wrong.*2\.png"):
-        train(small_config(data, data={"faults": "stop"}), tmp_path / "stop")
+        train(small_config(data, data={"on_error": "stop"}), tmp_path / "stop")
     assert not (tmp_path / "stop").exists()
 
 

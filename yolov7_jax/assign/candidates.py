@@ -1,4 +1,4 @@
-"""Which predictions may answer for a box, from the box and the anchors alone; numpy, so that data workers do it."""
+"""Which predictions may be assigned to a box, from the box and the anchors alone; numpy, for data workers."""
 
 from __future__ import annotations
 

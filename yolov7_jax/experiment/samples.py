@@ -1,4 +1,4 @@
-"""Pictures of what a training sees: its samples, and which cells answer for their boxes."""
+"""Draws training samples, and which cells are assigned to their boxes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: boxes, overlaps, decoding, suppression."""
+"""Arrays in, arrays out: boxes, IoU, decoding, NMS, polygons."""
