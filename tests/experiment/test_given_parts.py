@@ -54,7 +54,11 @@ def test_the_same_parts_as_objects_give_the_same_weights(home: Path, tmp_path: P
     named = train(config, tmp_path / "named")
     source = open_source(home / "data.yaml", "train")
 
+    used = []
+
     def sgd(now: Any, labels: Any, config: Any) -> optax.GradientTransformation:
+        used.append(now)
+
         def group(rate: Any, decay: float) -> optax.GradientTransformation:
             parts = optax.add_decayed_weights(decay), optax.trace(now.momentum, nesterov=True), optax.scale(-rate)
             return optax.chain(*parts)
@@ -67,6 +71,7 @@ def test_the_same_parts_as_objects_give_the_same_weights(home: Path, tmp_path: P
     brought = train(
         bare, tmp_path / "brought", data=(Minimal(source), None), assigner=OTA(10, 3.0, "images"), optimizer=sgd
     )
+    assert used
     for ours, theirs in zip(*(jax.tree.leaves(weights_of(run.folder)) for run in (brought, named)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
