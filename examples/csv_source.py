@@ -3,7 +3,7 @@
 python examples/csv_source.py
 
 Draws scenes, writes their boxes into CSV files, registers the format "csv", and trains a small network for two epochs.
-After some seconds on a CPU it prints, for example, `4 steps on csv:/tmp/x/train.csv: see /tmp/x/run`.
+After some seconds on a CPU it prints how many steps it trained, on which file, and where the run is.
 """
 
 import csv

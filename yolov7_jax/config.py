@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-import yaml
-
 from yolov7_jax.errors import InputError
 
 
@@ -53,7 +51,7 @@ class DataConfig:
     """Labeled images."""
 
     path: str = ""
-    """a data YAML, a COCO folder, a COCO JSON of the training images, a folder in Pascal VOC layout, or tfds:NAME"""
+    """a data YAML, a COCO folder, a COCO JSON of training images, a VOC folder, or FORMAT:PLACE such as tfds:NAME"""
     val_path: str = ""
     """what to evaluate on, if not the val split of path"""
     images: str = ""
@@ -276,6 +274,8 @@ def read_yaml(path: Path | str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{path}: cannot be read ({reason}); expected a YAML file") from error
+    import yaml  # slow to import, and help needs none
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -287,4 +287,6 @@ def read_yaml(path: Path | str) -> Any:
 
 def yaml_text(content: Any) -> str:
     """Plain values as YAML, keys in their order."""
+    import yaml
+
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

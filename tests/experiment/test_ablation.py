@@ -69,7 +69,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for iou, base in ((0.65, ""), (0.1, "IoU 0.65"))
     )
     evaluated = Table(EVALUATED, "Evaluated", "nowhere", ("AP",), versions, trains=False)
-    monkeypatch.setattr(tables, "TABLES", {TRAINED: trained, EVALUATED: evaluated})
+    monkeypatch.setattr(tables, "tables", lambda: {TRAINED: trained, EVALUATED: evaluated})
     monkeypatch.setattr(ablation_run, "TRAIN_IMAGES", 4)
     monkeypatch.setattr(ablation_run, "VAL_IMAGES", 2)
     return tmp_path

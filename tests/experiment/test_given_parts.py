@@ -13,9 +13,13 @@ import pytest
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.assign.ota import OTA
 from yolov7_jax.convert.load import load
+from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment import resume, train
+from yolov7_jax.experiment import resume, train, validate
+from yolov7_jax.graph.parse import parse
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.nn.network import init
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
 from yolov7_jax.types import Assignment, Labels, Sample
@@ -74,6 +78,17 @@ def test_the_same_parts_as_objects_give_the_same_weights(home: Path, tmp_path: P
     assert used
     for ours, theirs in zip(*(jax.tree.leaves(weights_of(run.folder)) for run in (brought, named)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_source_of_four_things_is_evaluated_as_any_other(home: Path) -> None:
+    graph = parse(home / "model.yaml")
+    names = ("bright", "dark")
+    detector = Detector(Weights(graph, jax.tree.map(np.asarray, init(graph, jax.random.key(0))), names), size=64)
+    source = open_source(home / "data.yaml", "train")
+    ours, theirs = (validate(detector, given).result for given in (Minimal(source), source))
+    assert ours.numbers() == theirs.numbers()
+    assert ours.per_class == theirs.per_class
+    assert ours.per_class[0].boxes == len(source)
 
 
 def nothing(raw: Any, boxes: Any, class_ids: Any, valid: Any, candidates: Any, grid: Any) -> Assignment:

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from yolov7_jax.config import AugmentConfig
+from yolov7_jax.config import AugmentConfig, ranges
 from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
 from yolov7_jax.data.letterbox import fit
@@ -21,25 +21,7 @@ from yolov7_jax.types import Sample
 Fetch = Callable[[int], Sample]
 """The sample at a position of the epoch's order, its long side resized to the training size."""
 
-LIMITS: dict[str, tuple[float, float]] = {
-    "mosaic": (0, 1),
-    "mosaic9": (0, 1),
-    "close_mosaic": (0, np.inf),
-    "mixup": (0, 1),
-    "mixup_beta": (1e-3, np.inf),
-    "copy_paste": (0, 1),
-    "paste_in": (0, 1),
-    "degrees": (0, 180),
-    "translate": (0, 1),
-    "scale": (0, 0.99),
-    "shear": (0, 80),
-    "perspective": (0, 0.1),
-    "flipud": (0, 1),
-    "fliplr": (0, 1),
-    "hsv_h": (0, 0.4),  # see color.scale_hsv
-    "hsv_s": (0, 1),
-    "hsv_v": (0, 1),
-}
+LIMITS = ranges(AugmentConfig)
 
 
 @cache
@@ -49,10 +31,10 @@ def check_augment(config: AugmentConfig) -> None:
     Raises:
         InputError: a number is outside its range; names it.
     """
-    for name, (least, most) in LIMITS.items():
+    for name, (low, high) in LIMITS.items():
         value = getattr(config, name)
-        if not least <= value <= most:
-            raise InputError(f"augment.{name}: {value} is out of range; expected a number from {least} to {most}")
+        if not low <= value <= high:
+            raise InputError(f"augment.{name}: {value} is out of range; expected a number from {low} to {high}")
 
 
 def augmented(

@@ -21,7 +21,7 @@ from yolov7_jax.evaluation.report import metrics_json, write_json
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector, Options
 from yolov7_jax.inference.records import detection_rows, yolo_lines
-from yolov7_jax.source import SourceMixin
+from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.types import CocoResult, Detections
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
@@ -114,7 +114,7 @@ def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found:
 
 def validate(
     detector: Detector,
-    source: SourceMixin,
+    source: Source,
     *,
     options: Options = EVALUATION,
     folder: Path | None = None,
@@ -127,22 +127,22 @@ def validate(
     Raises:
         DataError: images or labels cannot be used, or their classes do not fit the detector's.
     """
-    source = _with_classes(source, detector.names)
-    truth = source.ground_truth()
-    objects = objects_by_image(truth, source.category_ids)
+    whole = _with_classes(complete(source), detector.names)
+    truth = whole.ground_truth()
+    objects = objects_by_image(truth, whole.category_ids)
     folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
     rows: list[dict[str, Any]] = []
-    matrix = np.zeros((len(source.names) + 1,) * 2, np.int64)
+    matrix = np.zeros((len(whole.names) + 1,) * 2, np.int64)
     seconds: dict[str, float] = defaultdict(float)
     overflow = 0
     began = time.perf_counter()
-    images = (_image(source, index) for index in range(len(source)))
-    for result in progress(detector.stream(images, options), len(source)):
+    images = (_image(whole, index) for index in range(len(whole)))
+    for result in progress(detector.stream(images, options), len(whole)):
         if result.error is not None:
             raise result.error
-        image_id = source.image_ids[result.position]
-        rows += to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
-        matrix += confusion_matrix(result.detections, *objects[image_id], num_classes=len(source.names))
+        image_id = whole.image_ids[result.position]
+        rows += to_coco_json(result.detections, image_id=image_id, category_ids=whole.category_ids)
+        matrix += confusion_matrix(result.detections, *objects[image_id], num_classes=len(whole.names))
         overflow += result.detections.overflow
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
@@ -150,12 +150,12 @@ def validate(
     began = time.perf_counter()
     outcome = evaluate(truth, rows)
     seconds["evaluate"] = time.perf_counter() - began
-    speed = {stage: 1000 * spent / len(source) for stage, spent in seconds.items()}
+    speed = {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}
     if folder is not None:
-        settings = {**asdict(options), "size": detector.size, "images": len(source), "overflow": overflow}
+        settings = {**asdict(options), "size": detector.size, "images": len(whole), "overflow": overflow}
         write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
         write_json(folder / "detections.json", rows)
-        _draw_evaluation(outcome, matrix, source.names, folder)
+        _draw_evaluation(outcome, matrix, whole.names, folder)
     return ValidationRun(outcome, speed, overflow, folder)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
-from yolov7_jax.experiment.ablations.tables import TABLES, AblationRow, Size, Table
+from yolov7_jax.experiment.ablations.tables import AblationRow, Size, Table, tables
 
 BASE = AblationRow("plain | base", "c", ("model.name=yolov7",), (51.2, 69.7, 55.5), Size(36.9, 104.7))
 OTHER = AblationRow("other", "c", ("model.name=yolov7x", "loss.top_k=5"), (52.9, 71.1, 57.5), base=BASE.name)
@@ -63,7 +63,7 @@ def test_what_is_said_of_a_row(other: tuple[float, ...], cells: list[str | None]
 
 
 def test_an_evaluation_has_no_seeds_to_speak_of() -> None:
-    table = replace(TABLES[10], rows=TABLES[10].rows[:2])
+    table = replace(tables()[10], rows=tables()[10].rows[:2])
     page = results({0: {"AP": 0.529}}, {0: {"AP": 0.5305}}, table)
     assert page.columns(table.measures)[2][-1] == "+0.15"
     assert "An evaluation has no seeds" in markdown(page)

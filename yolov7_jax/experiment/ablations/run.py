@@ -83,7 +83,7 @@ def ablate(
     stops it, it returns the results so far.
 
     Args:
-        table: its number in the paper, one of `ablations.tables.TABLES`.
+        table: its number in the paper, one of `ablations.tables.tables`.
         folder: without one nothing runs: the results have sizes and published numbers alone.
         scale: "small" is minutes a run on a CPU, "paper" the recipes of the paper on data that overrides name.
         rows: names of those to run; without any, all.

@@ -119,9 +119,10 @@ def _row(
     return AblationRow(name, config, overrides, tuple(precision), Size(*size) if size else None, base)
 
 
-TABLES: Mapping[int, Table] = {
-    entry["number"]: _table(**entry) for entry in read_yaml(Path(__file__).with_name("tables.yaml"))
-}
+@lru_cache
+def tables() -> Mapping[int, Table]:
+    """All tables by their numbers."""
+    return {entry["number"]: _table(**entry) for entry in read_yaml(Path(__file__).with_name("tables.yaml"))}
 
 
 @lru_cache
@@ -145,6 +146,6 @@ def find_table(number: Any) -> Table:
         InputError: there is none.
     """
     text = str(number)
-    if not text.isdecimal() or int(text) not in TABLES:
-        raise InputError(f"there is no ablation table {text!r}; expected one of {', '.join(map(str, TABLES))}")
-    return TABLES[int(text)]
+    if not text.isdecimal() or int(text) not in tables():
+        raise InputError(f"there is no ablation table {text!r}; expected one of {', '.join(map(str, tables()))}")
+    return tables()[int(text)]
