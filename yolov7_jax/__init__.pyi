@@ -46,7 +46,7 @@ from .experiment import show_samples as show_samples
 from .experiment import train as train
 from .experiment import validate as validate
 from .experiment.preparation import training_pipeline as training_pipeline
-from .experiment.training import loss_of as loss_of
+from .experiment.setup import loss_of as loss_of
 from .graph.kinds import register_layer as register_layer
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph

@@ -60,7 +60,7 @@ def count_traces(monkeypatch: pytest.MonkeyPatch, *, quickly: bool) -> list[tupl
 
         return jax.jit(counting)
 
-    monkeypatch.setattr("yolov7_jax.experiment.training.make_step", counted)
+    monkeypatch.setattr("yolov7_jax.experiment.setup.make_step", counted)
     return shapes
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolov7_jax.config import Config
-from yolov7_jax.experiment.training import loss_of
+from yolov7_jax.experiment.setup import loss_of
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network, init
 from yolov7_jax.training.optimizer import Schedule, make_optimizer

@@ -18,7 +18,7 @@ from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import open_data, starting_weights, training_pipeline
-from yolov7_jax.experiment.training import check_names, loss_of
+from yolov7_jax.experiment.setup import check_names, loss_of
 from yolov7_jax.image import write_image
 from yolov7_jax.nn.network import Network
 from yolov7_jax.ops.decode import make_grid

@@ -1,0 +1,146 @@
+"""What a training run works with, put together before it begins: loader, step, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from yolov7_jax.config import Config
+from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory
+from yolov7_jax.data.loader import Loader
+from yolov7_jax.experiment.preparation import Data, GivenData, training_pipeline
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.nn.network import Network
+from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
+from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.log import check_tensorboard
+from yolov7_jax.training.loop import Plan
+from yolov7_jax.training.loss import make_loss
+from yolov7_jax.training.memory import MeasuredStep
+from yolov7_jax.training.mesh import data_mesh, shard_batch
+from yolov7_jax.training.optimizer import Schedule, make_optimizer
+from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.step import make_step
+from yolov7_jax.types import Batch
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
+
+
+class Brought(NamedTuple):
+    """What a user brings to a run in place of what its configuration names; `resume` has to be given it again."""
+
+    data: GivenData | None = None
+    assigner: Assigner | None = None
+    loss: LossFn | None = None
+    optimizer: OptimizerFactory | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is of it."""
+        return [name for name, part in self._asdict().items() if part is not None]
+
+
+def check_names(config: Config) -> None:
+    """Refuses names of parts that nobody registered.
+
+    Raises:
+        InputError: lists the known ones, and the nearest.
+    """
+    look_up(LOSSES, config.loss.name, where="loss.name")
+    look_up(ASSIGNERS, config.loss.assigner, where="loss.assigner")
+    look_up(OPTIMIZERS, config.optim.name, where="optim.name")
+
+
+def loss_of(config: Config, graph: Graph, *, assigner: Assigner | None = None) -> LossFn:
+    """The loss of a configuration for a network."""
+    setup = LossSetup(graph.strides, graph.num_classes, graph.has_aux, config.train.size, assigner)
+    return make_loss(config.loss, setup)
+
+
+class Setup(NamedTuple):
+    """What a run works with that leaves no trace on disk."""
+
+    mesh: Mesh
+    loader: Loader
+    plan: Plan
+    parts: _StepParts
+    step: MeasuredStep
+    largest_shape: tuple[int, int]
+
+
+class _StepParts(NamedTuple):
+    """What `make_step` takes."""
+
+    network: Network
+    loss: LossFn
+    optimizer: OptimizerFactory
+    schedule: Schedule
+
+
+def set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> Setup:
+    """Puts loader and step together, and says whatever settings cannot be used."""
+    graph.check_side(config.train.size)
+    if config.train.tensorboard:
+        check_tensorboard()
+    mesh = data_mesh()
+    pipeline = training_pipeline(config, graph, data.train)
+    loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes)
+    plan = Plan(
+        pipeline.steps,
+        config.train.epochs,
+        config.train.val_every_epochs if data.val is not None else 0,
+        config.train.checkpoint_every_steps,
+        config.train.max_nonfinite,
+    )
+    parts = _StepParts(
+        Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze),
+        brought.loss or loss_of(config, graph, assigner=brought.assigner),
+        brought.optimizer or make_optimizer(config.optim),
+        Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
+    )
+    return Setup(mesh, loader, plan, parts, _step(parts, mesh), pipeline.largest_shape)
+
+
+def _step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
+    """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
+    try:
+        return _kept_step(parts, mesh)
+    except TypeError:  # a part of a user's that has no hash
+        return _new_step(parts, mesh)
+
+
+def _new_step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh))
+
+
+_kept_step = lru_cache(maxsize=1)(_new_step)
+
+
+def reporting_memory(setup: Setup, callbacks: Callback) -> TrainStep:
+    """The step on batches in host memory; reports its memory with the largest images before it runs at all."""
+    reported = False
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        nonlocal reported
+        batch = shard_batch(batch, setup.mesh)
+        if not reported:
+            reported = True
+            memory = setup.step.prepare(state, _with_shape(batch, setup.largest_shape))
+            if memory is not None:
+                callbacks.log(str(memory))
+        return setup.step(state, batch)
+
+    return run
+
+
+def _with_shape(batch: Batch, shape: tuple[int, int]) -> Batch:
+    """A batch with images of another (h, w); they are abstract."""
+    images = batch.image
+    return batch._replace(
+        image=jax.ShapeDtypeStruct((len(images), *shape, images.shape[3]), images.dtype, sharding=images.sharding)
+    )
