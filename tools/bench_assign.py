@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import yolov7_jax as yolo
@@ -59,7 +60,7 @@ def random_case(count: int, classes: int, batch_size: int, config: LossConfig) -
         index=np.arange(batch_size, dtype=np.int32),
     )
     predictions = len(grid().stride)
-    return Outputs(rng.normal(0, 1, (batch_size, predictions, 5 + classes)).astype(np.float32)), batch
+    return Outputs(jnp.asarray(rng.normal(0, 1, (batch_size, predictions, 5 + classes)), jnp.float32)), batch
 
 
 def grid() -> Grid:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from yolov7_jax.config import LossConfig, OptimConfig
-from yolov7_jax.types import Array, Assignment, Batch, Candidates, Grid, Outputs, Rates
+from yolov7_jax.types import Assignment, Batch, Candidates, Grid, Outputs, Rates
 
 if TYPE_CHECKING:
+    import jax
     import optax
 
 IMAGES = "images"
@@ -28,10 +29,10 @@ class Assigner(Protocol):
 
     def __call__(
         self,
-        raw: Array,
-        boxes_cxcywh_px: Array,
-        class_ids: Array,
-        valid: Array,
+        raw: jax.Array,
+        boxes_cxcywh_px: jax.Array,
+        class_ids: jax.Array,
+        valid: jax.Array,
         candidates: Candidates,
         grid: Grid,
         /,
@@ -55,7 +56,7 @@ class LossFn(Protocol):
     tree of arrays, which is the fourth argument from then on, and `next_state(state, items)` the one after a step.
     """
 
-    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, /) -> tuple[Array, Mapping[str, Array]]:
+    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, /) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         """The loss, float [], and its items by name: scalars, which the log shows."""
 
 

@@ -7,13 +7,22 @@ level, `C` classes, `K` candidate slots of a box, `P` = M·K, `D` detections kep
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = Any
-"""An array of numpy or of JAX."""
+if TYPE_CHECKING:
+    import jax
+
+Array: TypeAlias = "jax.Array | NDArray[Any]"
+"""An array of numpy, where a batch is made, or of JAX, where it is used."""
+
+ArrayT = TypeVar("ArrayT", "jax.Array", "NDArray[Any]")
+"""The same, in functions with one body for both: they return what they are given."""
+
+Scalar: TypeAlias = "jax.Array | float"
+"""A number, or one that is traced."""
 
 
 class Grid(NamedTuple):
@@ -34,8 +43,8 @@ class Grid(NamedTuple):
 class Outputs(NamedTuple):
     """Raw outputs of a network, before any sigmoid: lead [B, N, 5 + C] and, in training forms that have one, aux."""
 
-    lead: Array
-    aux: Array | None = None
+    lead: jax.Array
+    aux: jax.Array | None = None
 
 
 class Candidates(NamedTuple):
@@ -44,7 +53,7 @@ class Candidates(NamedTuple):
     index: int32 [B, M, K] into N. valid: bool [B, M, K].
     """
 
-    index: Array
+    index: Array  # type: ignore[assignment]  # a field named as a method of tuples, which nothing calls
     valid: Array
 
 
@@ -54,9 +63,9 @@ class Assignment(NamedTuple):
     index: int32 [B, P] into N. truth: int32 [B, P] into M. positive: bool [B, P].
     """
 
-    index: Array
-    truth: Array
-    positive: Array
+    index: jax.Array  # type: ignore[assignment]
+    truth: jax.Array
+    positive: jax.Array
 
 
 class Batch(NamedTuple):
@@ -75,16 +84,16 @@ class Batch(NamedTuple):
     fine: Candidates
     coarse: Candidates | None
     overflow: Array
-    index: Array
+    index: Array  # type: ignore[assignment]
 
 
 class Rates(NamedTuple):
     """What the optimizer works with at one iteration: a learning rate for each parameter group, and the momentum."""
 
-    norm: Array
-    weight: Array
-    bias: Array
-    momentum: Array
+    norm: Scalar
+    weight: Scalar
+    bias: Scalar
+    momentum: Scalar
 
 
 class PaddedDetections(NamedTuple):
@@ -94,11 +103,11 @@ class PaddedDetections(NamedTuple):
     overflow: int32 [B], candidates beyond the capacity of NMS, which were left out.
     """
 
-    boxes_xyxy_px: Array
-    scores: Array
-    class_ids: Array
-    valid: Array
-    overflow: Array
+    boxes_xyxy_px: jax.Array
+    scores: jax.Array
+    class_ids: jax.Array
+    valid: jax.Array
+    overflow: jax.Array
 
 
 @dataclass(frozen=True)

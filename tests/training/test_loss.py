@@ -478,3 +478,25 @@ def test_gains_of_a_run():
     scaled = scaled_gains(recipe, levels=4, num_classes=20, size=1280)
     np.testing.assert_allclose((scaled.box, scaled.obj, scaled.cls), (0.0375, 2.1, 0.05625), rtol=1e-12)  # by hand
     assert scaled.gr == 0.5
+
+
+def test_derivatives_of_both_modes_are_those_of_differences():
+    """Without the targets and weights that the loss holds constant: gr 0, plain IoU, an assigner without a cost."""
+    rng = np.random.default_rng(8)
+    batch = make_batch([5, 4])
+    config = dataclasses.replace(CONFIG, assigner="simple", iou_type="iou", gr=0.0)
+    with jax.enable_x64(True):
+        raw, direction = (rng.normal(size=make_raw(0).shape) for _ in range(2))
+
+        def loss(raw):
+            return loss_of(raw, batch, config=config)[0]
+
+        def along(function, step=1e-5):
+            return (function(raw + step * direction) - function(raw - step * direction)) / (2 * step)
+
+        slope = compiled(lambda raw, to: jax.jvp(loss, (raw,), (to,))[1])(raw, direction)
+        product = compiled(lambda raw, to: jax.jvp(jax.grad(loss), (raw,), (to,))[1])(raw, direction)
+        gradient = compiled(jax.grad(loss))
+        np.testing.assert_allclose(slope, (gradient(raw) * direction).sum(), rtol=1e-12)  # sums in another order
+        np.testing.assert_allclose(slope, along(compiled(loss)), rtol=1e-8)  # differences of step 1e-5
+        np.testing.assert_allclose(product, along(gradient), rtol=1e-6, atol=1e-8)

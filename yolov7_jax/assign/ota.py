@@ -20,7 +20,7 @@ from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.ops.decode import decode
 from yolov7_jax.ops.iou import pairwise_iou
 from yolov7_jax.registry import register_assigner
-from yolov7_jax.types import Array, Assignment, Candidates, Grid
+from yolov7_jax.types import Assignment, Candidates, Grid
 
 BLOCK = 256
 """candidates that are compared with the boxes at a time"""
@@ -49,10 +49,10 @@ class OTA:
 
     def __call__(
         self,
-        raw: Array,  # [N, 5 + C], float32 or float64
-        boxes_cxcywh_px: Array,  # [M, 4]
-        class_ids: Array,  # [M]
-        valid: Array,  # [M]
+        raw: jax.Array,  # [N, 5 + C], float32 or float64
+        boxes_cxcywh_px: jax.Array,  # [M, 4]
+        class_ids: jax.Array,  # [M]
+        valid: jax.Array,  # [M]
         candidates: Candidates,  # [M, K]
         grid: Grid,
     ) -> Assignment:
@@ -61,7 +61,7 @@ class OTA:
         index = jnp.reshape(candidates.index, -1)  # [M K]
         boxes_xyxy_px = cxcywh_to_xyxy(jnp.asarray(boxes_cxcywh_px, raw.dtype))
 
-        def add_block(i: Array, best: _Best) -> _Best:
+        def add_block(i: jax.Array, best: _Best) -> _Best:
             number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
             at = jnp.take(index, _slot(place, number), mode="clip")
             rows = raw[at]  # [BLOCK, 5 + C]
@@ -88,10 +88,10 @@ def _ota(config: LossConfig, **options: Any) -> OTA:
 class _Best(NamedTuple):
     """What is known of the M boxes of an image after some of its candidates, which are numbered without the gaps."""
 
-    ious: Array  # [M, top], the largest of each box
-    costs: Array  # [M, top], the least of each box, ascending; inf: no candidate
-    numbers: Array  # int32 [M, top], of the candidates of these costs
-    cheapest: Array  # int32 [candidates], the box that each costs least
+    ious: jax.Array  # [M, top], the largest of each box
+    costs: jax.Array  # [M, top], the least of each box, ascending; inf: no candidate
+    numbers: jax.Array  # int32 [M, top], of the candidates of these costs
+    cheapest: jax.Array  # int32 [candidates], the box that each costs least
 
 
 def _nothing_yet(M: int, top_k: int, candidates: int, dtype: jnp.dtype) -> _Best:
@@ -103,19 +103,19 @@ def _nothing_yet(M: int, top_k: int, candidates: int, dtype: jnp.dtype) -> _Best
     )
 
 
-def _slot(place: Array, number: Array) -> Array:
+def _slot(place: jax.Array, number: jax.Array) -> jax.Array:
     """The slot of the candidate of a number, where `place` counts the candidates up to each slot."""
     return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _ious(raw: Array, boxes_xyxy_px: Array, at: Array, grid: Grid) -> Array:
+def _ious(raw: jax.Array, boxes_xyxy_px: jax.Array, at: jax.Array, grid: Grid) -> jax.Array:
     """IoU [M, Q] of the boxes with the predictions `at` [Q] of the grid, whose raw outputs are [Q, 5]."""
     cell, stride, anchor_px = (jnp.asarray(part)[at] for part in grid[:3])
     cells = grid._replace(cell=cell, stride=stride, anchor_px=anchor_px, levels=())
     return pairwise_iou(boxes_xyxy_px, cxcywh_to_xyxy(decode(raw, cells)[:, :4]))
 
 
-def _class_cost(raw: Array, class_ids: Array) -> Array:
+def _class_cost(raw: jax.Array, class_ids: jax.Array) -> jax.Array:
     """Cross-entropy [M, Q] of the predictions' y [Q, C] against the boxes' classes [M], without an array M x Q x C.
 
     The sum over classes is -Σ log(1 - y), the same for all boxes, and log(1 - y) - log(y) of the box's class. All is
@@ -128,7 +128,7 @@ def _class_cost(raw: Array, class_ids: Array) -> Array:
     return (log_rest - log_y).T[class_ids] - log_rest.sum(1)[None, :]
 
 
-def _merge(best: _Best, iou: Array, cost: Array, number: Array) -> _Best:
+def _merge(best: _Best, iou: jax.Array, cost: jax.Array, number: jax.Array) -> _Best:
     """`best` after a block of candidates [Q] more; iou 0 and cost inf, both [M, Q], where there is none."""
     M, top_k = best.costs.shape
     ious, _ = lax.top_k(jnp.concat([best.ious, iou], axis=1), top_k)
@@ -145,7 +145,7 @@ def _merge(best: _Best, iou: Array, cost: Array, number: Array) -> _Best:
     )
 
 
-def _resolve(best: _Best) -> tuple[Array, Array]:
+def _resolve(best: _Best) -> tuple[jax.Array, jax.Array]:
     """Truth int32 [P] and positive bool [P] of the slots P = M · top_k of `best`; no candidate is positive twice."""
     M, top_k = best.costs.shape
     k = jnp.maximum(best.ious.sum(1).astype(jnp.int32), 1)

@@ -51,7 +51,7 @@ def shown(pieces: Sequence[Piece], shape: tuple[int, int]) -> Shown:
     warped = clip_boxes(warp_boxes(showing, np.repeat([piece.matrix for piece in pieces], counts, axis=0)), shape)
     least = np.full(len(boxes), MIN_AREA)
     polygons = joined([piece.sample.polygons for piece in pieces], counts)
-    shows = (warped[:, 2:] > warped[:, :2]).all(axis=1)
+    shows = np.all(warped[:, 2:] > warped[:, :2], axis=1)
     visible = select(polygons, shows)
     if len(visible.owner):
         place = np.repeat(np.arange(len(pieces)), counts)[shows][visible.owner]

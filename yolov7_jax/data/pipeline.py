@@ -182,7 +182,7 @@ class Pipeline:
             fine=found[0][0],
             coarse=found[1][0] if self.coarse else None,
             overflow=np.array([len(made.class_ids) - count, sum(beyond for _, beyond in found)], np.int32),
-            index=np.int32(index),
+            index=np.asarray(index, np.int32),
         )
 
     def _candidates(

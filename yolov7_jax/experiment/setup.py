@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,6 @@ def reporting_memory(setup: Setup, callbacks: Callback) -> TrainStep:
 
 def _with_shape(batch: Batch, shape: tuple[int, int]) -> Batch:
     """A batch with images of another (h, w); they are abstract."""
-    images = batch.image
-    return batch._replace(
-        image=jax.ShapeDtypeStruct((len(images), *shape, images.shape[3]), images.dtype, sharding=images.sharding)
-    )
+    images: Any = batch.image
+    abstract: Any = jax.ShapeDtypeStruct((len(images), *shape, images.shape[3]), images.dtype, sharding=images.sharding)
+    return batch._replace(image=abstract)

@@ -200,18 +200,18 @@ class Detector:
         self, batch: Sequence[_Prepared], found: PaddedDetections, started: float, previous: float
     ) -> tuple[list[Result], float]:
         """Results of a batch, and when the device was done with it; it began when started and the one before done."""
-        arrays = PaddedDetections(*map(np.asarray, found))
+        boxes_xyxy_px, scores, class_ids, valid, overflow = map(np.asarray, found)  # [B, D, …]
         done_at = time.perf_counter()
         device = (done_at - max(started, previous)) / len(batch)
         results = []
         for place, prepared in enumerate(batch):
-            valid = arrays.valid[place]
+            rows = valid[place]
             detections = Detections(
-                prepared.letterbox.undo(arrays.boxes_xyxy_px[place][valid]),
-                arrays.scores[place][valid],
-                arrays.class_ids[place][valid],
+                prepared.letterbox.undo(boxes_xyxy_px[place][rows]),
+                scores[place][rows],
+                class_ids[place][rows],
                 self.names,
-                int(arrays.overflow[place]),
+                int(overflow[place]),
             )
             seconds = {"read": prepared.seconds, "device": device}
             results.append(Result(prepared.position, prepared.image, detections, seconds=seconds))

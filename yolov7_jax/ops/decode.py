@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolov7_jax.types import Array, Grid
+from yolov7_jax.types import Grid
 
 UNBOUNDED = 1.0
 """The `Grid.center_bound` that the farthest cells of an auxiliary head need (YOLOv7, arXiv:2207.02696)."""
@@ -35,7 +35,7 @@ def make_grid(
     )
 
 
-def center_in_cell(sigma_xy: Array, center_bound: float) -> Array:
+def center_in_cell(sigma_xy: jax.Array, center_bound: float) -> jax.Array:
     """Centers from the corner of their cell, in cells: 2σ − 0.5 where the bound is 0.5, 3σ − 1 where it is 1."""
     return (1 + 2 * center_bound) * sigma_xy - center_bound
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from yolov7_jax.types import Array
+from yolov7_jax.types import ArrayT
 
 IouType = Literal["ciou", "diou", "giou", "iou"]
 """Measures of how well boxes agree, for training."""
@@ -17,7 +18,7 @@ EPSILON = 1e-7
 """added to what is divided by in `bbox_iou`"""
 
 
-def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
+def pairwise_iou(boxes_xyxy: ArrayT, others_xyxy: ArrayT) -> ArrayT:
     """Intersection over union [n, m] of every box [n, 4] with every other [m, 4], in one unit, of numpy or JAX.
 
     Boxes without area (or with corners in the wrong order) overlap nothing: their row or column is 0, never NaN.
@@ -31,7 +32,7 @@ def pairwise_iou(boxes_xyxy: Array, others_xyxy: Array) -> Array:
     return intersection / xp.where(union > 0, union, 1)
 
 
-def bbox_iou(boxes_cxcywh: Array, others_cxcywh: Array, *, iou_type: IouType = "ciou") -> Array:
+def bbox_iou(boxes_cxcywh: jax.Array, others_cxcywh: jax.Array, *, iou_type: IouType = "ciou") -> jax.Array:
     """How well boxes [..., 4] agree with as many others, in one unit: [...], 1 where they are the same.
 
     iou: intersection over union. giou: less the share of the enclosing box that neither covers (arXiv:1902.09630).
@@ -60,10 +61,10 @@ def bbox_iou(boxes_cxcywh: Array, others_cxcywh: Array, *, iou_type: IouType = "
     return iou - distance - alpha * v
 
 
-def _angle(size_wh: Array) -> Array:
+def _angle(size_wh: jax.Array) -> jax.Array:
     """Arctangent of width over height; that of two arguments, whose gradient stays finite without height."""
     return jnp.arctan2(size_wh[..., 0], size_wh[..., 1] + EPSILON)
 
 
-def _area(boxes_xyxy: Array) -> Array:
+def _area(boxes_xyxy: ArrayT) -> ArrayT:
     return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from yolov7_jax.types import Array
-
 FOCAL_ALPHA = 0.25
 """weight of the positive class in the focal loss (arXiv:1708.02002)"""
 
 
-def binary_cross_entropy(logits: Array, targets: Array, *, pos_weight: float = 1.0, focal_gamma: float = 0.0) -> Array:
+def binary_cross_entropy(
+    logits: jax.Array, targets: jax.Array, *, pos_weight: float = 1.0, focal_gamma: float = 0.0
+) -> jax.Array:
     """Cross-entropy of sigmoid(logits) against targets in [0, 1], elementwise; both float of one shape.
 
     pos_weight multiplies what the target's own share costs. With focal_gamma over 0 it is the focal loss

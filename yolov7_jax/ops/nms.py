@@ -2,7 +2,7 @@
 
 Candidates, the entries of [N, C] that pass the thresholds, are walked in order of score (ties: by prediction, then
 class) in blocks. Each block is found when its turn comes: one pass over the scores leaves N best scores, and
-`lax.top_k` of a few hundred of those is cheap where sorting all N·C scores is not. Most pictures need one or two
+`lax.top_k` of a few hundred of those is cheap where sorting all N·C scores is not. Most images need one or two
 blocks. Thresholds are values, not shapes: changing them compiles nothing anew.
 """
 
@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from yolov7_jax.ops.iou import pairwise_iou
-from yolov7_jax.types import Array, PaddedDetections
+from yolov7_jax.types import PaddedDetections
 
 BLOCK = 256
-"""Candidates resolved at once: larger wastes work on pictures with few, smaller takes more rounds in crowds."""
+"""Candidates resolved at once: larger wastes work on images with few, smaller takes more rounds in crowds."""
 
 
 class _Rules(NamedTuple):
     """What makes an entry a candidate, and a box suppress another."""
 
-    class_mask: Array
-    confidence: Array
-    iou: Array
+    class_mask: jax.Array
+    confidence: jax.Array
+    iou: jax.Array
     multi_label: bool
     agnostic: bool
 
@@ -33,9 +34,9 @@ class _Rules(NamedTuple):
 class _Boxes(NamedTuple):
     """A block of candidates, or what was kept so far; scores of empty places are -inf and 0 respectively."""
 
-    boxes_xyxy_px: Array
-    scores: Array
-    class_ids: Array
+    boxes_xyxy_px: jax.Array
+    scores: jax.Array
+    class_ids: jax.Array
 
 
 class _Walk(NamedTuple):
@@ -43,25 +44,25 @@ class _Walk(NamedTuple):
 
     best: float [N], best score among the entries of each prediction that lie ahead, -inf where none do.
     last_score, last_entry: the last entry taken, by its place in [N, C]. taken: how many were.
-    kept: what stays so far, best first; count: how many do (those beyond its places are lost).
+    kept: what stays so far, best first; survivors: how many do (those beyond its places are lost).
     """
 
-    best: Array
-    last_score: Array
-    last_entry: Array
-    taken: Array
+    best: jax.Array
+    last_score: jax.Array
+    last_entry: jax.Array
+    taken: jax.Array
     kept: _Boxes
-    count: Array
+    survivors: jax.Array
 
 
 def non_max_suppression(
-    boxes_xyxy_px: Array,
-    objectness: Array,
-    scores: Array,
-    class_mask: Array,
+    boxes_xyxy_px: jax.Array,
+    objectness: jax.Array,
+    scores: jax.Array,
+    class_mask: jax.Array,
     *,
-    confidence: Array | float,
-    iou: Array | float,
+    confidence: jax.Array | float,
+    iou: jax.Array | float,
     multi_label: bool,
     agnostic: bool,
     capacity: int = 30_000,
@@ -92,14 +93,14 @@ def non_max_suppression(
     rules = _Rules(class_mask, threshold, overlap, multi_label, agnostic)
     best, candidates = _survey(objectness, scores, rules)
 
-    def unfinished(walk: _Walk) -> Array:
-        return (walk.count < max_detections) & (walk.taken < capacity) & jnp.any(walk.best > -jnp.inf)
+    def unfinished(walk: _Walk) -> jax.Array:
+        return (walk.survivors < max_detections) & (walk.taken < capacity) & jnp.any(walk.best > -jnp.inf)
 
     def step(walk: _Walk) -> _Walk:
         block, ahead = _next_block(boxes_xyxy_px, scores, rules, walk)
         within = walk.taken + jnp.arange(len(block.scores)) < capacity
-        kept, count = _keep(walk.kept, walk.count, block, within, rules)
-        return ahead._replace(kept=kept, count=count)
+        kept, survivors = _keep(walk.kept, walk.survivors, block, within, rules)
+        return ahead._replace(kept=kept, survivors=survivors)
 
     nothing = _Boxes(
         jnp.zeros((max_detections, 4), boxes_xyxy_px.dtype),
@@ -108,11 +109,11 @@ def non_max_suppression(
     )
     start = _Walk(best, jnp.asarray(jnp.inf, scores.dtype), jnp.int32(-1), jnp.int32(0), nothing, jnp.int32(0))
     end = lax.while_loop(unfinished, step, start)
-    valid = jnp.arange(max_detections) < end.count
+    valid = jnp.arange(max_detections) < end.survivors
     return PaddedDetections(*end.kept, valid=valid, overflow=jnp.maximum(candidates - capacity, 0))
 
 
-def _survey(objectness: Array, scores: Array, rules: _Rules) -> tuple[Array, Array]:
+def _survey(objectness: jax.Array, scores: jax.Array, rules: _Rules) -> tuple[jax.Array, jax.Array]:
     """Best candidate score of each prediction [N], -inf where it has none, and the number of candidates of all.
 
     Written so that XLA's CPU back end fuses it: it fuses `minimum`, but not `where`, into a reduction, and an array of
@@ -131,12 +132,12 @@ def _survey(objectness: Array, scores: Array, rules: _Rules) -> tuple[Array, Arr
     return jnp.where(is_candidate, best, -jnp.inf), jnp.where(is_candidate, number, 0).sum(dtype=jnp.int32)
 
 
-def _top_k(values: Array, size: int) -> tuple[Array, Array]:
+def _top_k(values: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """`lax.top_k` behind a barrier: where XLA may slice its result further, it sorts all values (50 times slower)."""
     return lax.optimization_barrier(lax.top_k(values, size))
 
 
-def _next_block(boxes_xyxy_px: Array, scores: Array, rules: _Rules, walk: _Walk) -> tuple[_Boxes, _Walk]:
+def _next_block(boxes_xyxy_px: jax.Array, scores: jax.Array, rules: _Rules, walk: _Walk) -> tuple[_Boxes, _Walk]:
     """The next candidates in order, and the walk after them.
 
     The next n entries always lie in the n predictions of best score ahead. An entry lies ahead if it comes after the
@@ -161,7 +162,7 @@ def _next_block(boxes_xyxy_px: Array, scores: Array, rules: _Rules, walk: _Walk)
     )
 
 
-def _candidate_scores(scores: Array, rules: _Rules) -> Array:
+def _candidate_scores(scores: jax.Array, rules: _Rules) -> jax.Array:
     """Scores [n, C] of predictions that have a candidate, -inf in place of what is none."""
     wanted = jnp.where(rules.class_mask[None, :] & (scores > rules.confidence), scores, -jnp.inf)
     if rules.multi_label:
@@ -170,7 +171,7 @@ def _candidate_scores(scores: Array, rules: _Rules) -> Array:
     return jnp.where(jnp.arange(scores.shape[1])[None, :] == best_class[:, None], wanted, -jnp.inf)
 
 
-def _keep(kept: _Boxes, count: Array, block: _Boxes, within: Array, rules: _Rules) -> tuple[_Boxes, Array]:
+def _keep(kept: _Boxes, count: jax.Array, block: _Boxes, within: jax.Array, rules: _Rules) -> tuple[_Boxes, jax.Array]:
     """`kept` with the survivors of the block appended as far as there is place, and the number of survivors so far."""
     slots, size = len(kept.scores), len(block.scores)
     beaten = _suppresses(kept, block, rules).any(axis=0)  # boxes of empty places have no area, so suppress nothing
@@ -182,23 +183,23 @@ def _keep(kept: _Boxes, count: Array, block: _Boxes, within: Array, rules: _Rule
     return appended, count + survives.sum(dtype=jnp.int32)
 
 
-def _suppresses(these: _Boxes, others: _Boxes, rules: _Rules) -> Array:
+def _suppresses(these: _Boxes, others: _Boxes, rules: _Rules) -> jax.Array:
     """Whether a box of `these` (rows), if kept, pushes out one of `others` (columns)."""
     overlaps = pairwise_iou(these.boxes_xyxy_px, others.boxes_xyxy_px) > rules.iou
     return overlaps if rules.agnostic else overlaps & (these.class_ids[:, None] == others.class_ids[None, :])
 
 
-def _greedy(alive: Array, suppresses: Array) -> Array:
+def _greedy(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
     """The greedy choice, bool [n], where `suppresses` [n, n] is strictly upper triangular.
 
     keep_i = alive_i and no kept j suppresses i: this has one fixed point, reached in as many rounds as the longest
     chain of boxes that suppress each other in turn, rather than in n steps.
     """
 
-    def one_round(keep: Array) -> Array:
+    def one_round(keep: jax.Array) -> jax.Array:
         return alive & ~(suppresses & keep[:, None]).any(axis=0)
 
-    def again(before_and_after: tuple[Array, Array]) -> tuple[Array, Array]:
+    def again(before_and_after: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return before_and_after[1], one_round(before_and_after[1])
 
     return lax.while_loop(lambda pair: jnp.any(pair[0] != pair[1]), again, (alive, one_round(alive)))[1]

@@ -12,13 +12,15 @@ from jax import lax
 
 from yolov7_jax.config import LossConfig
 from yolov7_jax.ops.losses import binary_cross_entropy
-from yolov7_jax.types import Array, Assignment, Batch
+from yolov7_jax.types import Assignment, Batch
 
 CLASS_BLOCK = 256
 """positives of an image whose classes are computed at a time"""
 
 
-def class_loss(raw: Array, assignment: Assignment, batch: Batch, weight: Array, config: LossConfig) -> Array:
+def class_loss(
+    raw: jax.Array, assignment: Assignment, batch: Batch, weight: jax.Array, config: LossConfig
+) -> jax.Array:
     """Cross-entropy of the positives' classes, mean over classes, times `weight` [B, P]; 0 with one class only.
 
     A slot costs C cross-entropies and most hold no positive: so positives are moved together, and computed in blocks,
@@ -35,14 +37,14 @@ def class_loss(raw: Array, assignment: Assignment, batch: Batch, weight: Array, 
     return _sum_of_blocks(block_loss, raw, (index, class_ids, weight), -(-most // CLASS_BLOCK))
 
 
-def _positives_first(positive: Array) -> Array:
+def _positives_first(positive: jax.Array) -> jax.Array:
     """The slots int32 of the positives among [P], and then P, to whole blocks."""
     place = jnp.cumsum(positive, dtype=jnp.int32)
     number = jnp.arange(-(-len(positive) // CLASS_BLOCK) * CLASS_BLOCK, dtype=jnp.int32)
     return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
-def _class_cross_entropy(rows: Array, class_ids: Array, weight: Array, *, config: LossConfig) -> Array:
+def _class_cross_entropy(rows: jax.Array, class_ids: jax.Array, weight: jax.Array, *, config: LossConfig) -> jax.Array:
     """Sum over the raw outputs [B, Q, 5 + C] of positives."""
     logits = rows[..., 5:]
     low = config.label_smoothing / 2
@@ -52,46 +54,46 @@ def _class_cross_entropy(rows: Array, class_ids: Array, weight: Array, *, config
     return (loss.mean(-1) * weight).sum()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_of_blocks(block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _sum_of_blocks(
+    block_loss: Callable[..., jax.Array], raw: jax.Array, slots: tuple[jax.Array, ...], blocks: jax.Array
+) -> jax.Array:
     """Sum of a loss of (rows [B, Q, ...] of raw [B, N, ...], their other numbers [B, Q]) over blocks of Q slots.
 
-    With a gradient of its own for raw: that of a loop of any length would keep what each turn computes.
+    With a derivative of its own for raw: reverse mode would have a loop keep what each turn computes, and does not
+    take one of any length.
 
     slots: index [B, P] into N, other numbers. blocks: int32 [], how many there are something in.
     """
 
-    def add(i: Array, total: Array) -> Array:
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
         index, *numbers = _block(slots, i)
         return total + block_loss(rows_at(raw, index), *numbers)
 
     return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros((), raw.dtype))
 
 
-def _sum_of_blocks_forward(
-    block_loss: Callable[..., Array], raw: Array, slots: tuple[Array, ...], blocks: Array
-) -> tuple[Array, Any]:
-    return _sum_of_blocks(block_loss, raw, slots, blocks), (raw, slots, blocks)
+@_sum_of_blocks.defjvp
+def _sum_of_blocks_derivative(
+    block_loss: Callable[..., jax.Array], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[jax.Array, jax.Array]:
+    raw, slots, blocks = primals
 
-
-def _sum_of_blocks_backward(block_loss: Callable[..., Array], kept: Any, slope: Array) -> tuple[Array, None, None]:
-    raw, slots, blocks = kept
-
-    def add(i: Array, total: Array) -> Array:
+    def add(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total, gradient = sums
         index, *numbers = _block(slots, i)
-        slopes = slope * jax.grad(block_loss)(rows_at(raw, index), *numbers)
-        return jax.vmap(lambda image, at, values: image.at[at].add(values))(total, index, slopes)
+        value, slopes = jax.value_and_grad(block_loss)(rows_at(raw, index), *numbers)
+        return total + value, jax.vmap(lambda image, at, rows: image.at[at].add(rows))(gradient, index, slopes)
 
-    return lax.fori_loop(jnp.int32(0), blocks, add, jnp.zeros_like(raw)), None, None
+    start = jnp.zeros((), raw.dtype), jnp.zeros_like(raw)
+    total, gradient = lax.fori_loop(jnp.int32(0), blocks, add, start)
+    return total, (gradient * tangents[0]).sum()
 
 
-_sum_of_blocks.defvjp(_sum_of_blocks_forward, _sum_of_blocks_backward)
-
-
-def _block(slots: tuple[Array, ...], i: Array) -> list[Array]:
+def _block(slots: tuple[jax.Array, ...], i: jax.Array) -> list[jax.Array]:
     return [lax.dynamic_slice_in_dim(part, i * CLASS_BLOCK, CLASS_BLOCK, axis=1) for part in slots]
 
 
-def rows_at(values: Array, index: Array) -> Array:
+def rows_at(values: jax.Array, index: jax.Array) -> jax.Array:
     """Of every image its rows [B, N, ...] at an index [B, P]."""
     return jax.vmap(lambda image, at: image[at])(values, index)

@@ -27,7 +27,7 @@ from yolov7_jax.ops.iou import IouType, bbox_iou
 from yolov7_jax.ops.losses import binary_cross_entropy
 from yolov7_jax.registry import ASSIGNERS, LOSSES, look_up, register_loss
 from yolov7_jax.training.class_loss import class_loss, rows_at
-from yolov7_jax.types import Array, Assignment, Batch, Candidates, Grid, Outputs
+from yolov7_jax.types import Assignment, Batch, Candidates, Grid, Outputs
 
 BALANCE = {1: (4.0,), 2: (4.0, 1.0), 3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}
 """weights of the levels' objectness, finest first, by the number of levels (YOLOv5)"""
@@ -54,7 +54,7 @@ def scaled_gains(config: LossConfig, *, levels: int, num_classes: int, size: flo
 class BoxLoss(Protocol):
     """Compares predicted boxes with those they are assigned to."""
 
-    def __call__(self, predicted_cxcywh: Array, truth_cxcywh: Array, /) -> tuple[Array, Array]:
+    def __call__(self, predicted_cxcywh: jax.Array, truth_cxcywh: jax.Array, /) -> tuple[jax.Array, jax.Array]:
         """Loss and objectness target [...] of boxes [..., 4], in cells, centers relative to one point of both.
 
         The target counts from 0 up, and carries no gradient on from here.
@@ -67,7 +67,7 @@ class IouLoss:
 
     iou_type: IouType = "ciou"
 
-    def __call__(self, predicted_cxcywh: Array, truth_cxcywh: Array) -> tuple[Array, Array]:
+    def __call__(self, predicted_cxcywh: jax.Array, truth_cxcywh: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Loss and objectness target; see `BoxLoss`."""
         iou = bbox_iou(predicted_cxcywh, truth_cxcywh, iou_type=self.iou_type)
         return 1 - iou, iou
@@ -88,7 +88,7 @@ class DetectionLoss:
     assigner: Assigner
     box_loss: BoxLoss | None = None
 
-    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, balance: Array | None = None) -> Any:
+    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, balance: jax.Array | None = None) -> Any:
         """The loss, float [], and its items.
 
         balance: float [L], weights of the levels' objectness; by default those of `first_balance`.
@@ -132,7 +132,7 @@ class DetectionLoss:
             return lead, self._assigned(outputs.lead, batch, _coarse(batch), grid)
         return lead, lead
 
-    def _assigned(self, raw: Array, batch: Batch, candidates: Candidates, grid: Grid) -> Assignment:
+    def _assigned(self, raw: jax.Array, batch: Batch, candidates: Candidates, grid: Grid) -> Assignment:
         """The assignment of every image of a batch by the predictions [B, N, 5 + C] of one head."""
         by_image = jax.vmap(partial(_called, self.assigner, grid), axis_name=IMAGES)
         assignment: Assignment = by_image(raw, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, candidates)
@@ -141,7 +141,9 @@ class DetectionLoss:
     def _aux_grid(self, grid: Grid) -> Grid:
         return grid if self.config.aux_center_bound else grid._replace(center_bound=UNBOUNDED)
 
-    def _head_loss(self, raw: Array, assignment: Assignment, batch: Batch, grid: Grid) -> tuple[Array, Array, Array]:
+    def _head_loss(
+        self, raw: jax.Array, assignment: Assignment, batch: Batch, grid: Grid
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Box [], objectness [L] and class loss [] of one head [B, N, 5 + C], without gains and weights."""
         config = self.config
         weight = _level_means(assignment, grid, raw.dtype)  # [B, P]
@@ -165,7 +167,7 @@ class AutobalancedLoss(DetectionLoss):
         """The weights as they begin."""
         return first_balance(len(self.strides))
 
-    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, balance: Array | None = None) -> Any:
+    def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, balance: jax.Array | None = None) -> Any:
         """The loss and its items, and among them balance_stride_8 …, the weights after this step."""
         balance = jnp.asarray(self.initial_state() if balance is None else balance)
         loss, items = super().__call__(outputs, batch, grid, balance)
@@ -173,7 +175,7 @@ class AutobalancedLoss(DetectionLoss):
         moved = jnp.where(jnp.isfinite(loss), next_balance(balance, objectness, self.strides), balance)
         return loss, items | _by_level("balance", moved, grid)
 
-    def next_state(self, _: Array, items: Mapping[str, Array]) -> Array:
+    def next_state(self, _: jax.Array, items: Mapping[str, jax.Array]) -> jax.Array:
         """The weights after a step."""
         return jnp.stack([items[f"balance_stride_{stride}"] for stride in self.strides])
 
@@ -215,7 +217,7 @@ def _coarse(batch: Batch) -> Candidates:
     return batch.coarse
 
 
-def _positives(lead: Assignment, batch: Batch, grid: Grid) -> dict[str, Array]:
+def _positives(lead: Assignment, batch: Batch, grid: Grid) -> dict[str, jax.Array]:
     """How many positives the lead head has: in all, for each box of the batch, on each level."""
     levels = jnp.stack([_on_level(lead, level).sum(dtype=jnp.int32) for level in grid.levels])  # [L]
     boxes = jnp.maximum(batch.valid.sum(dtype=jnp.int32), 1)
@@ -223,7 +225,7 @@ def _positives(lead: Assignment, batch: Batch, grid: Grid) -> dict[str, Array]:
     return {"positives": total, "positives_per_box": total / boxes, **_by_level("positives", levels, grid)}
 
 
-def _by_level(name: str, values: Array, grid: Grid) -> dict[str, Array]:
+def _by_level(name: str, values: jax.Array, grid: Grid) -> dict[str, jax.Array]:
     """Values [L] by the strides of their levels."""
     strides = (int(np.asarray(grid.stride)[level.start]) for level in grid.levels)
     return {f"{name}_stride_{stride}": value for stride, value in zip(strides, values, strict=True)}
@@ -234,7 +236,7 @@ def first_balance(levels: int) -> NDArray[np.float32]:
     return np.array(BALANCE[levels], np.float32)
 
 
-def next_balance(balance: Array, objectness: Array, strides: Sequence[int]) -> Array:
+def next_balance(balance: jax.Array, objectness: jax.Array, strides: Sequence[int]) -> jax.Array:
     """Weights [L] of the levels' objectness after a step with losses [L] (YOLOv5, "autobalance").
 
     A level's weight moves towards the inverse of its loss; all are divided by that of stride 16 (of the first level,
@@ -245,12 +247,12 @@ def next_balance(balance: Array, objectness: Array, strides: Sequence[int]) -> A
     return moved / moved[strides.index(BALANCED_STRIDE) if BALANCED_STRIDE in strides else 0]
 
 
-def _on_level(assignment: Assignment, level: slice) -> Array:
+def _on_level(assignment: Assignment, level: slice) -> jax.Array:
     """Which slots [B, P] hold positives of a level."""
     return assignment.positive & (assignment.index >= level.start) & (assignment.index < level.stop)
 
 
-def _level_means(assignment: Assignment, grid: Grid, dtype: jnp.dtype) -> Array:
+def _level_means(assignment: Assignment, grid: Grid, dtype: jnp.dtype) -> jax.Array:
     """Weights [B, P] whose sum with anything is the sum over levels of the mean over each level's positives."""
     weight = jnp.zeros(assignment.index.shape, dtype)
     for level in grid.levels:
@@ -259,7 +261,9 @@ def _level_means(assignment: Assignment, grid: Grid, dtype: jnp.dtype) -> Array:
     return weight
 
 
-def _matched_boxes(raw_boxes: Array, assignment: Assignment, batch: Batch, grid: Grid) -> tuple[Array, Array]:
+def _matched_boxes(
+    raw_boxes: jax.Array, assignment: Assignment, batch: Batch, grid: Grid
+) -> tuple[jax.Array, jax.Array]:
     """Predicted, raw [B, N, 4], and true boxes [B, P, 4] of the slots, in cells, from the corner of the cell."""
     rows = rows_at(raw_boxes, assignment.index)  # [B, P, 4]
     cell, stride, anchor_px = (jnp.asarray(part, rows.dtype)[assignment.index] for part in grid[:3])
@@ -272,7 +276,9 @@ def _matched_boxes(raw_boxes: Array, assignment: Assignment, batch: Batch, grid:
     return jnp.concat([center, size], axis=-1), expected
 
 
-def _objectness_loss(logits: Array, target: Array, assignment: Assignment, grid: Grid, config: LossConfig) -> Array:
+def _objectness_loss(
+    logits: jax.Array, target: jax.Array, assignment: Assignment, grid: Grid, config: LossConfig
+) -> jax.Array:
     """Mean BCE [L] of every level's logits [B, N]; where positives share one, the largest target."""
     target = jnp.where(assignment.positive, target, 0)
     targets = jax.vmap(lambda zeros, index, value: zeros.at[index].max(value))(

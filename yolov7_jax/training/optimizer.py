@@ -21,7 +21,7 @@ from yolov7_jax.config import OptimConfig
 from yolov7_jax.contracts import OptimizerFactory
 from yolov7_jax.errors import InputError
 from yolov7_jax.registry import OPTIMIZERS, look_up, register_optimizer
-from yolov7_jax.types import Array, Rates
+from yolov7_jax.types import Rates, Scalar
 
 GROUPS: Mapping[str, str] = {"bias": r".*/bias", "weight": r".*/kernel", "norm": r".*/(scale|implicit)"}
 """Parameter groups as regular expressions over whole tree paths; kernels alone have weight decay."""
@@ -33,11 +33,11 @@ ADAM_SECOND_DECAY = 0.999
 ADAM_EPSILON = 1e-8
 
 
-def _numeric(iteration: Array) -> ModuleType:
+def _numeric(iteration: Scalar) -> ModuleType:
     return jnp if isinstance(iteration, jax.Array) else np
 
 
-def _real(iteration: Array) -> Array:
+def _real(iteration: Scalar) -> Scalar:
     return iteration.astype(float) if isinstance(iteration, jax.Array) else float(iteration)
 
 
@@ -53,7 +53,7 @@ class Schedule:
     epochs: int
     batch_size: int
 
-    def rates(self, iteration: Array) -> Rates:
+    def rates(self, iteration: Scalar) -> Rates:
         """Learning rates and momentum.
 
         After warm-up every rate is lr0 times a factor that falls from 1 to lrf over the epochs, by a cosine or a line,
@@ -66,14 +66,14 @@ class Schedule:
         rate = config.lr0 * (1 + fallen * (config.lrf - 1))
         warmed = self._warmed(iteration)
 
-        def approach(start: float, target: Array) -> Array:
+        def approach(start: float, target: Scalar) -> Scalar:
             return start * (1 - warmed) + target * warmed
 
         start = config.warmup_momentum if config.name == "sgd" else config.momentum
         ramped = approach(0.0, rate)
         return Rates(ramped, ramped, approach(config.warmup_bias_lr, rate), approach(start, config.momentum))
 
-    def accumulation(self, iteration: Array) -> Array:
+    def accumulation(self, iteration: Scalar) -> Scalar:
         """How many batches' gradients are summed for an update: from 1 to `full_accumulation` in warm-up."""
         xp = _numeric(iteration)
         wanted = 1 + (self.config.nominal_batch_size / self.batch_size - 1) * self._warmed(iteration)
@@ -90,7 +90,7 @@ class Schedule:
         images = self.batch_size * self.full_accumulation
         return replace(self.config, weight_decay=self.config.weight_decay * images / self.config.nominal_batch_size)
 
-    def _warmed(self, iteration: Array) -> Array:
+    def _warmed(self, iteration: Scalar) -> Scalar:
         """How much of the warm-up is done, 0..1."""
         length = max(round(self.config.warmup_epochs * self.steps_per_epoch), self.config.warmup_min_steps)
         return _numeric(iteration).minimum(_real(iteration) / length, 1.0) if length else 1.0
@@ -160,14 +160,14 @@ def parameter_labels(params: Any, *, freeze: str = "") -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-Rule = Callable[[Array, optax.GradientTransformation], tuple[optax.GradientTransformation, ...]]
+Rule = Callable[[Scalar, optax.GradientTransformation], tuple[optax.GradientTransformation, ...]]
 """(momentum, the decay of weights) → what gradients go through before the learning rate."""
 
 
 def grouped(rule: Rule, now: Rates, labels: Any, config: OptimConfig) -> optax.GradientTransformation:
     """One rule for all parameter groups, with the rate of each; kernels alone have weight decay."""
 
-    def group(rate: Array, decay: float) -> optax.GradientTransformation:
+    def group(rate: Scalar, decay: float) -> optax.GradientTransformation:
         parts = map(_promoting, rule(now.momentum, optax.add_decayed_weights(decay)))
         return optax.chain(*parts, optax.scale(-rate))
 
@@ -190,11 +190,11 @@ def _promoting(part: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(part.init, update)
 
 
-def _adam(momentum: Array, **options: Any) -> optax.GradientTransformation:
+def _adam(momentum: Scalar, **options: Any) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=momentum, b2=ADAM_SECOND_DECAY, eps=ADAM_EPSILON, **options)
 
 
-def _muon(momentum: Array, decayed: optax.GradientTransformation) -> tuple[optax.GradientTransformation, ...]:
+def _muon(momentum: Scalar, decayed: optax.GradientTransformation) -> tuple[optax.GradientTransformation, ...]:
     """Muon for kernels, as matrices of what they sum over and of their outputs; vectors get Adam's rule from it."""
     matrices = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
 
@@ -237,7 +237,7 @@ def make_optimizer(config: OptimConfig) -> OptimizerFactory:
     return look_up(OPTIMIZERS, config.name, where="optim.name")
 
 
-def averaged(ema: Any, values: Any, updates: Array, config: OptimConfig) -> Any:
+def averaged(ema: Any, values: Any, updates: Scalar, config: OptimConfig) -> Any:
     """The moving average of a tree after update number `updates`, counted from 1."""
     decay = config.ema_decay * -jnp.expm1(-_real(updates) / config.ema_ramp)
     return optax.incremental_update(values, ema, 1 - decay)

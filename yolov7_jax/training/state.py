@@ -14,7 +14,7 @@ from yolov7_jax.contracts import LossFn, OptimizerFactory
 from yolov7_jax.nn.network import Network
 from yolov7_jax.training.mesh import data_mesh, replicated
 from yolov7_jax.training.optimizer import Schedule, check_freeze, parameter_labels
-from yolov7_jax.types import Array, Rates
+from yolov7_jax.types import Rates
 
 
 class TrainState(NamedTuple):
@@ -27,15 +27,15 @@ class TrainState(NamedTuple):
     loss_state: what the loss carries on; None where it has none.
     """
 
-    step: Array
+    step: jax.Array
     params: Any
     batch_stats: Any
     ema: Any
     opt_state: Any
     gradients: Any
-    updates: Array
-    nonfinite: Array
-    nonfinite_in_row: Array
+    updates: jax.Array
+    nonfinite: jax.Array
+    nonfinite_in_row: jax.Array
     loss_state: Any = None
 
 

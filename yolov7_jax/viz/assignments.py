@@ -55,7 +55,7 @@ def _level(
     positives = list(_of_level(_pairs_of_positives(head.assignment), grid, level))
     for tint, pairs in ((CANDIDATE_TINT, candidates), (POSITIVE_TINT, positives)):
         for box, cell in dict.fromkeys((box, tuple(grid.cell[at])) for box, at in pairs):
-            _tint(canvas, np.array(cell), grid.stride[grid.levels[level].start] * factor, class_color(box), tint)
+            _tint(canvas, np.array(cell), float(grid.stride[grid.levels[level].start]) * factor, class_color(box), tint)
     for box in sorted({box for box, _ in candidates}):
         draw_frame(canvas, _corners(canvas, boxes_cxcywh_px[box] * factor), class_color(box), 2)
     for box, at in positives:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.types import Detections, Sample
+from yolov7_jax.types import Array, Detections, Sample
 from yolov7_jax.viz.draw import BLACK, FONT, draw_boxes, draw_detections
 
 MOST_IMAGES = 16
@@ -26,10 +26,10 @@ Image = NDArray[np.uint8]
 
 
 def draw_batch(
-    images: Image,
-    boxes_cxcywh_px: NDArray[np.floating[Any]],
-    class_ids: NDArray[np.integer[Any]],
-    valid: NDArray[np.bool_],
+    images: Array,
+    boxes_cxcywh_px: Array,
+    class_ids: Array,
+    valid: Array,
     names: Sequence[str],
     *,
     columns: int = 4,
@@ -44,9 +44,10 @@ def draw_batch(
         names: of the classes.
         columns: images in a row.
     """
+    parts = map(np.asarray, (images, boxes_cxcywh_px, class_ids, valid))
     cells = [
         _labeled(image, cxcywh_to_xyxy(boxes[there]), classes[there], names)
-        for image, boxes, classes, there in zip(images, boxes_cxcywh_px, class_ids, valid, strict=True)
+        for image, boxes, classes, there in zip(*parts, strict=True)
     ]
     return arrange(cells[:MOST_IMAGES], columns)
 
