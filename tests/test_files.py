@@ -1,7 +1,9 @@
+import errno
 from pathlib import Path
 
 import pytest
 
+from yolov7_jax.errors import InputError
 from yolov7_jax.files import write_atomically
 
 
@@ -20,10 +22,10 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch:
 
     def interrupted(self: Path, content: bytes) -> int:
         self.touch()
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"a\.txt: cannot be written \(No space left on device\)"):
         write_atomically(file, "after")
     assert file.read_text() == "before"
     assert list(tmp_path.iterdir()) == [file]

@@ -221,6 +221,8 @@ class TrainConfig:
     """of the computation; weights are float32"""
     val_every_epochs: NotNegativeInt = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
+    best_by: Literal["fitness", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"] = "fitness"
+    """what the best evaluation has most of; fitness: 0.9 AP + 0.1 AP50 (YOLOv5, YOLOv7)"""
     checkpoint_every_steps: NotNegativeInt = 0
     """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
     max_nonfinite: Count = 10

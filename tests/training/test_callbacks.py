@@ -55,7 +55,7 @@ def test_events_come_in_order_and_a_callback_that_fails_does_not_stop_the_run(
         done = train(config, tmp_path / "run", callbacks=[Failing(), recorder, bare])
     assert done.finished
     steps = [("step", step) for step in range(1, 7)]
-    after_first_epoch, after_second = [("checkpoint", 3)], [("evaluation", 6), ("checkpoint", 6)]
+    after_first_epoch, after_second = [("checkpoint", 3)], [("checkpoint", 6), ("evaluation", 6)]
     expected = [("start", "run", 6, 0), *steps[:3], *after_first_epoch, *steps[3:], *after_second, ("end", 6, True)]
     assert recorder.events == expected
     assert bare.heard == 6

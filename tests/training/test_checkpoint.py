@@ -1,3 +1,4 @@
+import errno
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +20,6 @@ def state(step: int) -> State:
     return State(jnp.int32(step), {"a": {"b": jnp.arange(5.0) / 3 + step}}, None)
 
 
-def scored(step: int, score: float) -> RunStatus:
-    return RunStatus(step, evaluated=True, score=score, best_score=score, best_step=step)
-
-
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     status = RunStatus(3, pending=({"box": 1 / 3},))
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -42,21 +39,35 @@ def test_nothing_saved_is_nothing(tmp_path):
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state(1), scored(1, 0.2))
-        checkpoints.save(state(2), scored(2, 0.7))
-        checkpoints.save(state(3), RunStatus(3))
-        checkpoints.save(state(4), scored(4, 0.1))
-        checkpoints.save(state(5), RunStatus(5, score=0.9))  # of an earlier evaluation: not this step's
+        for step, best in ((1, None), (2, 1), (3, 2), (4, 2), (5, 2)):
+            checkpoints.best_step = best  # as it is known before this step is evaluated
+            checkpoints.save(state(step), RunStatus(step))
     assert sorted(int(path.name) for path in (tmp_path / "c").iterdir()) == [2, 4, 5]
 
 
-def test_a_step_can_be_saved_anew(tmp_path):
+def test_a_step_that_is_there_is_left_alone(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state(1), RunStatus(1))
-        checkpoints.save(state(1)._replace(step=jnp.int32(9)), scored(1, 0.5))
+        checkpoints.save(state(1)._replace(step=jnp.int32(9)), RunStatus(1))
         checkpoints.wait()
-        restored, status = checkpoints.restore(state(0))
-    assert (int(restored.step), status.score) == (9, 0.5)
+        restored, _ = checkpoints.restore(state(0))
+    assert int(restored.step) == 1
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(type(checkpoints._manager), "save", raising(full))
+        with pytest.raises(InputError, match=r"c: the checkpoint cannot be .*No space.*; make room") as told:
+            checkpoints.save(state(1), RunStatus(1))
+    assert "\n" not in str(told.value)
+
+
+def raising(error: Exception) -> Any:
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
 
 
 def test_arrays_may_be_donated_while_they_are_written(tmp_path):

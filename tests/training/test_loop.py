@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Run:
         self.published: list[tuple[int, float, bool]] = []
         self.images: dict[int, int] = {}
         self.evaluating: Any = lambda: None
+        self.publishing: Any = lambda: None
 
     def batches(self, start):
         step = start
@@ -86,18 +88,20 @@ class Run:
             return {"AP": self.scores.get(round(float(averaged["w"][0]) * 2), 0.5), "AP50": 0.5}
 
         def publish(averaged, status, best):
+            self.publishing()
             self.published.append((status.step, float(averaged["w"][0]), best))
 
         log = Log(self.folder)
         with StopSignals() as stop, Checkpoints(self.folder / "checkpoints") as checkpoints:
             restored = checkpoints.restore(fresh())
             state, status = restored or (fresh(), RunStatus())
-            log.rewind(status.step, evaluated=status.evaluated)
+            log.rewind(status.step)
             parts = LoopDependencies(
                 plan=self.plan,
                 train_step=lambda state, batch: add(state, jnp.int32(batch.image[0, 0, 0, 0])),
                 batches=self.batches,
                 evaluate=evaluate,
+                score=lambda row: row["AP"],
                 publish=publish,
                 checkpoints=checkpoints,
                 log=log,
@@ -123,7 +127,11 @@ def test_a_whole_run(tmp_path):
     assert (status.step, status.score, status.best_score, status.best_step) == (15, 0.6, 0.7, 10)
     assert run.callback.steps == list(range(1, 16))
     assert run.callback.rows == [(5, True), (10, True), (15, False)]
-    assert run.published == [(5, total(5) / 2, True), (10, total(10) / 2, True), (15, total(15) / 2, False)]
+    assert run.published == [  # when the step is saved, and when it is evaluated
+        (step, total(step) / 2, best)
+        for step, better in ((5, True), (10, True), (15, False))
+        for best in (False, better)
+    ]
     assert [(row["kind"], row["step"], row["epoch"]) for row in run.rows()] == [
         (kind, 5 * epoch, epoch) for epoch in (1, 2, 3) for kind in ("train", "val")
     ]
@@ -182,7 +190,7 @@ def test_checkpoints_come_as_often_as_asked(tmp_path):
     plan = Plan(steps_per_epoch=5, epochs=2, val_every_epochs=2, checkpoint_every_steps=4, max_nonfinite=3)
     run = Run(tmp_path, plan=plan)
     run.go()
-    assert [step for step, *_ in run.published] == [4, 8, 10]
+    assert [step for step, *_ in run.published] == [4, 8, 10, 10]
 
 
 def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
@@ -211,6 +219,65 @@ def test_before_the_first_checkpoint_there_is_none_to_name(tmp_path):
     run.images.update({1: 200, 2: 200, 3: 200})
     with pytest.raises(InputError, match="no checkpoint was written yet"):
         run.go()
+
+
+def fail(error: Exception) -> Any:
+    def failing(*_):
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no heap"), InputError("a.png: damaged"), OSError(28, "No space left")])
+@pytest.mark.parametrize("part", ["evaluating", "publishing"])
+def test_what_fails_after_a_step_is_reported_and_the_run_goes_on(tmp_path, part, error):
+    run = Run(tmp_path)
+    setattr(run, part, fail(error))
+    state, status = run.go()
+    assert (status.step, float(state.params["w"][0])) == (15, total(15))
+    assert (tmp_path / "checkpoints" / "15").is_dir()
+    assert len(run.callback.notes) == (3 if part == "evaluating" else 6)
+    assert all(str(error) in note for note in run.callback.notes)
+    assert ("Traceback" in run.callback.notes[0]) == (not isinstance(error, InputError))
+    assert status.evaluated == (part == "publishing")
+    again = Run(tmp_path)
+    _, status = again.go()  # what is due is done, and no step
+    assert (again.callback.steps, status.evaluated) == ([], True)
+
+
+def test_an_evaluation_never_comes_before_its_step_is_saved(tmp_path):
+    run = Run(tmp_path)
+    saved = []
+    run.evaluating = lambda: saved.append(
+        {path.name.partition(".")[0] for path in (tmp_path / "checkpoints").iterdir()}
+    )
+    run.go()
+    assert [step in there for step, there in zip(("5", "10", "15"), saved, strict=True)] == [True] * 3
+
+
+def test_a_log_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(Log, "write", fail(InputError("metrics.jsonl: cannot be written")))
+    run = Run(tmp_path)
+    _, status = run.go()
+    assert (status.step, status.evaluated) == (15, True)
+    assert run.callback.notes == ["the log failed, the run goes on: metrics.jsonl: cannot be written"] * 6
+
+
+def test_when_no_batch_comes_what_is_done_is_saved(tmp_path):
+    run = Run(tmp_path, at={8: fail(InputError("b.png: damaged"))})
+    with pytest.raises(InputError, match=r"b\.png"):
+        run.go()
+    again = Run(tmp_path)
+    again.go()
+    assert again.callback.steps == list(range(8, 16))
+    assert [row["step"] for row in again.rows() if row["kind"] == "train"] == [5, 10, 15]
+
+
+def test_signals_are_left_alone_off_the_main_thread(tmp_path):
+    run = Run(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        _, status = pool.submit(run.go).result()
+    assert status.step == 15
 
 
 def test_the_second_interrupt_breaks_off():

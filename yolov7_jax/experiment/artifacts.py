@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -75,6 +76,15 @@ def evaluator(
         return result.numbers()
 
     return evaluate
+
+
+def score(best_by: str, row: Row) -> float:
+    """What the best evaluation has most of (`TrainConfig.best_by`); 0 where there was nothing to find."""
+    parts = {"AP": 0.9, "AP50": 0.1} if best_by == "fitness" else {best_by: 1.0}
+    found = {name: row[name] for name in parts}
+    if any(value is None or math.isnan(value) for value in found.values()):
+        return 0.0
+    return sum(share * found[name] for name, share in parts.items())
 
 
 def _draw_predictions(detector: Detector, val: SourceMixin, options: Options, folder: Path) -> None:

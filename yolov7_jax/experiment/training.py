@@ -16,7 +16,7 @@ from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.contracts import Assigner, LossFn, OptimizerFactory
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, shown_batches
+from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, score, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
 from yolov7_jax.experiment.preparation import Data, GivenData, open_data, starting_weights
 from yolov7_jax.experiment.setup import Brought, Setup, check_names, reporting_memory, set_up
@@ -193,13 +193,14 @@ def _run(
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, status = restored or (state, RunStatus())
-        log.rewind(status.step, evaluated=status.evaluated)
+        log.rewind(status.step)
         callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
         deps = LoopDependencies(
             plan=setup.plan,
             train_step=reporting_memory(setup, callbacks),
             batches=partial(shown_batches, setup.loader, folder, weights.names, callbacks),
             evaluate=evaluator(config, weights, data.val, folder, stop, progress),
+            score=partial(score, config.train.best_by),
             publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
             log=log,

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax.config import Config
+from yolov7_jax.errors import InputError
 
 _LOGGER = logging.getLogger("yolov7_jax")
+
+
+def described(error: Exception) -> str:
+    """The sentence of an error that speaks to the user, else the traceback without the frame that caught it."""
+    if isinstance(error, InputError):
+        return str(error)
+    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
 class RunInfo(NamedTuple):
@@ -59,9 +68,7 @@ class Callbacks(Callback):
             try:
                 getattr(callback, name, _nothing)(*args, **options)
             except Exception as error:
-                trace = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without this frame
-                text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-                _LOGGER.error("the callback %s failed in %s; the run goes on\n%s", callback, name, text)
+                _LOGGER.error("the callback %s failed in %s; the run goes on\n%s", callback, name, described(error))
 
     def on_start(self, run: RunInfo) -> None:
         """See `Callback`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,29 @@ from yolov7_jax.errors import InputError
 
 _ARRAYS, _STATUS = "arrays", "status"
 _LATEST_KEPT = 2  # one to go on from, and one should that be damaged
-_SCORE = "score"
-_UNKNOWN_SCORE = -1.0  # of steps that are not evaluated: below any average precision
 
 
 @dataclass(frozen=True)
 class RunStatus:
     """What a run knows beside its arrays: plain values, so that they are bit-equal after JSON.
 
-    step: iterations done; the data position, for a batch is a function of seed and step. evaluated: whether the
-    evaluation due at this step is done. score, best_score: of the last and of the best evaluation. best_step: of that.
-    pending: metrics of steps that no row of the log has told of yet.
+    step: iterations done; the data position, for a batch is a function of seed and step. pending: metrics of steps that
+    no row of the log has told of yet. The others are read from the log: whether the evaluation due at this step is
+    done, the scores of the last and of the best evaluation, and the step of that.
     """
 
     step: int = 0
+    pending: tuple[dict[str, float], ...] = ()
     evaluated: bool = False
     score: float | None = None
     best_score: float | None = None
     best_step: int | None = None
-    pending: tuple[dict[str, float], ...] = field(default=())
 
 
 class Checkpoints:
     """Steps in a folder: the latest two and the best one are kept, written while training goes on.
 
-    Use it as a context: leaving waits for what is being written.
+    Use it as a context: leaving waits for what is being written. best_step: which one is the best, as its user says.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,15 +48,9 @@ class Checkpoints:
             InputError: the folder cannot be made.
         """
         self.folder = folder.absolute()
-        kept = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(_LATEST_KEPT),
-                managers.BestN(get_metric_fn=_score, n=1, reverse=False),
-            ]
-        )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=kept, best_fn=_score, create=True, cleanup_tmp_directories=True
-        )
+        self.best_step: int | None = None
+        kept = managers.AnyPreservationPolicy([managers.LatestN(_LATEST_KEPT), _Best(self)])
+        options = ocp.CheckpointManagerOptions(preservation_policy=kept, create=True, cleanup_tmp_directories=True)
         try:
             self._manager = ocp.CheckpointManager(
                 self.folder,
@@ -79,19 +72,37 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: Any, status: RunStatus) -> None:
-        """Begins to write a step; the arrays may be donated at once. A step written before is written anew."""
-        step = status.step
-        if step in self._manager.all_steps():
-            self._manager.wait_until_finished()
-            self._manager.delete(step)
+        """Begins to write a step, if it is not there; the arrays may be donated at once.
+
+        Raises:
+            InputError: this one or the one before cannot be written.
+        """
+        if status.step in self._manager.all_steps():
+            return
         arrays = ocp.args.StandardSave(state._asdict())
-        content = ocp.args.Composite(**{_ARRAYS: arrays, _STATUS: ocp.args.JsonSave(dataclasses.asdict(status))})
-        score = status.score if status.evaluated and status.score is not None else _UNKNOWN_SCORE
-        self._manager.save(step, args=content, metrics={_SCORE: score})
+        plain = ocp.args.JsonSave({"step": status.step, "pending": status.pending})
+        with self._writing():
+            self._manager.save(status.step, args=ocp.args.Composite(**{_ARRAYS: arrays, _STATUS: plain}))
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk.
+
+        Raises:
+            InputError: something cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What tensorstore says of a full or lost disk is many lines: the sentence names the folder and keeps one."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"{self.folder}: the checkpoint cannot be written ({reason}); make room, then resume the run"
+            ) from error
 
     def restore(self, like: Any) -> tuple[Any, RunStatus] | None:
         """The latest state and its status; None where there is none.
@@ -118,8 +129,7 @@ class Checkpoints:
                 "from the one before it"
             ) from error
         values = restored[_STATUS]
-        status = RunStatus(**{**values, "pending": tuple(values["pending"])})
-        return type(like)(**restored[_ARRAYS]), status
+        return type(like)(**restored[_ARRAYS]), RunStatus(values["step"], tuple(values["pending"]))
 
     def _check(self, step: int, like: Any) -> None:
         """Refuses a step whose arrays are not those wanted, before anything is read."""
@@ -140,5 +150,13 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics[_SCORE]
+class _Best(managers.PreservationPolicy):
+    """Keeps the step that is the best one when the next is saved."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of the steps there are."""
+        del context
+        return [there.step == self._checkpoints.best_step for there in checkpoints]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ Row = dict[str, Any]
 
 
 class Log:
-    """Appends rows to metrics.jsonl in a run folder. Rows are JSON objects with at least kind, step and epoch."""
+    """Appends rows to metrics.jsonl in a run folder. Rows are JSON objects with at least kind, step and epoch.
+
+    Rows that cannot be written now (a full disk) are kept and written with the next.
+    """
 
     def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
         """Opens the log of a run, new or begun.
@@ -29,22 +34,40 @@ class Log:
         """
         self.file = folder / FILE
         self._events = _writer()(str(folder / "tensorboard")) if tensorboard else None
+        self._unwritten = ""
 
     def write(self, row: Row) -> None:
-        """Adds a row; it is in the file when this returns. Numbers that are not finite become null."""
+        """Adds a row; it is in the file when this returns. Numbers that are not finite become null.
+
+        Raises:
+            InputError: the file cannot be written now.
+        """
         row = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        self._unwritten += json.dumps(row) + "\n"
+        self._flush()
         if self._events is not None:
             for key, value in row.items():
                 if isinstance(value, float):
                     self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
 
-    def rewind(self, step: int, *, evaluated: bool) -> None:
-        """Drops the rows after a step, and that step's evaluation unless it is done: they will come again."""
-        rows = [row for row in read_log(self.file) if _is_before(row, step, evaluated)]
+    def _flush(self) -> None:
+        there = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(self._unwritten)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.file, there)  # what a full disk took of it
+            raise InputError(
+                f"{self.file}: cannot be written ({error.strerror}); its rows are kept and written with the next"
+            ) from error
+        self._unwritten = ""
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows after a step: they will come again."""
+        rows = [row for row in read_log(self.file) if row["step"] <= step]
         write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def close(self) -> None:
@@ -81,10 +104,6 @@ def mean_row(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 _LAST = frozenset({"momentum", "updates", "nonfinite", "nonfinite_in_row"})
-
-
-def _is_before(row: Row, step: int, evaluated: bool) -> bool:
-    return row["step"] < step or (row["step"] == step and (row["kind"] != VAL or evaluated))
 
 
 def check_tensorboard() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -14,9 +13,9 @@ import jax
 import numpy as np
 
 from yolov7_jax.errors import InputError
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, described
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
-from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row
+from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row, read_log
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.training.stop import Stopped, StopSignals
 from yolov7_jax.types import Batch
@@ -64,20 +63,27 @@ class LoopDependencies(NamedTuple):
     """What the loop works with: all that has state, or touches devices and disks.
 
     train_step: (state, batch) → (state, metrics), compiled. batches: from a step on. evaluate: of averaged weights
-    (host arrays) → metrics with "AP"; gives up with `Stopped`. publish: called with every checkpoint: averaged weights,
-    status, and whether these are the best so far.
+    (host arrays) → a row of metrics; gives up with `Stopped`. score: of such a row; the more, the better. publish:
+    called after every checkpoint and every evaluation: averaged weights, status, and whether these are the best so far.
+
+    A step is saved before it is evaluated and published. What fails there is reported, and the run goes on.
     """
 
     plan: Plan
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
     batches: Callable[[int], Generator[Batch, None, None]]
     evaluate: Callable[[Any], Row]
+    score: Callable[[Row], float]
     publish: Callable[[Any, RunStatus, bool], None]
     checkpoints: Checkpoints
     log: Log
     stop: StopSignals
     callbacks: Callback
     folder: Path
+
+
+class DivergedError(InputError):
+    """Too many losses in a row were not finite."""
 
 
 class _Running(NamedTuple):
@@ -92,17 +98,36 @@ def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple
     """Goes on from a state to the end of the plan, or to the step at which a signal arrives; saves before it leaves.
 
     Raises:
-        InputError: too many losses in a row were not finite; names the last checkpoint.
+        DivergedError: too many losses in a row were not finite; names the last checkpoint.
         DataError: a sample could not be made, where the settings say to stop then.
+        InputError: a checkpoint cannot be written.
     """
     plan = deps.plan
+    status = known(status, deps)
     if plan.evaluates_at(status.step) and not status.evaluated:
         status = _evaluate(state, status, deps)
-        _save(state, status, deps)
     if status.step < plan.steps and deps.stop.received is None:
         state, status = _steps(state, status, deps)
     deps.checkpoints.wait()
     return state, status
+
+
+def known(status: RunStatus, deps: LoopDependencies) -> RunStatus:
+    """The status with what the log knows of evaluations up to its step."""
+    for row in read_log(deps.log.file):
+        if row["kind"] == VAL and row["step"] <= status.step:
+            status = _scored(status, row, deps)
+    return status
+
+
+def _scored(status: RunStatus, row: Row, deps: LoopDependencies) -> RunStatus:
+    """The status after an evaluation, which may be that of an earlier step."""
+    score, step = deps.score(row), row["step"]
+    status = replace(status, score=score, evaluated=step == status.step)
+    if status.best_score is None or score > status.best_score:
+        status = replace(status, best_score=score, best_step=step)
+    deps.checkpoints.best_step = status.best_step
+    return status
 
 
 def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple[TrainState, RunStatus]:
@@ -110,25 +135,43 @@ def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tupl
     running: _Running | None = None
     began = time.perf_counter()
     with closing(deps.batches(status.step)) as batches:
-        for step, batch in enumerate(batches, start=status.step + 1):
-            state, metrics = deps.train_step(state, batch)
-            if running is not None:  # the device works on the next step while this one is told of
-                status = _settle(running, status, deps, time.perf_counter() - began)
-            running = _Running(step, metrics, batch)
-            leaves = deps.stop.received is not None or step == plan.steps
-            if plan.saves_at(step) or leaves:
-                status, running = _settle(running, status, deps, time.perf_counter() - began), None
-                if plan.evaluates_at(step):
-                    status = _evaluate(state, status, deps)
-                _save(state, status, deps)
-                leaves = leaves or deps.stop.received is not None
-            if leaves:
-                break
+        try:
+            for step, batch in enumerate(batches, start=status.step + 1):
+                state, metrics = deps.train_step(state, batch)
+                if running is not None:  # the device works on the next step while this one is reported
+                    status = _settle(running, status, deps, time.perf_counter() - began)
+                running = _Running(step, metrics, batch)
+                leaves = deps.stop.received is not None or step == plan.steps
+                if plan.saves_at(step) or leaves:
+                    status, running = _settle(running, status, deps, time.perf_counter() - began), None
+                    _save(state, status, deps)
+                    if plan.evaluates_at(step):
+                        status = _evaluate(state, status, deps)
+                    leaves = leaves or deps.stop.received is not None
+                if leaves:
+                    break
+        except DivergedError:
+            raise
+        except Exception:  # no next batch, mostly: what is done is saved
+            if running is not None and not state.step.is_deleted():
+                _save(state, _settle(running, status, deps, time.perf_counter() - began), deps)
+            raise
     return state, status
 
 
+def _attempt(what: str, deps: LoopDependencies, work: Callable[..., Any], *args: Any) -> Any:
+    """The result of work that no run should end for; None, and a report, where it fails."""
+    try:
+        return work(*args)
+    except Stopped:
+        raise
+    except Exception as error:
+        deps.callbacks.log(f"{what} failed, the run goes on: {described(error)}")
+        return None
+
+
 def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, seconds: float) -> RunStatus:
-    """Waits for a step, tells of it, and watches over losses that are not finite."""
+    """Waits for a step, reports it, and watches over losses that are not finite."""
     metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
     step, plan = running.step, deps.plan
     deps.callbacks.on_step(step, plan.steps, metrics)
@@ -138,15 +181,21 @@ def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, second
     if not finite:
         _report_nonfinite(running, metrics, epoch, deps)
     if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
-        deps.log.write({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds})
+        row = {"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds}
+        _attempt("the log", deps, deps.log.write, row)
         pending = ()
     return replace(status, step=step, evaluated=False, pending=pending)
 
 
 def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, deps: LoopDependencies) -> None:
     file = deps.folder / "nonfinite" / f"step-{running.step}.npz"
-    save_batch(file, running.batch)
-    deps.log.write({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name})
+    _attempt("saving the batch", deps, save_batch, file, running.batch)
+    _attempt(
+        "the log",
+        deps,
+        deps.log.write,
+        {"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name},
+    )
     deps.callbacks.log(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
     if metrics["nonfinite_in_row"] >= deps.plan.max_nonfinite:
         deps.checkpoints.wait()
@@ -156,7 +205,7 @@ def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: in
             if good is None
             else f"the last one is {deps.checkpoints.folder / str(good)}"
         )
-        raise InputError(
+        raise DivergedError(
             f"{deps.folder}: {metrics['nonfinite_in_row']:.0f} losses in a row were not finite (step {running.step}); "
             f"weights and checkpoints are as they were before ({place}): look at {file}, or lower optim.lr0"
         )
@@ -182,30 +231,25 @@ def _averaged(state: TrainState) -> Any:
 
 
 def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> RunStatus:
-    """Evaluates the averaged weights; nothing changes where a signal breaks it off."""
-    began = time.perf_counter()
+    """Evaluates and publishes the averaged weights; nothing changes where it fails or a signal breaks it off."""
+    began, averaged = time.perf_counter(), _averaged(state)
     try:
-        found = deps.evaluate(_averaged(state))
+        found = _attempt("the evaluation", deps, deps.evaluate, averaged)
     except Stopped:
         return status
-    score = 0.0 if math.isnan(found["AP"]) else float(found["AP"])
-    best = status.best_score is None or score > status.best_score
-    status = replace(
-        status,
-        evaluated=True,
-        score=score,
-        best_score=score if best else status.best_score,
-        best_step=status.step if best else status.best_step,
-    )
+    if found is None:
+        return status
     epoch = deps.plan.epoch(status.step)
     row = {"kind": VAL, "step": status.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
-    deps.log.write(row)
+    status = _scored(status, row, deps)
+    best = status.best_step == status.step
+    _attempt("writing the weights", deps, deps.publish, averaged, status, best)
+    _attempt("the log", deps, deps.log.write, row)  # last: an evaluation that it has is done wholly
     deps.callbacks.on_evaluation(row, best=best)
     return status
 
 
 def _save(state: TrainState, status: RunStatus, deps: LoopDependencies) -> None:
-    best = status.evaluated and status.best_step == status.step
-    deps.publish(_averaged(state), status, best)
     deps.checkpoints.save(state, status)
+    _attempt("writing the weights", deps, deps.publish, _averaged(state), status, False)
     deps.callbacks.on_checkpoint(status.step, deps.folder)

@@ -114,6 +114,9 @@ def _updated(
     def accumulate(state: TrainState) -> TrainState:
         return state._replace(batch_stats=batch_stats, gradients=optax.tree.add(state.gradients, gradients))
 
+    def drop(state: TrainState) -> TrainState:
+        return state._replace(gradients=optax.tree.zeros_like(state.gradients))
+
     def update(state: TrainState) -> TrainState:
         summed, empty = gradients, None
         if state.gradients is not None:
@@ -129,8 +132,10 @@ def _updated(
     if state.gradients is None:
         state = lax.cond(finite, update, lambda state: state, state)
     else:
-        branch = jnp.where(finite, 1 + due.astype(jnp.int32), 0)
-        state = lax.switch(branch, [lambda state: state, accumulate, update], state)
+        # A batch that is skipped where an update is due takes it along, as with gradient scalers: what was summed is
+        # of this update alone.
+        branch = jnp.where(finite, 1, 0) + 2 * due.astype(jnp.int32)
+        state = lax.switch(branch, [lambda state: state, accumulate, drop, update], state)
     return state._replace(
         step=state.step + 1,
         nonfinite=jnp.where(finite, state.nonfinite, state.nonfinite + 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 
@@ -11,15 +12,16 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 
 
 class StopSignals:
-    """Whether somebody asked the run to stop; as a context it listens to signals."""
+    """Whether somebody asked the run to stop; as a context it listens to signals, which the main thread alone can."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
