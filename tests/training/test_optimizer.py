@@ -72,11 +72,11 @@ def test_accumulation_grows_linearly_and_stays_at_its_end() -> None:
 def test_warm_up_can_be_left_out_and_the_line_ends_at_lrf() -> None:
     config = OptimConfig(warmup_min_steps=0, warmup_epochs=0, schedule="linear", lr0=0.5, lrf=0.2)
     rates = Schedule(config, steps_per_epoch=7, epochs=4, batch_size=64).rates
-    first, last = rates(0), rates(28)
+    first, last = rates(0), rates(27)
     assert first == Rates(0.5, 0.5, 0.5, 0.937)
     np.testing.assert_allclose(last[:3], 0.1, rtol=1e-15)
     assert rates(6) == first  # rates change from epoch to epoch
-    np.testing.assert_allclose(rates(7).weight, 0.5 * (1 - 0.8 / 4))
+    np.testing.assert_allclose(rates(7).weight, 0.5 * (1 - 0.8 / 3))  # three falls in four epochs
 
 
 def tree(seed: int) -> dict[str, Any]:

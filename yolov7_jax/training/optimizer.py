@@ -56,13 +56,14 @@ class Schedule:
     def rates(self, iteration: Scalar) -> Rates:
         """Learning rates and momentum.
 
-        After warm-up every rate is lr0 times a factor that falls from 1 to lrf over the epochs, by a cosine or a line,
-        in steps of whole epochs. In warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0,
+        After warm-up every rate is lr0 times a factor that falls from 1 towards lrf in steps of whole epochs: by a
+        cosine that would reach it after the last (YOLOv7), or a line that has it in the last (YOLOv5 v6.0). In warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0,
         and the momentum of SGD from warmup_momentum; β1 of the others is constant.
         """
         config = self.config
-        done = _real(iteration // self.steps_per_epoch) / self.epochs
-        fallen = done if config.schedule == "linear" else (1 - _numeric(iteration).cos(math.pi * done)) / 2
+        linear = config.schedule == "linear"
+        done = _real(iteration // self.steps_per_epoch) / (max(self.epochs - 1, 1) if linear else self.epochs)
+        fallen = done if linear else (1 - _numeric(iteration).cos(math.pi * done)) / 2
         rate = config.lr0 * (1 + fallen * (config.lrf - 1))
         warmed = self._warmed(iteration)
 
