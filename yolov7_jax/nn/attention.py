@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.graph.shapes import ATTENTION_HEADS as HEADS
-from yolov7_jax.nn.conv import Form, at_least_float32, uniform_by_fan_in
+from yolov7_jax.nn.conv import Form, affine, at_least_float32, uniform_by_fan_in
 from yolov7_jax.nn.csp import CSP, repeated
 
 
@@ -29,7 +29,7 @@ class Linear(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
-        return y + bias.astype(self.form.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return affine(y, shift=bias)
 
 
 class Projections(nn.Module):
@@ -43,9 +43,9 @@ class Projections(nn.Module):
         """Three times […, c1] → three times […, channels]."""
         shape = (inputs[0].shape[-1], 3 * self.channels)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, jnp.float32).astype(self.form.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32).astype(self.form.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32)
         parts = zip(inputs, jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
-        return [x @ part + jnp.broadcast_to(shift, (*x.shape[:-1], self.channels)) for x, part, shift in parts]
+        return [affine(x @ part, shift=shift) for x, part, shift in parts]
 
 
 class Attention(nn.Module):

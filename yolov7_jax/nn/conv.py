@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, sqrt
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +56,21 @@ def at_least_float32(dtype: DTypeLike) -> DTypeLike:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
+def affine(x: jax.Array, factor: jax.Array | None = None, shift: jax.Array | None = None) -> jax.Array:
+    """X [..., c] times a factor [c] plus a shift [c], in the dtype of x.
+
+    Computed in at least float32: else the gradients of factor and shift would be sums over all pixels in bfloat16.
+    """
+    wide = at_least_float32(x.dtype)
+    y = x.astype(wide)
+    across = (1,) * (x.ndim - 1) + (-1,)
+    if factor is not None:
+        y = y * factor.astype(wide).reshape(across)
+    if shift is not None:
+        y = y + shift.astype(wide).reshape(across)
+    return y.astype(x.dtype)
+
+
 def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """U(-1/√fan_in, 1/√fan_in), PyTorch's default for kernels; fan_in is the product of all axes but the last."""
     fan_in = 1
@@ -105,7 +119,7 @@ class Conv2d(nn.Module):
         y = convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
         if not self.use_bias:
             return y
-        return y + _per_channel(self.param("bias", self.bias_init, (self.channels,), jnp.float32), self.form.dtype)
+        return affine(y, shift=self.param("bias", self.bias_init, (self.channels,), jnp.float32))
 
 
 class BatchNorm(nn.Module):
@@ -124,7 +138,7 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         if self.form.folded:
-            return x * _per_channel(scale, self.form.dtype) + _per_channel(bias, self.form.dtype)
+            return affine(x.astype(self.form.dtype), scale, bias)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         wide = at_least_float32(self.form.dtype)
@@ -139,7 +153,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value.astype(wide), running_var.value.astype(wide)
         factor = scale.astype(wide) * lax.rsqrt(var + BATCH_NORM_EPSILON)
         shift = bias.astype(wide) - mean * factor
-        return x * _per_channel(factor, self.form.dtype) + _per_channel(shift, self.form.dtype)
+        return affine(x.astype(self.form.dtype), factor, shift)
 
 
 class Conv(nn.Module):
@@ -179,7 +193,3 @@ class Conv(nn.Module):
 
 def _moved(old: jax.Array, new: jax.Array) -> jax.Array:
     return BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new.astype(old.dtype)
-
-
-def _per_channel(vector: jax.Array, dtype: Any) -> jax.Array:
-    return vector.astype(dtype).reshape(1, 1, 1, -1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from yolov7_jax.nn.conv import Conv2d, Form, at_least_float32
+from yolov7_jax.nn.conv import Conv2d, Form, affine, at_least_float32
 from yolov7_jax.types import Outputs
 
 IMPLICIT_STD = 0.02
@@ -37,13 +37,14 @@ class Implicit(nn.Module):
     mean: float
 
     @nn.compact
-    def __call__(self, channels: int, dtype: DTypeLike) -> jax.Array:
-        """The vector, ready to be added to or multiplied with [B, H, W, channels]."""
+    def __call__(self, channels: int) -> jax.Array:
+        """The vector [channels]."""
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return self.mean + IMPLICIT_STD * jax.random.normal(key, shape, jnp.float32)
 
-        return self.param("implicit", init, (channels,)).astype(dtype).reshape(1, 1, 1, -1)
+        vector: jax.Array = self.param("implicit", init, (channels,))
+        return vector
 
 
 class _Levels(nn.Module):
@@ -85,8 +86,8 @@ class Detect(nn.Module):
         levels = len(self.strides)
         lead = []
         for level, x in enumerate(xs[:levels]):
-            y = convs(level, x if added is None else x + added(level, x.shape[-1], x.dtype))
-            lead.append(y if factors is None else y * factors(level, channels, y.dtype))
+            y = convs(level, x if added is None else affine(x, shift=added(level, x.shape[-1])))
+            lead.append(y if factors is None else affine(y, factors(level, channels)))
         if not self.auxiliary:
             return Outputs(self._rows(lead))
         plain = _Levels(conv, name="m2")

@@ -143,7 +143,7 @@ def example_images(graph: Graph) -> jax.ShapeDtypeStruct:
 
 @partial(jax.jit, static_argnums=0)
 def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
-    """Fresh weights: {"params": tree, "batch_stats": tree}, float32, drawn as PyTorch draws them by default."""
+    """Randomly initialized weights, float32, drawn as PyTorch draws them: {"params": tree, "batch_stats": tree}."""
     example = example_images(graph)
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 

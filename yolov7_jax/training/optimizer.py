@@ -57,8 +57,9 @@ class Schedule:
         """Learning rates and momentum.
 
         After warm-up every rate is lr0 times a factor that falls from 1 towards lrf in steps of whole epochs: by a
-        cosine that would reach it after the last (YOLOv7), or a line that has it in the last (YOLOv5 v6.0). In warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0,
-        and the momentum of SGD from warmup_momentum; β1 of the others is constant.
+        cosine that would reach it after the last (YOLOv7), or by a line that has it in the last (YOLOv5 v6.0). In
+        warm-up each goes there linearly, biases from warmup_bias_lr, the others from 0, and the momentum of SGD from
+        warmup_momentum; β1 of the others is constant.
         """
         config = self.config
         linear = config.schedule == "linear"
