@@ -27,7 +27,8 @@ def step_parts(graph: Graph, config: Config, *, steps_per_epoch: int = 5) -> dic
 
 
 def step_of(graph: Graph, config: Config, *, mesh: Mesh, steps_per_epoch: int = 5) -> Any:
-    return make_step(**step_parts(graph, config, steps_per_epoch=steps_per_epoch), mesh=mesh)
+    parts = step_parts(graph, config, steps_per_epoch=steps_per_epoch)
+    return make_step(**parts, mesh=mesh, deterministic=config.train.deterministic)
 
 
 def state_of(graph: Graph, config: Config, mesh: Mesh, *, variables: Any = None) -> TrainState:

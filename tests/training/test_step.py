@@ -316,6 +316,14 @@ def test_a_batch_that_is_not_finite_changes_the_counters_alone(optim: OptimConfi
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.host()))
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_deterministic_step_asks_the_compiler_for_it(deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(jax, "jit", lambda step, **options: given.update(options) or step)
+    step_of(SMALL.graph, small_config(deterministic=deterministic), mesh=ONE())
+    assert given["compiler_options"] == ({"xla_gpu_deterministic_ops": True} if deterministic else None)
+
+
 def test_frozen_layers_stay_and_normalize_as_in_inference() -> None:
     variables = jax.tree.map(np.copy, SMALL.variables)
     variables["batch_stats"]["0"]["bn"]["var"][:] = 4.0

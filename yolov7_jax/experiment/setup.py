@@ -103,19 +103,19 @@ def set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> Setup:
         brought.optimizer or make_optimizer(config.optim),
         Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
     )
-    return Setup(mesh, loader, plan, parts, _step(parts, mesh), pipeline.largest_shape)
+    return Setup(mesh, loader, plan, parts, _step(parts, mesh, config.train.deterministic), pipeline.largest_shape)
 
 
-def _step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
+def _step(parts: _StepParts, mesh: Mesh, deterministic: bool) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
     try:
-        return _kept_step(parts, mesh)
+        return _kept_step(parts, mesh, deterministic)
     except TypeError:  # a part of a user's that has no hash
-        return _new_step(parts, mesh)
+        return _new_step(parts, mesh, deterministic)
 
 
-def _new_step(parts: _StepParts, mesh: Mesh) -> MeasuredStep:
-    return MeasuredStep(make_step(*parts, mesh=mesh))
+def _new_step(parts: _StepParts, mesh: Mesh, deterministic: bool) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh, deterministic=deterministic))
 
 
 _kept_step = lru_cache(maxsize=1)(_new_step)

@@ -26,13 +26,19 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_step(
-    network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule, *, mesh: Mesh | None = None
+    network: Network,
+    loss: LossFn,
+    optimizer: OptimizerFactory,
+    schedule: Schedule,
+    *,
+    mesh: Mesh | None = None,
+    deterministic: bool = False,
 ) -> Step:
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
 
     Splits the batch over the mesh (by default of all devices) and keeps the state whole on every device; batch
     statistics are those of the whole batch. Skips a batch whose loss or gradient is not finite: only counters change.
-    Metrics are those of `pure_step`.
+    Metrics are those of `pure_step`. deterministic: has GPUs sum in one order every time, more slowly; CPUs do anyway.
 
     Raises:
         InputError: the devices cannot share the batch, network.frozen is wrong, or the network is not in its training
@@ -42,7 +48,13 @@ def make_step(
     check_batch_size(schedule.batch_size, mesh)
     whole = replicated(mesh)
     step = pure_step(network, loss, optimizer, schedule)
-    return jax.jit(step, donate_argnums=0, in_shardings=(whole, split(mesh)), out_shardings=(whole, whole))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(whole, split(mesh)),
+        out_shardings=(whole, whole),
+        compiler_options={"xla_gpu_deterministic_ops": True} if deterministic else None,
+    )
 
 
 def pure_step(network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule) -> Step:
