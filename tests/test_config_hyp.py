@@ -41,6 +41,8 @@ FILES = {
     "recipe-tiny": V7 + "{lrf: 0.01, cls: 0.5, obj: 1.0, translate: 0.1, scale: 0.5, mixup: 0.05, paste_in: 0.05}",
     "recipe-custom": V7 + "{lrf: 0.1, cls: 0.3, obj: 0.7, translate: 0.2, scale: 0.5, mixup: 0.0, paste_in: 0.0}",
     "recipe-low": SHARED + "{lrf: 0.01, cls: 0.5, obj: 1.0, translate: 0.1, scale: 0.5, mixup: 0.0}",
+    "recipe-high": SHARED.replace("copy_paste: 0.0", "copy_paste: 0.1")
+    + "{lrf: 0.1, cls: 0.3, obj: 0.7, translate: 0.1, scale: 0.9, mixup: 0.1}",
 }
 OTHER = """
 optim: {lr0: 1, lrf: 1, momentum: 0.5, weight_decay: 1, warmup_epochs: 1, warmup_momentum: 0.1, warmup_bias_lr: 1}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_names, read_config
@@ -71,3 +72,25 @@ def test_arguments_of_builders_are_theirs() -> None:
         code = getattr(found, "__code__", None)
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else found.__annotations__
         assert set(re.findall(r"`(\w+)`", arguments)) <= set(names), symbol
+
+
+def test_recipes_are_those_of_the_configurations() -> None:
+    """And every setting that a recipe sets stands in the table."""
+    text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    heading, _, *rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    configs = {name: read_config(name) for name in heading[1:]}
+    assert sorted(configs) == sorted(name for name in config_names() if name.startswith("recipe-"))
+
+    def value(config: Config, key: str) -> str:
+        found = reduce(getattr, key.split("."), config)
+        return f"{found:g}" if isinstance(found, int | float) else str(found)
+
+    for key, *values in rows:
+        assert values == [value(config, key) for config in configs.values()], key
+    told = {row[0] for row in rows}
+    for name in configs:
+        sections = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
+        given = {f"{part}.{key}" for part, keys in sections.items() if part != "base" for key in keys}
+        assert given <= told, name
