@@ -225,6 +225,8 @@ class TrainConfig:
     """what the best evaluation has most of; fitness: 0.9 AP + 0.1 AP50 (YOLOv5, YOLOv7)"""
     checkpoint_every_steps: NotNegativeInt = 0
     """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
+    remat: Literal["none", "conv", "stage"] = "none"
+    """what the backward pass keeps, less memory for more time: all; outputs of convolutions; ends of stages"""
     deterministic: bool = False
     """have GPUs sum in one order every time, more slowly: two runs are bit-exact, as on CPUs they always are"""
     max_nonfinite: Count = 10

@@ -28,7 +28,7 @@ def step_parts(graph: Graph, config: Config, *, steps_per_epoch: int = 5) -> dic
 
 def step_of(graph: Graph, config: Config, *, mesh: Mesh, steps_per_epoch: int = 5) -> Any:
     parts = step_parts(graph, config, steps_per_epoch=steps_per_epoch)
-    return make_step(**parts, mesh=mesh, deterministic=config.train.deterministic)
+    return make_step(**parts, mesh=mesh, remat=config.train.remat, deterministic=config.train.deterministic)
 
 
 def state_of(graph: Graph, config: Config, mesh: Mesh, *, variables: Any = None) -> TrainState:

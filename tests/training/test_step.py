@@ -21,11 +21,12 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE, Graph
 from yolov7_jax.graph.zoo import zoo
-from yolov7_jax.nn.network import init
+from yolov7_jax.nn.network import Network, abstract_variables, init
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.mesh import data_mesh, shard_batch
 from yolov7_jax.training.optimizer import Schedule
 from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.step import _loss_of_params
 from yolov7_jax.types import Batch, Candidates
 
 ONE = partial(data_mesh, jax.devices()[:1])
@@ -314,6 +315,26 @@ def test_a_batch_that_is_not_finite_changes_the_counters_alone(optim: OptimConfi
     assert (metrics["finite"], metrics["nonfinite"], metrics["nonfinite_in_row"]) == (1, 2, 0)
     assert metrics["updates"] == (2 if optim == AT_ONCE else 1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.host()))
+
+
+@pytest.mark.parametrize("remat", ["conv", "stage"])
+def test_what_is_made_anew_is_the_same_and_takes_less_memory(remat: Any) -> None:
+    plain, saving = Run(small_config()), Run(small_config(remat=remat))
+    for seed in range(2):
+        assert_same(saving(small_batch(seed)), plain(small_batch(seed)), rtol=1e-5)  # fused otherwise, in float32
+    assert_same(saving.host().params, plain.host().params, rtol=1e-5, atol=1e-6)
+
+    def kept(remat: Any) -> int:
+        """Numbers in the feature maps that the backward pass reads."""
+        graph, batch, state = zoo("yolov7-tiny", num_classes=3), small_batch(), plain.state
+        variables = abstract_variables(graph)
+        state = state._replace(**variables)
+        labels = jax.tree.map(lambda _: "weight", variables["params"])
+        loss_of = _loss_of_params(Network(graph), lambda outputs, *_: (outputs.lead.sum(), {}), labels, remat)
+        pull = jax.eval_shape(lambda state: jax.vjp(lambda p: loss_of(p, state, batch)[0], state.params)[1], state)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull) if leaf.ndim == 4 and leaf.shape[0] == 4)
+
+    assert kept(remat) < {"conv": 0.45, "stage": 0.12}[remat] * kept("none")
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -25,7 +25,7 @@ from yolov7_jax.training.memory import MeasuredStep
 from yolov7_jax.training.mesh import data_mesh, shard_batch
 from yolov7_jax.training.optimizer import Schedule, make_optimizer
 from yolov7_jax.training.state import TrainState
-from yolov7_jax.training.step import make_step
+from yolov7_jax.training.step import Remat, make_step
 from yolov7_jax.types import Batch
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
@@ -103,19 +103,26 @@ def set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> Setup:
         brought.optimizer or make_optimizer(config.optim),
         Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
     )
-    return Setup(mesh, loader, plan, parts, _step(parts, mesh, config.train.deterministic), pipeline.largest_shape)
+    return Setup(
+        mesh,
+        loader,
+        plan,
+        parts,
+        _step(parts, mesh, config.train.remat, config.train.deterministic),
+        pipeline.largest_shape,
+    )
 
 
-def _step(parts: _StepParts, mesh: Mesh, deterministic: bool) -> MeasuredStep:
+def _step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
     try:
-        return _kept_step(parts, mesh, deterministic)
+        return _kept_step(parts, mesh, remat, deterministic)
     except TypeError:  # a part of a user's that has no hash
-        return _new_step(parts, mesh, deterministic)
+        return _new_step(parts, mesh, remat, deterministic)
 
 
-def _new_step(parts: _StepParts, mesh: Mesh, deterministic: bool) -> MeasuredStep:
-    return MeasuredStep(make_step(*parts, mesh=mesh, deterministic=deterministic))
+def _new_step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh, remat=remat, deterministic=deterministic))
 
 
 _kept_step = lru_cache(maxsize=1)(_new_step)

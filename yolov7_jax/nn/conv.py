@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from yolov7_jax.nn import cpu
@@ -79,6 +80,9 @@ def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike =
     return jax.random.uniform(key, shape, dtype, -1 / sqrt(fan_in), 1 / sqrt(fan_in))
 
 
+CONV, STAGE = "conv", "stage"
+"""What `jax.checkpoint` can keep by these names: outputs of convolutions; feature maps that end a stage."""
+
 Pair = tuple[int, int]
 
 
@@ -116,7 +120,7 @@ class Conv2d(nn.Module):
         p = k // 2 if self.padding is None else self.padding
         shape = (k, k, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", uniform_by_fan_in, shape, jnp.float32).astype(self.form.dtype)
-        y = convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups)
+        y = checkpoint_name(convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups), CONV)
         if not self.use_bias:
             return y
         return affine(y, shift=self.param("bias", self.bias_init, (self.channels,), jnp.float32))

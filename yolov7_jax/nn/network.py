@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike, DTypeLike
 
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.kinds import kind_of
+from yolov7_jax.graph.layers import infer_shapes
 from yolov7_jax.graph.spec import IMAGE, Graph, Node
 from yolov7_jax.nn import cpu
-from yolov7_jax.nn.conv import Form
+from yolov7_jax.nn.conv import STAGE, Form
 from yolov7_jax.nn.csp import repeated
 from yolov7_jax.registry import nearest
 from yolov7_jax.types import Outputs
@@ -54,10 +56,19 @@ class Network(nn.Module):
         with cpu.tuned(self.cpu_tuning):
             for node in self.graph.nodes[:-1]:
                 with jax.named_scope(node_scope(node.name)):
-                    values[node.name] = _run(node, [values[name] for name in node.src], form, train)
+                    value = _run(node, [values[name] for name in node.src], form, train)
+                values[node.name] = checkpoint_name(value, STAGE) if node.name in stage_ends(self.graph) else value
                 self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
             with jax.named_scope(node_scope(self.graph.detect.name)):
                 return _head(self.graph, form)([values[name] for name in self.graph.detect.src])
+
+
+@lru_cache(maxsize=8)
+def stage_ends(graph: Graph) -> frozenset[str]:
+    """The nodes whose feature maps a layer of another stride, or the head, reads."""
+    shapes = infer_shapes(graph.nodes, graph.channels)
+    ends = {name for node in graph for name in node.src if node.head or shapes[name].stride != shapes[node.name].stride}
+    return frozenset(ends - {IMAGE})
 
 
 def lead_outputs(network: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:

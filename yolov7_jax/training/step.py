@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from yolov7_jax.contracts import LossFn, OptimizerFactory
+from yolov7_jax.nn.conv import CONV, STAGE
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.training.mesh import check_batch_size, data_mesh, replicated, split
@@ -21,6 +23,8 @@ from yolov7_jax.types import Batch, Rates
 
 Metrics = dict[str, jax.Array]
 """Scalars of one step, by name."""
+
+Remat = Literal["none", "conv", "stage"]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -32,6 +36,7 @@ def make_step(
     schedule: Schedule,
     *,
     mesh: Mesh | None = None,
+    remat: Remat = "none",
     deterministic: bool = False,
 ) -> Step:
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
@@ -47,7 +52,7 @@ def make_step(
     mesh = mesh or data_mesh()
     check_batch_size(schedule.batch_size, mesh)
     whole = replicated(mesh)
-    step = pure_step(network, loss, optimizer, schedule)
+    step = pure_step(network, loss, optimizer, schedule, remat=remat)
     return jax.jit(
         step,
         donate_argnums=0,
@@ -57,8 +62,14 @@ def make_step(
     )
 
 
-def pure_step(network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule) -> Step:
+def pure_step(
+    network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule, *, remat: Remat = "none"
+) -> Step:
     """The step before it is compiled, for `vmap` over states and whatever else; see `make_step`.
+
+    remat: what the backward pass keeps of the network's forward pass, less memory for more time: "none" makes nothing
+    anew and keeps all; "conv" keeps outputs of convolutions, and makes normalizations and activations anew; "stage"
+    keeps the feature maps that end a stage, and makes the stages anew.
 
     Metrics: `loss`, and its items; `overflow_boxes` and `overflow_candidates` left out of the batch; `lr/norm`,
     `lr/weight`, `lr/bias`, `momentum`, `gradient_norm`, `finite`; the counters `updates`, `nonfinite`,
@@ -67,7 +78,7 @@ def pure_step(network: Network, loss: LossFn, optimizer: OptimizerFactory, sched
     variables = abstract_variables(network.graph)
     check_freeze(network.frozen, variables)
     labels = parameter_labels(variables["params"], freeze=network.frozen)
-    loss_of = _loss_of_params(network, loss, labels)
+    loss_of = _loss_of_params(network, loss, labels, remat)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         now = schedule.rates(state.step)
@@ -88,22 +99,21 @@ def pure_step(network: Network, loss: LossFn, optimizer: OptimizerFactory, sched
 
 
 def _loss_of_params(
-    network: Network, loss: LossFn, labels: Any
+    network: Network, loss: LossFn, labels: Any, remat: Remat
 ) -> Callable[[Any, TrainState, Batch], tuple[jax.Array, tuple[Mapping[str, Any], Any]]]:
     """(params, state, batch) → loss, (its items, new batch_stats)."""
     graph = network.graph
+    apply: Callable[..., Any] = partial(network.apply, train=True, mutable=["batch_stats"])
+    if remat != "none":
+        kept = {"conv": CONV, "stage": STAGE}[remat]
+        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(kept))
 
     def loss_of(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Mapping[str, Any], Any]]:
         grid = make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
         # Without a gradient to compute, XLA leaves out the backward pass of what is frozen.
         params = jax.tree.map(lambda leaf, label: lax.stop_gradient(leaf) if label == FROZEN else leaf, params, labels)
-        outputs: Any
-        outputs, changed = network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            batch.image.astype(jnp.float32) / 255,  # [B, H, W, 3]
-            train=True,
-            mutable=["batch_stats"],
-        )
+        images = batch.image.astype(jnp.float32) / 255  # [B, H, W, 3]
+        outputs, changed = apply({"params": params, "batch_stats": state.batch_stats}, images)
         carried = () if state.loss_state is None else (state.loss_state,)
         value, items = loss(outputs, batch, grid, *carried)
         return value, (items, changed["batch_stats"])
