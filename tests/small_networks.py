@@ -1,4 +1,4 @@
-"""A network small enough to compile at once, and pictures for it."""
+"""A network small enough to compile at once, and images for it."""
 
 from typing import Any
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolov7_jax.config import AugmentConfig, Config, LossConfig, OptimConfig, yaml_text
-from yolov7_jax.config_file import config_dict, config_names, make_config, read_config
+from yolov7_jax.config import AugmentConfig, Config, LossConfig, OptimConfig, TrainConfig
+from yolov7_jax.config_file import config_dict, config_names, make_config, read_config, settings_text
 from yolov7_jax.errors import InputError
+from yolov7_jax.files import yaml_text
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -139,3 +141,20 @@ def test_what_is_wrong_in_an_override_is_said(override, words):
 def test_a_name_that_is_not_there_gets_the_nearest():
     with pytest.raises(InputError, match=r"'yolov7-coc'; did you mean 'yolov7-coco'\?"):
         read_config("yolov7-coc")
+
+
+def test_every_setting_has_a_line_with_its_value_and_meaning():
+    lines = settings_text(Config(train=TrainConfig(epochs=7))).splitlines()
+    keys = [
+        f"{s.name}.{f.name}" for s in dataclasses.fields(Config) for f in dataclasses.fields(getattr(Config(), s.name))
+    ]
+    assert [line.partition("=")[0] for line in lines] == keys
+    by_key = dict(zip(keys, lines, strict=True))
+    assert by_key["train.epochs"].startswith("train.epochs=7")
+    assert by_key["optim.lr0"] == "optim.lr0=0.01".ljust(32) + "# learning rate after warm-up"
+
+
+def test_lines_are_overrides():
+    config = read_config("yolov5n-coco")
+    overrides = [line.partition("#")[0].strip() for line in settings_text(config).splitlines()]
+    assert read_config("debug", overrides) == config

@@ -3,7 +3,7 @@
 from .assign.ota import OTA as OTA
 from .compilation_cache import enable_compilation_cache as enable_compilation_cache
 from .config import Config as Config
-from .config import yaml_text as yaml_text
+from .config import Options as Options
 from .config_file import read_config as read_config
 from .contracts import Assigner as Assigner
 from .contracts import LossFn as LossFn
@@ -47,6 +47,7 @@ from .experiment import train as train
 from .experiment import validate as validate
 from .experiment.preparation import training_pipeline as training_pipeline
 from .experiment.setup import loss_of as loss_of
+from .files import yaml_text as yaml_text
 from .graph.kinds import register_layer as register_layer
 from .graph.parse import parse as parse
 from .graph.spec import Graph as Graph
@@ -54,7 +55,6 @@ from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
-from .inference.detector import Options as Options
 from .nn.network import Network as Network
 from .nn.network import features as features
 from .nn.network import init as init

@@ -1,11 +1,11 @@
-"""Settings of a training run, and the door to YAML: every file that people write by hand is read here."""
+"""Settings of a training run and of detection, each with its default, range and meaning."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from yolov7_jax.errors import InputError
 
@@ -25,9 +25,6 @@ NotNegativeInt = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Momentum = Annotated[float, Range(0, 0.9999)]
-
-DETECTION_CONFIDENCE, DETECTION_IOU = 0.25, 0.45
-"""Thresholds of detection for people to look at; those of evaluation are the defaults of `ValConfig`."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +244,41 @@ class ValConfig:
 
 
 @dataclass(frozen=True)
+class Options:
+    """How to detect.
+
+    confidence: what objectness and score must exceed. iou: threshold of non-maximum suppression.
+    classes: numbers or names of the classes wanted, all if None. agnostic: non-maximum suppression across classes.
+    multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
+    rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
+    compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.45
+    classes: Sequence[int | str] | None = None
+    agnostic: bool = False
+    multi_label: bool = False
+    max_detections: int = 300
+    rect: bool = True
+    batch_size: int = 1
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("confidence", "iou"):
+            value = getattr(self, key)
+            if not 0 <= value <= 1:
+                raise InputError(f"{key} must be a fraction from 0 to 1, got {value}")
+        for key in ("max_detections", "batch_size", "workers"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key} must be at least 1, got {getattr(self, key)}")
+
+
+EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)
+"""How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a training run."""
 
@@ -267,32 +299,3 @@ def ranges(section: type) -> dict[str, Range]:
         if get_origin(each) is Annotated:
             found[name] = get_args(each)[1]
     return found
-
-
-def read_yaml(path: Path | str) -> Any:
-    """The content of a YAML file as plain Python values.
-
-    Raises:
-        InputError: the file is not there, is not text, or is not YAML; names the file and the line.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path}: cannot be read ({reason}); expected a YAML file") from error
-    import yaml  # slow to import, and help needs none
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError(f"{where}: {problem}; correct the line so that the file is valid YAML") from error
-
-
-def yaml_text(content: Any) -> str:
-    """Plain values as YAML, keys in their order."""
-    import yaml
-
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

@@ -1,9 +1,13 @@
-"""Configurations on disk: YAML files that differ a little from a base, overrides, and what is wrong with them."""
+"""Configurations as text: YAML files that differ a little from a base, overrides, errors, and what settings mean."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import json
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -12,9 +16,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from yolov7_jax.config import Config, ranges, read_yaml
+from yolov7_jax.config import Config, ranges
 from yolov7_jax.config_hyp import read_hyp
 from yolov7_jax.errors import InputError
+from yolov7_jax.files import read_yaml
 from yolov7_jax.registry import nearest
 
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
@@ -78,7 +83,7 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
     _check_keys(settings, where)
     parser = _parser()
     if not _is_accepted(parser, settings):
-        section, key, value = next(leaf for leaf in _leaves(settings) if not _is_accepted(parser, _only(*leaf)))
+        section, key, value = next((s, k, v) for s, k, v in _leaves(settings) if not _is_accepted(parser, {s: {k: v}}))
         raise InputError(f"{where}: {section}.{key} is {value!r}; expected {_expected(section, key)}")
     config = Config(**vars(parser.instantiate(parser.parse_object(dict(settings)))))
     check_config(config, where=where)
@@ -188,10 +193,6 @@ def _is_accepted(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any
     return True
 
 
-def _only(section: str, key: str, value: Any) -> dict[str, dict[str, Any]]:
-    return {section: {key: value}}
-
-
 def _expected(section: str, key: str) -> str:
     kind = _sections()[section][key]
     return f"one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else _KINDS[kind]
@@ -213,3 +214,33 @@ def check_config(config: Config, *, where: str) -> None:
                     raise InputError(f"{where}: {section.name}.{key} is {setting}; expected {expected}")
     if config.train.rect and config.train.multi_scale:
         raise InputError(f"{where}: train.rect and train.multi_scale are both on; batches can have one or the other")
+
+
+def settings_text(config: Config) -> str:
+    """All settings of a configuration as lines `section.key=value  # meaning`."""
+    return "\n".join(
+        f"{f'{section}.{key}={value}':<32}{meaning}".rstrip() for section, key, value, meaning in _rows(config)
+    )
+
+
+def _rows(config: Config) -> Iterator[tuple[str, str, Any, str]]:
+    for section in dataclasses.fields(config):
+        settings = getattr(config, section.name)
+        meanings = _meanings(type(settings))
+        for field in dataclasses.fields(settings):
+            meaning = meanings.get(field.name, "")
+            value = getattr(settings, field.name)
+            shown = json.dumps(value) if isinstance(value, tuple) else value  # as a list
+            yield section.name, field.name, shown, f"# {meaning}" if meaning else ""
+
+
+def _meanings(section: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = str(below.value.value)
+    return found

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yolov7_jax.config import read_yaml
 from yolov7_jax.errors import InputError
+from yolov7_jax.files import read_yaml
 from yolov7_jax.registry import nearest
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {

@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.demo.backgrounds import PATTERNS, draw_background
-from yolov7_jax.demo.painting import paint, place
-from yolov7_jax.demo.scenes import LEAST_VISIBLE, SCENE_NAMES, compose, scene, write_scenes
-from yolov7_jax.demo.shapes import SHAPES
+from yolov7_jax.demo.scenes import (
+    LEAST_VISIBLE,
+    PATTERNS,
+    SCENE_NAMES,
+    compose,
+    draw_background,
+    scene,
+    write_scenes,
+)
+from yolov7_jax.demo.shapes import SHAPES, paint, place
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
@@ -178,7 +184,7 @@ def test_patterns_are_soft_mixtures(pattern):
 def test_backgrounds_vary(monkeypatch):
     drawn = set()
     kinds = [lambda rng, size, kind=kind: drawn.add(kind) or kind(rng, size) for kind in PATTERNS]
-    monkeypatch.setattr("yolov7_jax.demo.backgrounds.PATTERNS", kinds)
+    monkeypatch.setattr("yolov7_jax.demo.scenes.PATTERNS", kinds)
     backgrounds = np.array([draw_background(np.random.default_rng(seed), 64) for seed in range(60)], float)
     assert drawn == set(PATTERNS)
     assert np.std(backgrounds.mean(axis=(1, 2, 3))) > 40

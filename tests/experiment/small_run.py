@@ -1,6 +1,6 @@
 """A data set, a network and settings with which a whole run takes a second; as a script it trains in a folder.
 
-python small_run.py FOLDER trains in FOLDER/run, or goes on with what is there, and prints a line for each step.
+python small_run.py FOLDER trains in FOLDER/run, or resumes the run that is there, and prints a line for each step.
 """
 
 import sys
@@ -28,7 +28,7 @@ head:
 
 
 def write_data(folder: Path, *, images: int = 10, size: int = 64) -> Path:
-    """Bright (red) and dark (blue) squares on noise: the same pictures for training and validation."""
+    """Bright (red) and dark (blue) squares on noise: the same images for training and validation."""
     rng = np.random.default_rng(0)
     for number in range(images):
         image = rng.integers(90, 130, (size, size, 3), np.uint8)

@@ -21,8 +21,8 @@ from yolov7_jax.experiment.ablations import jobs, tables
 from yolov7_jax.experiment.ablations import run as ablation_run
 from yolov7_jax.experiment.ablations.results import Results
 from yolov7_jax.experiment.ablations.tables import AblationRow, Table
-from yolov7_jax.experiment.inference import new_folder
 from yolov7_jax.experiment.training import TrainingRun, with_whole_paths
+from yolov7_jax.files import new_folder
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
 
@@ -128,7 +128,7 @@ def test_every_row_is_run_for_every_seed_once(home: Path, quick: None) -> None:
     assert again.steps == 0
 
 
-def test_what_was_interrupted_is_gone_on_with(home: Path) -> None:
+def test_what_was_interrupted_is_resumed(home: Path) -> None:
     asked = {"seeds": 1, "rows": ["plain"], "overrides": [f"data.path={home / 'data.yaml'}"]}
     stopped = ablate(TRAINED, home / "out", **asked, callbacks=[Listener(stop_after=1)])
     assert stopped.signal == signal.SIGTERM

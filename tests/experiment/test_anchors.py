@@ -99,7 +99,7 @@ def test_faults_are_told(tmp_path: Path, outside: Path, capsys: pytest.CaptureFi
     with (tmp_path / "labels" / "0.txt").open("a") as file:
         file.write("\n7 0.5 0.5 0.5 0.5\n")
     assert main(["anchors", str(tmp_path / "data.yaml"), "--generations", "0"]) == 0
-    assert "1 faulty objects or images were left out; the first: " in capsys.readouterr().err
+    assert "1 objects or images with errors were left out; the first: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

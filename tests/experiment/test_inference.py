@@ -9,12 +9,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tests.small_networks import noise, small_weights
+from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.convert.load import load
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import EVALUATION, detect, new_folder, validate
+from yolov7_jax.experiment.inference import detect, validate
+from yolov7_jax.files import new_folder
 from yolov7_jax.image import read_image, write_image
-from yolov7_jax.inference.detector import Detector, Options
+from yolov7_jax.inference.detector import Detector
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +59,20 @@ def test_average_precision_equals_the_reference(
     assert metrics["settings"]["rect"] == rect
     assert len(metrics["per_class"]) == 80
     assert set(metrics["speed_ms"]) == {"read", "device", "total", "evaluate"}
-    for picture in ("precision_recall.png", "confusion.png"):
-        assert min(read_image(tmp_path / "val" / picture).shape[:2]) > 300
+    for figure in ("precision_recall.png", "confusion.png"):
+        assert min(read_image(tmp_path / "val" / figure).shape[:2]) > 300
 
 
 @pytest.mark.shared
 def test_detect_writes_images_labels_and_json(shared: Path, tmp_path: Path, yolov5n: Detector) -> None:
     (tmp_path / "broken.jpg").write_bytes((shared / "images/bus.jpg").read_bytes()[:5000])
-    pictures = [shared / "images/bus.jpg", tmp_path / "broken.jpg", shared / "images/zidane.jpg"]
-    run = detect(yolov5n, pictures, tmp_path / "out")
-    assert run.counts == {pictures[0]: 5, pictures[2]: 4}
-    assert list(run.failures) == [pictures[1]]
+    images = [shared / "images/bus.jpg", tmp_path / "broken.jpg", shared / "images/zidane.jpg"]
+    run = detect(yolov5n, images, tmp_path / "out")
+    assert run.counts == {images[0]: 5, images[2]: 4}
+    assert list(run.failures) == [images[1]]
     content = json.loads((run.folder / "detections.json").read_text())
-    assert [row["image"] for row in content["images"]] == [str(pictures[0]), str(pictures[2])]
-    assert content["unread"][0]["image"] == str(pictures[1])
+    assert [row["image"] for row in content["images"]] == [str(images[0]), str(images[2])]
+    assert content["unread"][0]["image"] == str(images[1])
     first = content["images"][0]["detections"][0]
     assert first["class"] == "person"
     assert (content["images"][0]["height"], content["images"][0]["width"]) == (1080, 810)
@@ -79,16 +81,16 @@ def test_detect_writes_images_labels_and_json(shared: Path, tmp_path: Path, yolo
     expected = [0, (x1 + x2) / 2 / 810, (y1 + y2) / 2 / 1080, (x2 - x1) / 810, (y2 - y1) / 1080]
     # Pixels have two decimals in JSON, of at least 810.
     assert np.allclose([float(word) for word in label[0].split()], expected, atol=2e-5)
-    drawn, original = read_image(run.folder / "images/bus.jpg"), read_image(pictures[0])
+    drawn, original = read_image(run.folder / "images/bus.jpg"), read_image(images[0])
     assert drawn.shape == original.shape
     assert not np.array_equal(drawn, original)
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    pictures = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
-    for seed, picture in enumerate(pictures):
-        write_image(picture, noise(40, 64, seed))
-    run = detect(Detector(small_weights()), pictures, tmp_path / "out", options=Options(), draw=True)
+    images = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
+    for seed, image in enumerate(images):
+        write_image(image, noise(40, 64, seed))
+    run = detect(Detector(small_weights()), images, tmp_path / "out", options=Options(), draw=True)
     assert {p.name for p in (run.folder / "images").iterdir()} == {"x.png", "x-2.png", "x-3.jpg"}
     assert len(list((run.folder / "labels").iterdir())) == 3
 
@@ -103,9 +105,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_keeps_what_it_found(tmp_path: Path) -> None:
-    pictures = [tmp_path / f"{number}.png" for number in range(4)]
-    for seed, picture in enumerate(pictures):
-        write_image(picture, noise(40, 64, seed))
+    images = [tmp_path / f"{number}.png" for number in range(4)]
+    for seed, image in enumerate(images):
+        write_image(image, noise(40, 64, seed))
 
     def interrupted(items, _total):  # type: ignore[no-untyped-def]
         for number, item in enumerate(items):
@@ -114,7 +116,7 @@ def test_an_interrupted_run_keeps_what_it_found(tmp_path: Path) -> None:
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        detect(Detector(small_weights()), pictures, tmp_path / "out", progress=interrupted)
+        detect(Detector(small_weights()), images, tmp_path / "out", progress=interrupted)
     content = json.loads((tmp_path / "out/detections.json").read_text())
     assert [Path(row["image"]).name for row in content["images"]] == ["0.png", "1.png"]
 

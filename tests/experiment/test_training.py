@@ -64,21 +64,21 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "config.yaml",
         "metrics.jsonl",
         "network.json",
-        "pictures",
+        "figures",
         "weights.safetensors",
     }
     assert read_config(run / "config.yaml") == small_config(data)
     kinds = [(row["kind"], row["step"]) for row in read_log(run / "metrics.jsonl")]
     assert kinds == [("train", 3), ("train", 6), ("val", 6), ("train", 9), ("train", 12), ("val", 12)]
-    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+    assert sorted(path.name for path in (run / "figures").iterdir()) == [
         "batch-1.png",
         "batch-2.png",
         "batch-3.png",
         "curves.png",
         "predictions.png",
     ]
-    for picture in (run / "pictures").iterdir():
-        assert read_image(picture).std() > 5  # something is to be seen
+    for figure in (run / "figures").iterdir():
+        assert read_image(figure).std() > 5  # something is to be seen
 
 
 def test_its_weights_are_described_and_detect(run):

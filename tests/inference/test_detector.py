@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests.small_networks import noise, small_weights
+from yolov7_jax.config import Options
 from yolov7_jax.convert.load import load
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector, Options, class_mask
+from yolov7_jax.inference.detector import Detector, class_mask
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from yolov7_jax.datasets.curate.statistics import Objects, Statistics, statistics
 from yolov7_jax.graph.zoo.anchors import P6, YOLOV3
-from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.figures import save_figure
 from yolov7_jax.viz.label_figures import class_figure, label_figure
 
 SIZES, COVERAGE, SHAPES, PLACES, CROWDS, RANKS = range(6)

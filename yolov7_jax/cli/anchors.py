@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Prints how the network's anchors and the new ones fit."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.datasets.curate.anchors import ENOUGH, TINY
     from yolov7_jax.experiment import fit_anchors
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from yolov7_jax.config import LossConfig, Options
 
 DATA = (
     "data YAML of yolov5/yolov7 or one that joins data sets, COCO JSON or folder, Pascal VOC folder, or FORMAT:PLACE "
@@ -40,14 +43,17 @@ def add_labeled(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, help="longer side of images in pixels (default 640, or 1280 with stride 64)"
     )
     parser.add_argument(
-        "--anchor-t", type=float, default=4.0, help="how many times larger or smaller a box may be (default 4)"
+        "--anchor-t",
+        type=float,
+        default=LossConfig.anchor_t,
+        help=f"how many times larger or smaller than an anchor a box may be (default {LossConfig.anchor_t:g})",
     )
 
 
 def tell_left_out(faults: Sequence[str]) -> None:
     """Says how much of labeled images was left out, if anything, on standard error."""
     if faults:
-        print(f"{len(faults)} faulty objects or images were left out; the first: {faults[0]}", file=sys.stderr)
+        print(f"{len(faults)} objects or images with errors were left out; the first: {faults[0]}", file=sys.stderr)
 
 
 def add_data_sets(parser: argparse.ArgumentParser) -> None:
@@ -62,32 +68,32 @@ def add_copy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
 
 
-def add_detector(
-    parser: argparse.ArgumentParser, *, confidence: float, iou: float, batch_size: int, rect: bool
-) -> None:
+def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
     """How the detector computes."""
+
+    def add(flag: str, kind: type, text: str) -> None:
+        default = getattr(defaults, flag.lstrip("-").replace("-", "_"))
+        parser.add_argument(flag, type=kind, default=default, help=f"{text} (default {default})")
+
     parser.add_argument("--size", type=int, help="longer side of the network's input in pixels (default: the weights')")
-    parser.add_argument("--confidence", type=float, default=confidence, help=f"score threshold (default {confidence})")
-    parser.add_argument("--iou", type=float, default=iou, help=f"threshold of NMS (default {iou})")
-    parser.add_argument("--max-detections", type=int, default=300, help="of an image (default 300)")
-    parser.add_argument(
-        "--batch-size", type=int, default=batch_size, help=f"images the device takes at once (default {batch_size})"
-    )
+    add("--confidence", float, "score threshold")
+    add("--iou", float, "threshold of NMS")
+    add("--max-detections", int, "of an image")
+    add("--batch-size", int, "images the device takes at once")
+    add("--workers", int, "threads that read images")
     parser.add_argument(
         "--rect",
         action=argparse.BooleanOptionalAction,
-        default=rect,
+        default=defaults.rect,
         help="pad images to rectangles: less work, one compilation a shape; --no-rect: to squares, one compilation "
-        f"(default {'--rect' if rect else '--no-rect'})",
+        f"(default {'--rect' if defaults.rect else '--no-rect'})",
     )
-    parser.add_argument("--workers", type=int, default=2, help="threads that read images (default 2)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
 
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `Options` that `add_detector` parsed."""
-    keys = ("confidence", "iou", "max_detections", "batch_size", "workers", "rect")
-    return {key: getattr(parsed, key) for key in keys}
+    """The fields of `Options` that the command has arguments for."""
+    return {field.name: getattr(parsed, field.name) for field in fields(Options) if hasattr(parsed, field.name)}
 
 
 def labeled_options(parsed: argparse.Namespace) -> dict[str, Any]:

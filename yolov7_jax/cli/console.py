@@ -1,20 +1,44 @@
-"""A training run on the console: a bar with losses, rate and time left, and a line for each evaluation."""
+"""Work on the console: progress bars, a training run with its losses and evaluations, the table of an evaluation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
 
-from yolov7_jax.cli.progress import progress
 from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.types import CocoResult
 
 T = TypeVar("T")
 
 _LOSSES = ("box", "obj", "cls", "total")
 _OVERFLOWS = {"overflow_boxes": "boxes were left out of samples; raise data.max_boxes"}
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "")
+
+
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """Hands items on and shows on standard error how far it is."""
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(items, total=total)
 
 
 class TrainingConsole(Callback):
@@ -71,3 +95,27 @@ class TrainingConsole(Callback):
     def log(self, text: str) -> None:
         """Adds a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def new_table(*headings: str, numbers: Iterable[str] = (), title: str | None = None) -> Table:
+    """A table without lines, with columns of text and, after these, of numbers."""
+    table = Table(title=title, box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def class_table(result: CocoResult) -> Table:
+    """Boxes, AP50 and AP of all classes and of each, for the console; a dash where a class has no boxes."""
+    table = new_table("class", numbers=("boxes", "AP50", "AP"))
+    total = sum(row.boxes for row in result.per_class)
+    table.add_row("all", str(total), _three(result.AP50), _three(result.AP), style="bold", end_section=True)
+    for row in result.per_class:
+        table.add_row(Text(row.name), str(row.boxes), _three(row.AP50), _three(row.AP))
+    return table
+
+
+def _three(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Checks; prints all errors, some warnings and the counts; returns 1 if there are errors."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.datasets.curate.check import check_data
     from yolov7_jax.datasets.curate.fix import fix_data
 

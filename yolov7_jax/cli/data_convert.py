@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Converts, and says what the new format cannot hold."""
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.datasets.curate.conversion import convert_data
 
     written = convert_data(

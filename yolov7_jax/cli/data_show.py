@@ -38,8 +38,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _is_data(source: str) -> bool:
     """Whether it names a data set: a YAML file with names of classes, or what is neither YAML nor a configuration."""
-    from yolov7_jax.config import read_yaml
     from yolov7_jax.config_file import config_names
+    from yolov7_jax.files import read_yaml
 
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -49,7 +49,7 @@ def _is_data(source: str) -> bool:
 
 
 def _labels(parsed: argparse.Namespace) -> list[Path]:
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import show_labels
 

@@ -33,7 +33,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Splits, and prints the table of classes by split."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.datasets.curate.split import split_data
 
     result = split_data(

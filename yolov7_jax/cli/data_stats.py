@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Counts, draws and prints a summary."""
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.experiment import label_statistics
 
     done = label_statistics(parsed.data, parsed.output, **labeled_options(parsed), progress=progress)

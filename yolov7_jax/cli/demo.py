@@ -14,9 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Draws, trains, evaluates, reports."""
-    from yolov7_jax.cli.console import TrainingConsole
+    from yolov7_jax.cli.console import TrainingConsole, class_table
     from yolov7_jax.cli.train import outcome
-    from yolov7_jax.evaluation.report import class_table
     from yolov7_jax.experiment import run_demo
 
     with TrainingConsole() as console:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options
-from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
+from yolov7_jax.config import Options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders, globs, or .txt lists of them")
     parser.add_argument("--output", type=Path, default=Path("runs/detect"), help="folder (default runs/detect)")
-    add_detector(parser, confidence=DETECTION_CONFIDENCE, iou=DETECTION_IOU, batch_size=1, rect=True)
+    add_detector(parser, Options())
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="names or numbers of the classes wanted")
     parser.add_argument("--agnostic", action="store_true", help="non-maximum suppression across classes")
     parser.add_argument("--no-images", action="store_true", help="write no images with boxes")
@@ -23,13 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import progress
     from yolov7_jax.experiment import detect
-    from yolov7_jax.inference.detector import Detector, Options
+    from yolov7_jax.inference.detector import Detector
     from yolov7_jax.inference.image_paths import find_images
 
     images = find_images(parsed.sources)
-    options = Options(**detector_options(parsed), classes=parsed.classes, agnostic=parsed.agnostic)
+    options = Options(**detector_options(parsed))
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
     done = detect(detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=progress)
     for reason in done.failures.values():

@@ -6,14 +6,15 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from yolov7_jax import __version__
 from yolov7_jax.errors import InputError
 
 COMMANDS: Mapping[str, str] = {
-    "demo": "train a small network on drawn pictures, and show what came of it",
+    "demo": "train a small network on drawn images, and report how well it detects",
     "train": "train a network on labeled images",
-    "detect": "find objects in pictures",
+    "detect": "find objects in images",
     "val": "measure COCO average precision on labeled images",
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",
@@ -26,6 +27,26 @@ COMMANDS: Mapping[str, str] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 1 where parts of the work failed, 2 for wrong input."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser(given)
+    parsed, rest = parser.parse_known_args(given)
+    _add_settings(parser, parsed, rest)
+    try:
+        return _run(parsed)
+    except InputError as error:
+        problem = str(error)
+    except OSError as error:  # a full disk, a folder whose rights were taken away
+        where = f"{error.filename}: " if error.filename else ""
+        problem = f"{where}{error.strerror or error}; make room or choose another place"
+    except KeyboardInterrupt:
+        print("yolov7-jax: interrupted", file=sys.stderr)
+        return 130
+    print(f"yolov7-jax: {problem}", file=sys.stderr)
+    return 2
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """Knows all commands, and the arguments of those that are given: the others need not be imported."""
     parser = argparse.ArgumentParser(prog="yolov7-jax", description="YOLOv7 and its family in JAX.")
     parser.add_argument("--version", action="version", version=f"yolov7-jax {__version__}")
     parser.add_argument(
@@ -42,29 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-        importlib.import_module(f"yolov7_jax.cli.{name}").configure(command)
-    parsed, rest = parser.parse_known_args(arguments)
-    _add_settings(parser, parsed, rest)
-    try:
-        if parsed.imports:
-            from yolov7_jax.registry import import_modules
+        if name in given:
+            _module(name).configure(command)
+    return parser
 
-            import_modules(parsed.imports)
-        if not parsed.no_compilation_cache:
-            from yolov7_jax.compilation_cache import enable_compilation_cache
 
-            enable_compilation_cache()
-        return importlib.import_module(f"yolov7_jax.cli.{parsed.command}").run(parsed)
-    except InputError as error:
-        print(f"yolov7-jax: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder whose rights were taken away
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"yolov7-jax: {where}{error.strerror or error}; make room or choose another place", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("yolov7-jax: interrupted", file=sys.stderr)
-        return 130
+def _run(parsed: argparse.Namespace) -> int:
+    if parsed.imports:
+        from yolov7_jax.registry import import_modules
+
+        import_modules(parsed.imports)
+    if not parsed.no_compilation_cache:
+        from yolov7_jax.compilation_cache import enable_compilation_cache
+
+        enable_compilation_cache()
+    status: int = _module(parsed.command).run(parsed)
+    return status
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"yolov7_jax.cli.{command}")
 
 
 def _add_settings(parser: argparse.ArgumentParser, parsed: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -54,17 +54,12 @@ def _one(model: str, size: int | None, classes: int | None) -> Table:
 
 def _all(size: int | None, classes: int | None) -> Table:
     """A row for each network of the zoo; shows on standard error how far it is."""
-    from rich.table import Table
-
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import new_table, progress
     from yolov7_jax.convert.load import resolve
     from yolov7_jax.graph.zoo import zoo_names
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("network", "strides"):
-        table.add_column(heading)
-    for heading in ("size", "layers", "training\nparameters", "inference\nparameters", "inference\nGFLOPs"):
-        table.add_column(heading, justify="right")
+    numbers = ("size", "layers", "training\nparameters", "inference\nparameters", "inference\nGFLOPs")
+    table = new_table("network", "strides", numbers=numbers)
     graphs = {name: resolve(name, num_classes=classes) for name in zoo_names()}
     sides = {name: graph.default_size if size is None else size for name, graph in graphs.items()}
     for name, graph in graphs.items():
@@ -87,14 +82,10 @@ def _network(graph: Graph, side: int) -> tuple[str, ...]:
 
 def _layers(training: Summary | None, inference: Summary, title: str) -> Table:
     """Both forms; a layer that one lacks has dashes there."""
-    from rich.table import Table
+    from yolov7_jax.cli.console import new_table
 
-    table = Table(title=title, box=None, header_style="bold", pad_edge=False)
-    for heading in ("layer", "kind", "from", "output"):
-        table.add_column(heading)
-    for form in ("training", "inference"):
-        table.add_column(f"{form}\nparameters", justify="right")
-        table.add_column("GFLOPs", justify="right")
+    numbers = ("training\nparameters", "GFLOPs", "inference\nparameters", "GFLOPs")
+    table = new_table("layer", "kind", "from", "output", numbers=numbers, title=title)
     folded = {row.name: row for row in inference.rows}
     whole = training or inference
     for row in whole.rows:

@@ -34,7 +34,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Trains; 128 + its number where a signal stopped the run."""
     from yolov7_jax.cli.console import TrainingConsole
     from yolov7_jax.config import Config
-    from yolov7_jax.config_help import settings_text
+    from yolov7_jax.config_file import settings_text
     from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import resume, train
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from yolov7_jax.cli.arguments import DATA, add_detector, add_image_dir, add_weights, detector_options
-from yolov7_jax.config import ValConfig
+from yolov7_jax.config import EVALUATION
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,22 +18,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="of a data YAML: train, val or test (default val)")
     add_image_dir(parser)
     parser.add_argument("--output", type=Path, default=Path("runs/val"), help="folder (default runs/val)")
-    add_detector(parser, **vars(ValConfig()), rect=False)
+    add_detector(parser, EVALUATION)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Evaluates and prints the table of classes, the twelve numbers and the speed."""
     from rich.console import Console
 
-    from yolov7_jax.cli.progress import progress
+    from yolov7_jax.cli.console import class_table, progress
     from yolov7_jax.datasets import open_source
-    from yolov7_jax.evaluation.report import class_table
     from yolov7_jax.experiment import validate
     from yolov7_jax.experiment.inference import known_by_name
-    from yolov7_jax.inference.detector import Detector, Options
+    from yolov7_jax.inference.detector import Detector
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
-    options = Options(**detector_options(parsed), multi_label=True)
+    options = replace(EVALUATION, **detector_options(parsed))
     detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)

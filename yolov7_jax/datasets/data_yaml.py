@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from yolov7_jax.config import read_yaml
 from yolov7_jax.datasets.image_files import list_images, present
 from yolov7_jax.errors import DataError
+from yolov7_jax.files import read_yaml
 from yolov7_jax.types import OnError
 
 SPLITS = ("train", "val", "test")

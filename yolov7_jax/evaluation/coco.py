@@ -52,7 +52,7 @@ def evaluate(
     """COCO average precision of detections; neither argument is changed.
 
     Args:
-        ground_truth: COCO dict: images, annotations, categories; crowds are honoured, a missing area is the box's.
+        ground_truth: COCO dict: images, annotations, categories; crowds are honored, a missing area is the box's.
         detections: rows of a COCO results file: image_id, category_id, bbox (x, y, width, height in pixels), score.
         image_ids: images to evaluate, all of the ground truth by default; detections in others do not count.
 

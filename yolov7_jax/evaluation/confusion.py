@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
+from yolov7_jax.config import Options
 from yolov7_jax.ops.boxes import xywh_to_xyxy
 from yolov7_jax.ops.iou import pairwise_iou
 from yolov7_jax.types import Detections
@@ -41,8 +41,8 @@ def confusion_matrix(
     class_ids: NDArray[np.int32],
     *,
     num_classes: int,
-    confidence: float = DETECTION_CONFIDENCE,
-    iou: float = DETECTION_IOU,
+    confidence: float = Options.confidence,
+    iou: float = Options.iou,
 ) -> NDArray[np.int64]:
     """Counts [C + 1, C + 1] of one image: row the detected class, column the true one, the last of each background.
 

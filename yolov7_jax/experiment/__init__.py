@@ -4,9 +4,8 @@ from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
 from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate
-from yolov7_jax.experiment.label_sheets import LabelSheets, show_labels
-from yolov7_jax.experiment.label_statistics import StatisticsRun, label_statistics
-from yolov7_jax.experiment.samples import show_samples
+from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
+from yolov7_jax.experiment.show import LabelSheets, show_labels, show_samples
 from yolov7_jax.experiment.training import TrainingRun, resume, train
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a run shows and leaves while it trains: evaluations, pictures, weights for others."""
+"""What a run shows and leaves while it trains: evaluations, figures, weights for others."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax import __version__
-from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU, Config
+from yolov7_jax.config import EVALUATION, Config, Options
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector, Options
+from yolov7_jax.inference.detector import Detector
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
-from yolov7_jax.viz.curves import curves_figure
-from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.figures import curves_figure, save_figure
 from yolov7_jax.viz.sheet import draw_batch, draw_comparison
 
 BEST = "best.safetensors"
 """In the folder of a run, beside its weights: those of the best evaluation."""
+
+FIGURES = "figures"
+"""In the folder of a run: batches, predictions, curves."""
 
 BATCHES_SHOWN = 3
 IMAGES_SHOWN = 8
@@ -37,14 +39,7 @@ IMAGES_SHOWN = 8
 
 def evaluation_options(config: Config) -> Options:
     """How a configuration's network is evaluated."""
-    return Options(
-        confidence=config.val.confidence,
-        iou=config.val.iou,
-        multi_label=True,
-        rect=False,
-        batch_size=config.val.batch_size,
-        workers=max(config.data.workers, 1),
-    )
+    return replace(EVALUATION, **vars(config.val), workers=max(config.data.workers, 1))
 
 
 def evaluator(
@@ -53,7 +48,7 @@ def evaluator(
     val: SourceMixin | None,
     folder: Path,
     stop: StopSignals,
-    progress: ProgressBar[Any],
+    progress: ProgressBar,
 ) -> Callable[[Any], Row]:
     """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
     options = evaluation_options(config)
@@ -72,7 +67,7 @@ def evaluator(
         else:
             detector = detector.with_variables(averaged)
         result = validate(detector, val, options=options, progress=stoppable).result
-        _draw_predictions(detector, val, replace(options, confidence=DETECTION_CONFIDENCE, iou=DETECTION_IOU), folder)
+        _draw_predictions(detector, val, options, folder)
         return result.numbers()
 
     return evaluate
@@ -90,28 +85,29 @@ def score(best_by: str, row: Row) -> float:
 def _draw_predictions(detector: Detector, val: SourceMixin, options: Options, folder: Path) -> None:
     """Draws what is found in the first images beside their labels, by the program that evaluates."""
     samples = [val[index] for index in range(min(IMAGES_SHOWN, len(val)))]
-    found = detector([sample.image for sample in samples], **vars(options))
-    write_image(folder / "pictures" / "predictions.png", draw_comparison(samples, found, detector.names))
+    shown = replace(options, confidence=Options.confidence, iou=Options.iou)
+    found = detector([sample.image for sample in samples], **vars(shown))
+    write_image(folder / FIGURES / "predictions.png", draw_comparison(samples, found, detector.names))
 
 
 def draw_curves(folder: Path) -> None:
     """Draws losses and average precision over time from the log of a run."""
-    save_figure(curves_figure(read_log(folder / FILE)), folder / "pictures" / "curves.png")
+    save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png")
 
 
 def shown_batches(
     loader: Loader, folder: Path, names: Sequence[str], callbacks: Callback, start: int
 ) -> Generator[Batch, None, None]:
-    """The batches from a step on; the first of the run are drawn with their labels, and images without use told of."""
-    told = 0
+    """The batches from a step on; the first of the run are drawn with their labels, and unreadable images reported."""
+    reported = 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
-            for error in loader.errors[told:]:
+            for error in loader.errors[reported:]:
                 callbacks.log(f"gray in its place: {error}")
-            told = len(loader.errors)
+            reported = len(loader.errors)
             if step < BATCHES_SHOWN:
-                sheet = draw_batch(batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, names)
-                write_image(folder / "pictures" / f"batch-{step + 1}.png", sheet)
+                sheet = draw_batch(batch, names)
+                write_image(folder / FIGURES / f"batch-{step + 1}.png", sheet)
             yield batch
 
 

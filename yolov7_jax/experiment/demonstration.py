@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yolov7_jax.config_file import read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.demo.scenes import write_scenes
-from yolov7_jax.experiment.inference import EVALUATION, ProgressBar, new_folder, no_progress, validate
+from yolov7_jax.experiment.artifacts import FIGURES
+from yolov7_jax.experiment.inference import ProgressBar, no_progress, validate
 from yolov7_jax.experiment.training import TrainingRun, train
+from yolov7_jax.files import new_folder
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.types import CocoResult
@@ -33,7 +35,7 @@ def run_demo(
     *,
     overrides: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
 ) -> DemoRun:
     """Draws images, trains the network of the configuration `demo` on them from scratch, evaluates and reports.
 
@@ -51,13 +53,12 @@ def run_demo(
     if not trained.finished:
         return DemoRun(None, trained, None)
     detector = Detector.load(trained.folder)
-    result = validate(detector, open_source(data), options=EVALUATION, folder=folder / "val", progress=progress).result
+    result = validate(detector, open_source(data), folder=folder / "val", progress=progress).result
     page = _report(folder, trained, result, seconds=round(time.perf_counter() - began), epochs=config.train.epochs)
     return DemoRun(page, trained, result)
 
 
 def _report(folder: Path, trained: TrainingRun, result: CocoResult, *, seconds: int, epochs: int) -> Path:
-    """Writes the page."""
     facts: dict[str, str | int | float] = {
         "AP50": result.AP50,
         "AP": result.AP,
@@ -66,13 +67,11 @@ def _report(folder: Path, trained: TrainingRun, result: CocoResult, *, seconds: 
         "held-out images": VAL_IMAGES,
         "epochs": epochs,
     }
+    drawn = trained.folder / FIGURES
     figures = [
-        (
-            "Held-out images: labels on the left, predictions on the right",
-            trained.folder / "pictures/predictions.png",
-        ),
-        ("Losses and average precision", trained.folder / "pictures/curves.png"),
-        ("A training batch", trained.folder / "pictures/batch-1.png"),
+        ("Held-out images: labels on the left, predictions on the right", drawn / "predictions.png"),
+        ("Losses and average precision", drawn / "curves.png"),
+        ("A training batch", drawn / "batch-1.png"),
         ("Precision and recall", folder / "val/precision_recall.png"),
         ("Confusion of classes", folder / "val/confusion.png"),
     ]

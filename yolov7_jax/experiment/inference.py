@@ -7,35 +7,30 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.config import ValConfig
+from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.datasets import with_names
-from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.errors import InputError
 from yolov7_jax.evaluation.coco import evaluate, to_coco_json
 from yolov7_jax.evaluation.confusion import confusion_matrix, objects_by_image
-from yolov7_jax.evaluation.report import metrics_json, write_json
+from yolov7_jax.files import new_folder, write_atomically, write_json
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector, Options
-from yolov7_jax.inference.records import detection_rows, yolo_lines
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.types import CocoResult, Detections
 from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.evaluation_figures import confusion_figure, precision_recall_figure
-from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.figures import confusion_figure, precision_recall_figure, save_figure
 
-T = TypeVar("T")
-ProgressBar = Callable[[Iterable[T], int], Iterable[T]]
+ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
 """Shows the progress of something of known length while handing it on."""
 
-EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)
-"""How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
 
-
-def no_progress(items: Iterable[T], total: int) -> Iterable[T]:  # noqa: ARG001
+def no_progress(items: Iterable[Any], total: int) -> Iterable[Any]:  # noqa: ARG001
     """Shows nothing."""
     return items
 
@@ -67,7 +62,7 @@ def detect(
     *,
     options: Options | None = None,
     draw: bool = True,
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
 ) -> DetectionRun:
     """Detects in image files and writes detections.json, labels/*.txt (YOLO format) and images/ with boxes.
 
@@ -92,7 +87,8 @@ def detect(
             found, (height, width) = result.detections, result.image.shape[:2]
             counts[path] = len(found)
             overflow += found.overflow
-            rows[result.position] = {"image": str(path), "height": height, "width": width, **detection_rows(found)}
+            row = {"image": str(path), "height": height, "width": width}
+            rows[result.position] = {**row, "detections": _json_rows(found), "overflow": found.overflow}
             _write_detections(folder, names[result.position], result.image, found, draw=draw)
     finally:
         ordered = [rows[index] for index in sorted(rows)]
@@ -102,14 +98,27 @@ def detect(
 
 
 def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found: Detections, *, draw: bool) -> None:
-    """Writes the label file of an image, and the image with boxes."""
-    labels = folder / "labels" / f"{name.stem}.txt"
-    labels.parent.mkdir(exist_ok=True)
+    """Writes the label file of an image (class, center and size in fractions of it), and the image with boxes."""
     height, width = image.shape[:2]
-    lines = yolo_lines(found, (height, width))
-    labels.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    boxes = xyxy_to_cxcywh(found.boxes_xyxy_px) / [width, height, width, height]
+    rows = zip(found.class_ids, boxes, strict=True)
+    lines = (f"{number} " + " ".join(f"{value:.6f}" for value in box) + "\n" for number, box in rows)
+    write_atomically(folder / "labels" / f"{name.stem}.txt", "".join(lines))
     if draw:
         write_image(folder / "images" / name, draw_detections(image, found))
+
+
+def _json_rows(found: Detections) -> list[dict[str, Any]]:
+    """One row a detection, the best score first."""
+    return [
+        {
+            "class": found.names[number],
+            "class_id": int(number),
+            "score": round(float(score), 5),
+            "box_xyxy_px": [round(float(edge), 2) for edge in box],
+        }
+        for box, score, number in zip(found.boxes_xyxy_px, found.scores, found.class_ids, strict=True)
+    ]
 
 
 def validate(
@@ -118,7 +127,7 @@ def validate(
     *,
     options: Options = EVALUATION,
     folder: Path | None = None,
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
 ) -> ValidationRun:
     """COCO AP of a detector on labeled images.
 
@@ -129,58 +138,54 @@ def validate(
     """
     whole = _with_classes(complete(source), detector.names)
     truth = whole.ground_truth()
-    objects = objects_by_image(truth, whole.category_ids)
     folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
+    began = time.perf_counter()
+    found = _detect_labeled(detector, whole, truth, options, progress)
+    detected = time.perf_counter()
+    outcome = evaluate(truth, found.rows)
+    seconds = {**found.seconds, "total": detected - began, "evaluate": time.perf_counter() - detected}
+    run = ValidationRun(
+        outcome, {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}, found.overflow, folder
+    )
+    if folder is not None:
+        settings = {**asdict(options), "size": detector.size, "images": len(whole), "overflow": found.overflow}
+        classes = [row._asdict() for row in outcome.per_class]
+        metrics = {**outcome.numbers(), "per_class": classes, "speed_ms": run.speed_ms, "settings": settings}
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "detections.json", found.rows)
+        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
+        save_figure(confusion_figure(found.confusion, whole.names), folder / "confusion.png")
+    return run
+
+
+class _Found(NamedTuple):
+    """Detections in all images as rows of COCO, their confusion matrix, and how long what took."""
+
+    rows: list[dict[str, Any]]
+    confusion: NDArray[np.int64]
+    seconds: dict[str, float]
+    overflow: int
+
+
+def _detect_labeled(
+    detector: Detector, source: SourceMixin, truth: dict[str, Any], options: Options, progress: ProgressBar
+) -> _Found:
+    objects = objects_by_image(truth, source.category_ids)
     rows: list[dict[str, Any]] = []
-    matrix = np.zeros((len(whole.names) + 1,) * 2, np.int64)
+    confusion = np.zeros((len(source.names) + 1,) * 2, np.int64)
     seconds: dict[str, float] = defaultdict(float)
     overflow = 0
-    began = time.perf_counter()
-    images = (_image(whole, index) for index in range(len(whole)))
-    for result in progress(detector.stream(images, options), len(whole)):
+    images = (_image(source, index) for index in range(len(source)))
+    for result in progress(detector.stream(images, options), len(source)):
         if result.error is not None:
             raise result.error
-        image_id = whole.image_ids[result.position]
-        rows += to_coco_json(result.detections, image_id=image_id, category_ids=whole.category_ids)
-        matrix += confusion_matrix(result.detections, *objects[image_id], num_classes=len(whole.names))
+        image_id = source.image_ids[result.position]
+        rows += to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
+        confusion += confusion_matrix(result.detections, *objects[image_id], num_classes=len(source.names))
         overflow += result.detections.overflow
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-    seconds["total"] = time.perf_counter() - began
-    began = time.perf_counter()
-    outcome = evaluate(truth, rows)
-    seconds["evaluate"] = time.perf_counter() - began
-    speed = {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}
-    if folder is not None:
-        settings = {**asdict(options), "size": detector.size, "images": len(whole), "overflow": overflow}
-        write_json(folder / "metrics.json", metrics_json(outcome, speed=speed, settings=settings))
-        write_json(folder / "detections.json", rows)
-        _draw_evaluation(outcome, matrix, whole.names, folder)
-    return ValidationRun(outcome, speed, overflow, folder)
-
-
-def _draw_evaluation(outcome: CocoResult, matrix: NDArray[np.int64], names: Sequence[str], folder: Path) -> None:
-    save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
-    save_figure(confusion_figure(matrix, names), folder / "confusion.png")
-
-
-def new_folder(folder: Path) -> Path:
-    """A folder that was not there: the one named, or the first free of name-2, name-3 …; nothing is overwritten.
-
-    Raises:
-        DataError: it cannot be made.
-    """
-    number = 1
-    while True:
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            candidate.mkdir(parents=True)
-            return candidate
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{folder}: cannot be made ({reason}); name a folder that can be written to") from error
+    return _Found(rows, confusion, seconds, overflow)
 
 
 def _image(source: SourceMixin, index: int) -> Path | NDArray[np.uint8]:

@@ -1,10 +1,10 @@
-"""What a training run begins with, from its configuration: data, a network with its weights, samples."""
+"""What a training run begins with, from its configuration: data, weights, samples, settings without effect."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,9 +20,8 @@ from yolov7_jax.data.sampling import image_repeats
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.ineffective_settings import ineffective_settings
 from yolov7_jax.experiment.inference import ProgressBar
-from yolov7_jax.experiment.labeled import look_over
+from yolov7_jax.experiment.labels import audit_data
 from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
@@ -41,9 +40,7 @@ class Data(NamedTuple):
     val: SourceMixin | None
 
 
-def open_data(
-    config: Config, callbacks: Callback, progress: ProgressBar[Any], *, given: GivenData | None = None
-) -> Data:
+def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, given: GivenData | None = None) -> Data:
     """The training and validation images, audited; reports everything that is wrong.
 
     given: open sources, in place of those that the configuration names.
@@ -54,32 +51,65 @@ def open_data(
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder, or FORMAT:PLACE such as "
             "tfds:NAME: data.path=FILE"
         )
-    place = settings.path if given is None else given[0]
-    train, found = _look_over(place, settings.train_split, settings.images, config, callbacks, progress)
+    train_place, val_place = (settings.path, settings.val_path or settings.path) if given is None else given
+    train, found = _audited(train_place, settings.train_split, settings.images, config, callbacks, progress)
     for line in ineffective_settings(config, images=len(train), with_polygons=found.with_polygons):
         callbacks.log(line)
-    if not config.train.val_every_epochs or (given is not None and given[1] is None):
+    if not config.train.val_every_epochs or val_place is None:
         return Data(train, None)
-    place, images = (settings.val_path, settings.val_images) if settings.val_path else (settings.path, settings.images)
-    val_place = place if given is None or given[1] is None else given[1]
-    val, _ = _look_over(val_place, settings.val_split, images, config, callbacks, progress)
+    images = settings.val_images if settings.val_path else settings.images
+    val, _ = _audited(val_place, settings.val_split, images, config, callbacks, progress)
     if unknown := [name for name in val.names if name not in train.names]:
         raise InputError(
-            f"{place or 'the validation data'}: its classes {', '.join(unknown[:8])} are not among those of the "
-            f"training images ({', '.join(train.names[:8])} …); make them agree"
+            f"{val_place if isinstance(val_place, str) else 'the validation data'}: its classes "
+            f"{', '.join(unknown[:8])} are not among those of the training images ({', '.join(train.names[:8])} …); "
+            "make them agree"
         )
     return Data(train, with_names(val, train.names))
 
 
-def _look_over(
-    data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar[Any]
+def _audited(
+    data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar
 ) -> tuple[SourceMixin, Audit]:
-    source, found = look_over(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
+    source, found = audit_data(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
         found.stop_at_faults()
     return readable(source, found), found
+
+
+def ineffective_settings(config: Config, *, images: int, with_polygons: int) -> list[str]:
+    """A sentence for each setting of samples that has no effect on the data or beside others, or not the expected one.
+
+    Args:
+        config: has the settings.
+        images: how many there are to train on.
+        with_polygons: how many of their objects have polygons.
+    """
+    augment = config.augment
+    lines: list[str] = []
+
+    def without_effect(reason: str, *names: str) -> None:
+        lines.extend(f"augment.{name}: has no effect, as {reason}" for name in names if getattr(augment, name))
+
+    if not with_polygons:
+        without_effect("no object of the training images has a polygon", "copy_paste", "paste_in")
+    mosaic = augment.mosaic > 0 and not config.train.rect
+    if config.train.rect and augment.mosaic:
+        lines.append("train.rect: mosaic and what goes with it, mixup and copy_paste, have no effect")
+    elif not mosaic:
+        without_effect("augment.mosaic is 0", "mosaic9", "mixup", "copy_paste")
+    if mosaic and augment.close_mosaic >= config.train.epochs:
+        lines.append(
+            f"augment.close_mosaic: as there are {config.train.epochs} epochs, there is no mosaic in any of them"
+        )
+    tiles = 9 if augment.mosaic9 else 4
+    if mosaic and images < tiles:
+        lines.append(f"augment.mosaic: of {tiles} images, but there are {images}: the same ones are in it repeatedly")
+    if config.data.class_weights and config.data.sampling != "balanced":
+        lines.append(f"data.class_weights: has no effect, as data.sampling is {config.data.sampling}, not balanced")
+    return lines
 
 
 def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, str]:
@@ -92,9 +122,8 @@ def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, s
     graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
     graph = graph if config.model.implicit else without_implicit(graph)
     graph = _with_own_anchors(graph, config)
-    return Weights(
-        graph, jax.tree.map(np.asarray, init(graph, key)), names
-    ), f"{config.model.name}: randomly initialized"
+    variables = jax.tree.map(np.asarray, init(graph, key))
+    return Weights(graph, variables, names), f"{config.model.name}: randomly initialized"
 
 
 def _with_own_anchors(graph: Graph, config: Config) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -31,18 +31,29 @@ from yolov7_jax.types import Batch
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, jax.Array]]]
 
 
-class Brought(NamedTuple):
-    """What a user brings to a run in place of what its configuration names; `resume` has to be given it again."""
+class Given(TypedDict, total=False):
+    """What a user gives to a run in place of what its configuration names; `resume` has to be given it again.
 
-    data: GivenData | None = None
-    assigner: Assigner | None = None
-    loss: LossFn | None = None
-    optimizer: OptimizerFactory | None = None
+    data: labeled images to train on and, or None, to evaluate on, in place of data.path. assigner: in place of
+    loss.assigner. loss: in place of loss.name. optimizer: in place of optim.name.
+    """
 
-    @property
-    def kinds(self) -> list[str]:
-        """What there is of it."""
-        return [name for name, part in self._asdict().items() if part is not None]
+    data: GivenData | None
+    assigner: Assigner | None
+    loss: LossFn | None
+    optimizer: OptimizerFactory | None
+
+
+def kinds_of(given: Given) -> list[str]:
+    """Which of them there are, in the order of `Given`.
+
+    Raises:
+        TypeError: something else is given.
+    """
+    kinds = list(Given.__annotations__)
+    if unknown := sorted(given.keys() - kinds):
+        raise TypeError(f"a run cannot be given {unknown[0]}; expected {', '.join(kinds)}")
+    return [kind for kind in kinds if given.get(kind) is not None]
 
 
 def check_names(config: Config) -> None:
@@ -82,7 +93,7 @@ class _StepParts(NamedTuple):
     schedule: Schedule
 
 
-def set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> Setup:
+def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
     """Puts loader and step together, and says whatever settings cannot be used."""
     graph.check_side(config.train.size)
     if config.train.tensorboard:
@@ -99,8 +110,8 @@ def set_up(config: Config, graph: Graph, data: Data, brought: Brought) -> Setup:
     )
     parts = _StepParts(
         Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze),
-        brought.loss or loss_of(config, graph, assigner=brought.assigner),
-        brought.optimizer or make_optimizer(config.optim),
+        given.get("loss") or loss_of(config, graph, assigner=given.get("assigner")),
+        given.get("optimizer") or make_optimizer(config.optim),
         Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
     )
     return Setup(

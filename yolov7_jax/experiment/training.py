@@ -1,4 +1,4 @@
-"""A training run: put together from a configuration, begun or gone on with, in a folder that describes itself."""
+"""A training run: put together from a configuration, begun or resumed, in a folder that describes itself."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 
-from yolov7_jax.config import Config, yaml_text
+from yolov7_jax.config import Config
 from yolov7_jax.config_file import check_config, config_dict, read_config
-from yolov7_jax.contracts import Assigner, LossFn, OptimizerFactory
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, score, shown_batches
-from yolov7_jax.experiment.inference import ProgressBar, new_folder, no_progress
-from yolov7_jax.experiment.preparation import Data, GivenData, open_data, starting_weights
-from yolov7_jax.experiment.setup import Brought, Setup, check_names, reporting_memory, set_up
-from yolov7_jax.files import write_atomically
+from yolov7_jax.experiment.inference import ProgressBar, no_progress
+from yolov7_jax.experiment.preparation import Data, open_data, starting_weights
+from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_memory, set_up
+from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
 from yolov7_jax.source import SourceMixin
@@ -33,7 +32,7 @@ from yolov7_jax.training.state import init_state
 from yolov7_jax.training.stop import StopSignals
 
 CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
-"""What a run folder holds beside its log, weights and pictures."""
+"""What a run folder holds beside its log, weights and figures."""
 
 
 @dataclass(frozen=True)
@@ -55,92 +54,75 @@ def train(
     config: Config,
     folder: Path | str,
     *,
-    data: GivenData | None = None,
-    assigner: Assigner | None = None,
-    loss: LossFn | None = None,
-    optimizer: OptimizerFactory | None = None,
     callbacks: Sequence[Callback] = (),
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
+    **given: Unpack[Given],
 ) -> TrainingRun:
     """Trains a network as a configuration says, in a new folder.
 
     The folder gets config.yaml, network.json, metrics.jsonl, checkpoints, weights.safetensors (averaged weights at the
-    last checkpoint), best.safetensors (those of the best evaluation) and pictures. SIGTERM and Ctrl-C save and stop.
+    last checkpoint), best.safetensors (those of the best evaluation) and figures. SIGTERM and Ctrl-C save and stop.
 
     Args:
         config: settings.
         folder: where the run is kept; a number is added to its name if it is there.
-        data: labeled images to train on and, or None, to evaluate on, in place of data.path.
-        assigner: in place of loss.assigner.
-        loss: in place of loss.name.
-        optimizer: in place of optim.name.
         callbacks: look on.
         progress: shows the progress of work before and between steps.
+        given: data=(train, val), assigner, loss, optimizer in place of what the configuration names, see `Given`.
 
     Raises:
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
             not finite.
     """
-    brought, watching = Brought(data, assigner, loss, optimizer), Callbacks(callbacks)
+    kinds, watching = kinds_of(given), Callbacks(callbacks)
     check_config(config, where="config")
     check_names(config)
-    opened = open_data(config, watching, progress, given=data)
-    weights, report = starting_weights(config, opened.train.names)
+    data = open_data(config, watching, progress, given=given.get("data"))
+    weights, report = starting_weights(config, data.train.names)
     watching.log(report)
-    setup = set_up(config, weights.graph, opened, brought)
+    setup = set_up(config, weights.graph, data, given)
     folder = new_folder(Path(folder))
-    network = {
-        "graph": weights.graph.to_json(),
-        "names": weights.names,
-        "images": len(opened.train),
-        "brought": brought.kinds,
-    }
-    write_atomically(folder / NETWORK, json.dumps(network))
+    _Beginning(weights.graph, weights.names, len(data.train), kinds).write(folder / NETWORK)
     write_atomically(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
-    return _run(config, weights, opened, setup, folder, watching, progress)
+    return _run(config, weights, data, setup, folder, watching, progress)
 
 
 def resume(
     folder: Path | str,
     *,
-    data: GivenData | None = None,
-    assigner: Assigner | None = None,
-    loss: LossFn | None = None,
-    optimizer: OptimizerFactory | None = None,
     callbacks: Sequence[Callback] = (),
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
+    **given: Unpack[Given],
 ) -> TrainingRun:
-    """Goes on with a run from its last checkpoint, to the same result as if it had never been interrupted.
+    """Resumes a run from its last checkpoint, to the same result as if it had never been interrupted.
 
     What `train` was given in place of what the configuration names has to be given again.
 
     Raises:
         InputError: the folder is not that of a run, or its data or checkpoint cannot be used.
     """
-    folder, watching = Path(folder), Callbacks(callbacks)
-    brought = Brought(data, assigner, loss, optimizer)
+    folder, kinds, watching = Path(folder), kinds_of(given), Callbacks(callbacks)
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
     config = read_config(folder / CONFIG)
     check_names(config)
-    stored, began_with = _stored_network(folder / NETWORK)
-    if began_with != brought.kinds:
+    began = _Beginning.read(folder / NETWORK)
+    if began.given != kinds:
         raise InputError(
-            f"{folder}: the run began with {', '.join(began_with) or 'nothing'} given in place of its settings, now "
-            f"{', '.join(brought.kinds) or 'nothing'} is: give the same to resume"
+            f"{folder}: the run began with {', '.join(began.given) or 'nothing'} given in place of its settings, now "
+            f"{', '.join(kinds) or 'nothing'} is: give the same to resume"
         )
-    opened = open_data(config, watching, progress, given=data)
-    checkpoints = folder / CHECKPOINTS
-    if checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir()):
-        _check_same_data(folder, stored, opened.train)
-        weights = stored.weights
-    else:  # it was interrupted before its first checkpoint
-        weights, _ = starting_weights(config, opened.train.names)
-    return _run(config, weights, opened, set_up(config, weights.graph, opened, brought), folder, watching, progress)
+    data = open_data(config, watching, progress, given=given.get("data"))
+    if _has_checkpoint(folder):
+        began.check_data(data.train, folder)
+        weights = Weights(began.graph, {}, began.names)
+    else:  # it was interrupted before
+        weights, _ = starting_weights(config, data.train.names)
+    return _run(config, weights, data, set_up(config, weights.graph, data, given), folder, watching, progress)
 
 
 def with_whole_paths(config: Config) -> Config:
-    """The configuration with whole paths of files and folders, so that a run can be gone on with from anywhere."""
+    """The configuration with whole paths of files and folders, so that a run can be resumed from anywhere."""
 
     def whole(section: Any, *keys: str) -> Any:
         texts = {key: getattr(section, key) for key in keys}
@@ -151,31 +133,39 @@ def with_whole_paths(config: Config) -> Config:
     return replace(config, model=whole(config.model, "name", "weights"), data=data)
 
 
-class _Stored(NamedTuple):
-    """The network that a run began with, without weights, and the number of its training images."""
+class _Beginning(NamedTuple):
+    """What a run began with beside its configuration: network, classes, number of training images, what was given."""
 
-    weights: Weights
+    graph: Graph
+    names: tuple[str, ...]
     images: int
+    given: list[str]
+
+    def write(self, file: Path) -> None:
+        content = {"graph": self.graph.to_json(), "names": self.names, "images": self.images, "brought": self.given}
+        write_atomically(file, json.dumps(content))
+
+    @classmethod
+    def read(cls, file: Path) -> _Beginning:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            names, images, given = tuple(content["names"]), int(content["images"]), list(content["brought"])
+            return cls(Graph.from_json(content["graph"]), names, images, given)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
+
+    def check_data(self, source: SourceMixin, folder: Path) -> None:
+        if (self.images, self.names) != (len(source), source.names):
+            raise InputError(
+                f"{folder}: the run began with {self.images} training images and the classes {', '.join(self.names)}; "
+                f"now there are {len(source)} and {', '.join(source.names)}: bring back the data, or begin a new run "
+                f"from its weights (model.weights={folder})"
+            )
 
 
-def _stored_network(file: Path) -> tuple[_Stored, list[str]]:
-    """What `train` wrote, and what kinds of parts it was given."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        weights = Weights(Graph.from_json(content["graph"]), {}, tuple(content["names"]))
-        return _Stored(weights, int(content["images"])), list(content["brought"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
-
-
-def _check_same_data(folder: Path, stored: _Stored, source: SourceMixin) -> None:
-    names = stored.weights.names
-    if (stored.images, names) != (len(source), source.names):
-        raise InputError(
-            f"{folder}: the run began with {stored.images} training images and the classes {', '.join(names)}; "
-            f"now there are {len(source)} and {', '.join(source.names)}: bring back the data, or begin a new run from "
-            f"its weights (model.weights={folder})"
-        )
+def _has_checkpoint(folder: Path) -> bool:
+    checkpoints = folder / CHECKPOINTS
+    return checkpoints.is_dir() and any(step.name.isdecimal() for step in checkpoints.iterdir())
 
 
 def _run(
@@ -185,7 +175,7 @@ def _run(
     setup: Setup,
     folder: Path,
     callbacks: Callback,
-    progress: ProgressBar[Any],
+    progress: ProgressBar,
 ) -> TrainingRun:
     start = weights.variables or init(weights.graph, jax.random.key(config.train.seed))
     state = init_state(*setup.parts, start, mesh=setup.mesh)

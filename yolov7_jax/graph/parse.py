@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from yolov7_jax.config import read_yaml
 from yolov7_jax.errors import GraphError
+from yolov7_jax.files import read_yaml
 from yolov7_jax.graph.builder import finish
 from yolov7_jax.graph.kinds import kind_of
 from yolov7_jax.graph.layers import activation_name, bind

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
-from yolov7_jax.config import DETECTION_CONFIDENCE, DETECTION_IOU
+from yolov7_jax.config import Options
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import Letterbox, letterbox
@@ -32,37 +31,6 @@ from yolov7_jax.types import Detections, PaddedDetections
 
 ImageLike = Path | str | NDArray[np.uint8]
 """A file, or an RGB image uint8 [h, w, 3]."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to detect.
-
-    confidence: what objectness and score must exceed. iou: threshold of non-maximum suppression.
-    classes: numbers or names of the classes wanted, all if None. agnostic: non-maximum suppression across classes.
-    multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
-    rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
-    compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
-    """
-
-    confidence: float = DETECTION_CONFIDENCE
-    iou: float = DETECTION_IOU
-    classes: Sequence[int | str] | None = None
-    agnostic: bool = False
-    multi_label: bool = False
-    max_detections: int = 300
-    rect: bool = True
-    batch_size: int = 1
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        for key in ("confidence", "iou"):
-            value = getattr(self, key)
-            if not 0 <= value <= 1:
-                raise InputError(f"{key} must be a fraction from 0 to 1, got {value}")
-        for key in ("max_detections", "batch_size", "workers"):
-            if getattr(self, key) < 1:
-                raise InputError(f"{key} must be at least 1, got {getattr(self, key)}")
 
 
 class Result(NamedTuple):

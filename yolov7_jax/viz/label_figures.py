@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets.curate.statistics import MEDIUM, SMALL, Statistics
-from yolov7_jax.viz.figure import FAINT, GRID, INK, new_figure, set_style
+from yolov7_jax.viz.figures import FAINT, GRID, INK, new_figure, set_style
 
 if TYPE_CHECKING:
-    from yolov7_jax.viz.figure import Axes, Figure
+    from yolov7_jax.viz.figures import Axes, Figure
 
 _WARM = "#d1602a"  # beside blues: anchors and bounds
 _LEVEL_COLORS = ("#d1602a", "#8a4fbf", "#2f9e62", "#c2388c", "#8c7a1f")

@@ -1,17 +1,19 @@
-"""Contact sheets: many labeled images in one, to see what is trained on and what is found."""
+"""Contact sheets: many images in one, with labels as in their files, as trained on, or beside what is found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.types import Array, Detections, Sample
-from yolov7_jax.viz.draw import BLACK, FONT, draw_boxes, draw_detections
+from yolov7_jax.ops.polygons import of_object
+from yolov7_jax.types import Batch, Detections, Labels, Polygons, Sample
+from yolov7_jax.viz.draw import BLACK, FONT, LINE_OF_SIDE, WHITE, class_color, draw_boxes, draw_detections, draw_frame
 
 MOST_IMAGES = 16
 LEAST_CELL, MOST_CELL = 320, 640
@@ -21,50 +23,37 @@ GAP = 8
 HEADING = 28
 """Height in pixels of the line above truth and prediction."""
 PAPER = 205
+_COLUMNS = 4
+_DASH = 8
+"""Pixels of a dash of the frames of ignored objects."""
+_LETTERS = LEAST_CELL // 10
+"""Of a heading: as many as fit above the narrowest image."""
+_POINT_BITS = 4
+"""Corners of polygons are drawn to a sixteenth of a pixel."""
 
 Image = NDArray[np.uint8]
 
 
-def draw_batch(
-    images: Array,
-    boxes_cxcywh_px: Array,
-    class_ids: Array,
-    valid: Array,
-    names: Sequence[str],
-    *,
-    columns: int = 4,
-) -> Image:
-    """The first 16 images of a batch with their labeled boxes, in rows of `columns` on one sheet uint8 [h, w, 3].
-
-    Args:
-        images: uint8 [B, H, W, 3] RGB.
-        boxes_cxcywh_px: [B, M, 4] in their pixels.
-        class_ids: [B, M] into `names`.
-        valid: bool [B, M], which boxes are no padding.
-        names: of the classes.
-        columns: images in a row.
-    """
-    parts = map(np.asarray, (images, boxes_cxcywh_px, class_ids, valid))
+def draw_batch(batch: Batch, names: Sequence[str]) -> Image:
+    """The first 16 images of a batch with their labeled boxes, in rows of four on one sheet uint8 [h, w, 3]."""
+    rows = zip(*map(np.asarray, (batch.image, batch.boxes_cxcywh_px, batch.class_ids, batch.valid)), strict=True)
     cells = [
-        _labeled(image, cxcywh_to_xyxy(boxes[there]), classes[there], names)
-        for image, boxes, classes, there in zip(*parts, strict=True)
+        _labeled(image, cxcywh_to_xyxy(boxes_cxcywh_px[valid]), class_ids[valid], names)
+        for image, boxes_cxcywh_px, class_ids, valid in islice(rows, MOST_IMAGES)
     ]
-    return arrange(cells[:MOST_IMAGES], columns)
+    return arrange(cells, _COLUMNS)
 
 
-def draw_comparison(
-    samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str], *, columns: int = 2
-) -> Image:
-    """The labels of up to 16 images beside what was found in each, in rows of `columns` pairs on one sheet.
+def draw_comparison(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> Image:
+    """The labels of up to 16 images beside what was found in each, in rows of two pairs on one sheet.
 
     Args:
         samples: labeled images, of any sizes.
         detections: what was found in each of them, in its pixels.
         names: of the labels' classes.
-        columns: pairs in a row.
     """
     pairs = zip(samples[:MOST_IMAGES], detections[:MOST_IMAGES], strict=True)
-    return arrange([_pair(sample, found, names) for sample, found in pairs], columns)
+    return arrange([_pair(sample, found, names) for sample, found in pairs], 2)
 
 
 def _pair(sample: Sample, found: Detections, names: Sequence[str]) -> Image:
@@ -81,6 +70,74 @@ def _labeled(
 ) -> Image:
     resized, scale = sized(image)
     return draw_boxes(resized, boxes_xyxy_px * scale, class_ids, [names[class_id] for class_id in class_ids])
+
+
+class LabeledImage(NamedTuple):
+    """An image with its labels. name: of the file. image: uint8 [h, w, 3] RGB. labels: boxes in its pixels."""
+
+    name: str
+    image: Image
+    labels: Labels
+
+
+def draw_labels(images: Sequence[LabeledImage], names: Sequence[str]) -> Image:
+    """Images in rows of four on one sheet uint8 [h, w, 3], each with boxes and polygons under its name.
+
+    Frames of ignored objects are dashed in black and white, whatever their class. A second line says how many objects
+    there are, how many are ignored, and how many were left out (see `left_out`).
+
+    Args:
+        images: of any sizes.
+        names: of the classes.
+    """
+    return arrange([_cell(one, names) for one in images], _COLUMNS)
+
+
+def _cell(one: LabeledImage, names: Sequence[str]) -> Image:
+    labels = one.labels
+    canvas, scale = sized(one.image)
+    canvas = canvas.copy()
+    line = max(round(sum(canvas.shape[:2]) / 2 * LINE_OF_SIDE), 1)
+    _draw_ignored(canvas, labels.ignored_boxes_xyxy_px * scale, line)
+    _draw_polygons(canvas, labels.polygons, labels.class_ids, scale, line)
+    texts = [names[class_id] for class_id in labels.class_ids]
+    canvas = draw_boxes(canvas, labels.boxes_xyxy_px * scale, labels.class_ids, texts)
+    margin = max(LEAST_CELL - canvas.shape[1], 0)  # room for the headings
+    canvas = np.pad(canvas, ((0, 0), (0, margin), (0, 0)), constant_values=PAPER)
+    return headed(headed(canvas, _summary(labels)), _shortened(one.name))
+
+
+def left_out(labels: Labels) -> int:
+    """How many objects were left out: those that repeat, have no area, are of other classes or faulty."""
+    return labels.duplicates + labels.empty + labels.unlisted + len(labels.issues)
+
+
+def _summary(labels: Labels) -> str:
+    counts = {"ignored": len(labels.ignored_class_ids), "left out": left_out(labels)}
+    parts = ["no label file" if labels.missing else f"{len(labels.class_ids)} objects"]
+    return ", ".join(parts + [f"{count} {text}" for text, count in counts.items() if count])
+
+
+def _shortened(name: str) -> str:
+    """The end of a long name, which tells it from others."""
+    return name if len(name) <= _LETTERS else f"...{name[3 - _LETTERS :]}"
+
+
+def _draw_ignored(canvas: Image, boxes_xyxy_px: NDArray[np.floating[Any]], line: int) -> None:
+    height, width = canvas.shape[:2]
+    down, across = np.ogrid[:height, :width]
+    dashes = (down + across) // _DASH % 2 == 0
+    black, white = canvas.copy(), canvas.copy()
+    for box in np.rint(boxes_xyxy_px).clip(0, [width, height] * 2).astype(int):
+        draw_frame(black, box, BLACK, line)
+        draw_frame(white, box, WHITE, line)
+    canvas[:] = np.where(dashes[..., None], white, black)
+
+
+def _draw_polygons(canvas: Image, polygons: Polygons, class_ids: NDArray[np.int32], scale: float, line: int) -> None:
+    for place, class_id in enumerate(class_ids):
+        corners = [np.rint(part * scale * 2**_POINT_BITS).astype(np.int32) for part in of_object(polygons, place)]
+        cv2.polylines(canvas, corners, True, class_color(int(class_id)), line, cv2.LINE_AA, _POINT_BITS)
 
 
 def sized(image: Image) -> tuple[Image, float]:

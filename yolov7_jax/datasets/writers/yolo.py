@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.config import yaml_text
 from yolov7_jax.datasets.labels import label_file
 from yolov7_jax.datasets.writers.content import (
     Content,
@@ -21,6 +20,7 @@ from yolov7_jax.datasets.writers.content import (
     tolerance,
 )
 from yolov7_jax.datasets.writers.files import ImageFiles
+from yolov7_jax.files import yaml_text
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.types import Labels
 

@@ -15,11 +15,11 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
-from yolov7_jax.evaluation.report import write_json
 from yolov7_jax.experiment.ablations.tables import AblationRow
 from yolov7_jax.experiment.artifacts import evaluation_options
 from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
+from yolov7_jax.files import write_json
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import FILE, VAL, read_log
@@ -43,7 +43,7 @@ class Job(NamedTuple):
     folder: Path
 
 
-def run_job(job: Job, callbacks: Sequence[Callback], progress: ProgressBar[Any]) -> int | None:
+def run_job(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) -> int | None:
     """Trains, resumes training, or evaluates; returns the signal that stopped it."""
     if not job.trains:
         _evaluate(job, progress)
@@ -101,12 +101,11 @@ def _check_same(job: Job, stored: dict[str, dict[str, Any]]) -> None:
                 )
 
 
-def _evaluate(job: Job, progress: ProgressBar[Any]) -> None:
+def _evaluate(job: Job, progress: ProgressBar) -> None:
     """COCO average precision of given weights with the row's settings, into the row's folder."""
     config, data = job.config, job.config.data
     images = data.val_images or data.images
     source = open_source(data.val_path or data.path, data.val_split, image_folder=Path(images) if images else None)
     detector = Detector.load(config.model.weights, size=config.train.size, dtype=jnp.dtype(config.train.dtype))
-    found = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
-    numbers = {name: None if math.isnan(value) else value for name, value in found.items()}
+    numbers = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
     write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})

@@ -11,10 +11,10 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table
-from yolov7_jax.viz.figure import FAINT, INK, new_figure, set_style
+from yolov7_jax.viz.figures import FAINT, INK, new_figure, set_style
 
 if TYPE_CHECKING:
-    from yolov7_jax.viz.figure import Axes, Figure
+    from yolov7_jax.viz.figures import Axes, Figure
 
 Scores = Mapping[int, Mapping[str, float]]
 """Average precisions, fractions by name, of every seed that is finished."""

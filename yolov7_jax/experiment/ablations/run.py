@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import read_config
@@ -20,7 +20,7 @@ from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table,
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.files import write_atomically
 from yolov7_jax.training.callbacks import Callback, Callbacks
-from yolov7_jax.viz.figure import save_figure
+from yolov7_jax.viz.figures import save_figure
 
 Scale = Literal["small", "paper"]
 
@@ -73,7 +73,7 @@ def ablate(
     seeds: int | None = None,
     overrides: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
-    progress: ProgressBar[Any] = no_progress,
+    progress: ProgressBar = no_progress,
 ) -> Results:
     """Trains or evaluates the rows of an ablation table of the paper, with seeds 0, 1 …, and writes the table.
 
@@ -100,19 +100,27 @@ def ablate(
     chosen = [ablation.table.row(name) for name in rows] or ablation.table.rows
     if folder is None:
         return _results(ablation, [])
-    folder = Path(folder)
-    ablation = _with_data(ablation, folder)
+    return _run(_with_data(ablation, Path(folder)), chosen, Path(folder), callbacks, progress)
+
+
+def _run(
+    ablation: _Ablation,
+    rows: Sequence[AblationRow],
+    folder: Path,
+    callbacks: Sequence[Callback],
+    progress: ProgressBar,
+) -> Results:
+    """Runs what is not finished of some rows, until a signal stops it; writes the table after each run."""
     jobs = ablation.jobs(folder)
     results = _results(ablation, jobs)  # refuses other settings before anything begins
-    wanted = [job for job in jobs if job.row in chosen]
+    wanted = [job for job in jobs if job.row in rows]
     for number, job in enumerate(wanted, start=1):
-        if numbers_of(job) is None:
-            Callbacks(callbacks).log(f"table {table}: {job.row.name}, seed {job.seed} ({number} of {len(wanted)})")
+        if results.signal is None and numbers_of(job) is None:
+            place = f"table {ablation.table.number}: {job.row.name}, seed {job.seed}"
+            Callbacks(callbacks).log(f"{place} ({number} of {len(wanted)})")
             signal = run_job(job, callbacks, progress)
             results = replace(_results(ablation, jobs), signal=signal)
             _write(results, folder)
-            if signal is not None:
-                return results
     _write(results, folder)
     return results
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolov7_jax.config import read_yaml
 from yolov7_jax.convert.load import resolve
 from yolov7_jax.errors import InputError
+from yolov7_jax.files import read_yaml
 from yolov7_jax.graph.rewrite import inference_form, with_width
 from yolov7_jax.nn.summary import summarize
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from yolov7_jax.config_file import make_config
-from yolov7_jax.experiment.ineffective_settings import ineffective_settings
+from yolov7_jax.experiment.preparation import ineffective_settings
 
 EVERYTHING = {"copy_paste": 0.1, "paste_in": 0.1, "mixup": 0.1, "mosaic9": 0.2, "close_mosaic": 2}
 

@@ -4,10 +4,10 @@ import pytest
 
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.cli.main import main
-from yolov7_jax.config import yaml_text
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment import show_samples
+from yolov7_jax.files import yaml_text
 from yolov7_jax.image import read_image
 
 AUX_MODEL = """
