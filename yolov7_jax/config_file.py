@@ -139,7 +139,7 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
         section, dot, key = path.partition(".")
         if not equals or not dot:
             raise InputError(f"{text}: not a setting; expected section.key=value such as train.batch_size=8")
-        _check_keys({section: {key: value}}, text)
+        make_config({section: {key: value}}, where=text)  # an error names what was typed
         settings.setdefault(section, {})[key] = value
     return settings
 
@@ -212,6 +212,10 @@ def check_config(config: Config, *, where: str) -> None:
                 if not (allowed.low <= value <= allowed.high and math.isfinite(value)):
                     expected = f"numbers, each {allowed}" if isinstance(setting, tuple) else f"a number {allowed}"
                     raise InputError(f"{where}: {section.name}.{key} is {setting}; expected {expected}")
+        for key, kind in _sections()[section.name].items():
+            if get_origin(kind) is Literal and getattr(settings, key) not in get_args(kind):
+                value = getattr(settings, key)
+                raise InputError(f"{where}: {section.name}.{key} is {value!r}; expected {_expected(section.name, key)}")
     if config.train.rect and config.train.multi_scale:
         raise InputError(f"{where}: train.rect and train.multi_scale are both on; batches can have one or the other")
 

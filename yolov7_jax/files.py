@@ -59,7 +59,7 @@ def new_folder(folder: Path) -> Path:
     """A folder that was not there: the one named, or the first free of name-2, name-3 …; nothing is overwritten.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: it cannot be made, or is a file.
     """
     number = 1
     while True:
@@ -67,7 +67,9 @@ def new_folder(folder: Path) -> Path:
         try:
             candidate.mkdir(parents=True)
             return candidate
-        except FileExistsError:
+        except FileExistsError as error:
+            if number == 1 and not folder.is_dir():
+                raise DataError(f"{folder}: is a file; name a folder that can be written to") from error
             number += 1
         except OSError as error:
             reason = error.strerror or error

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,107 @@ def test_going_on_with_other_data_is_refused(data, tmp_path):
     (tmp_path / "images" / "9.png").unlink()
     with pytest.raises(InputError, match=r"began with 10 training images .* now there are 9"):
         resume(stopped.folder)
+
+
+def test_a_resumed_run_can_be_made_longer(data, tmp_path):
+    train(small_config(data, train={"epochs": 2}), tmp_path / "run")
+    heard = Listener()
+    done = resume(tmp_path / "run", ["train.epochs=4", "data.workers=0"], callbacks=[heard])
+    assert (done.step, done.finished) == (12, True)
+    notes = "\n".join(heard.notes)
+    assert "train.epochs is 4; the run began with 2\n" in notes
+    assert "data.workers is 0; the run began with 1\n" in notes
+    assert "schedule of the new length" in notes
+    assert read_config(tmp_path / "run" / "config.yaml").train.epochs == 4
+    rates = [row["lr/weight"] for row in read_log(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
+    whole = train(small_config(data), tmp_path / "whole").folder
+    assert rates[2:] == [row["lr/weight"] for row in read_log(whole / "metrics.jsonl") if row["kind"] == "train"][2:]
+    with pytest.raises(InputError, match=r"train\.epochs is 3, but the run is in epoch 4 already"):
+        resume(tmp_path / "run", ["train.epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_size=2", "train.batch_size is 2, but the run began with 4"),
+        ("augment.mosaic=0.5", "augment.mosaic"),
+    ],
+)
+def test_other_settings_are_refused_by_name_when_a_run_is_resumed(data, tmp_path, override, words):
+    stopped = train(small_config(data), tmp_path / "run", callbacks=[Listener(stop_at=4)])
+    with pytest.raises(InputError, match=rf"{words}.*what may change is train\.epochs, "):
+        resume(stopped.folder, [override])
+    file = stopped.folder / "config.yaml"
+    section, key = override.partition("=")[0].split(".")
+    file.write_text(re.sub(rf"(\n  {key}: ).*", rf"\g<1>{override.partition('=')[2]}", file.read_text()))
+    with pytest.raises(InputError, match=words):  # edited by hand
+        resume(stopped.folder)
+    assert section in file.read_text()
+
+
+def damage(file: Path) -> None:
+    """Leaves the header and the end of a PNG file as they are; nothing can be decoded from the rest."""
+    content = bytearray(file.read_bytes())
+    middle = content.index(b"IDAT") + 10
+    content[middle : middle + 40] = bytes(40)
+    file.write_bytes(content)
+
+
+def test_a_validation_image_that_cannot_be_decoded_counts_as_one_without_detections(tmp_path, capsys):
+    write_data(tmp_path / "train")
+    data = write_data(tmp_path / "val", images=4)
+    damage(tmp_path / "val" / "images" / "3.png")
+    heard = Listener()
+    config = small_config(tmp_path / "train" / "data.yaml", data={"val_path": str(data)})
+    done = train(config, tmp_path / "run", callbacks=[heard])
+    assert done.finished
+    assert done.best_score is not None
+    assert [note for note in heard.notes if "3.png" in note and "without detections" in note]  # told once
+    logged = read_log(done.folder / "metrics.jsonl")[-1]
+    assert (
+        main(["val", str(done.folder), "--data", str(data), "--output", str(tmp_path / "v"), "--batch-size", "2"]) == 1
+    )
+    assert "3.png" in capsys.readouterr().err
+    assert json.loads((tmp_path / "v" / "metrics.json").read_text())["AP"] == pytest.approx(logged["AP"], abs=1e-12)
+
+
+def test_labels_that_are_edited_while_it_runs_do_not_change_what_is_measured(data, run, tmp_path):
+    home = write_data(tmp_path)
+
+    class Vandal(Listener):
+        def on_step(self, step, steps, metrics):
+            super().on_step(step, steps, metrics)
+            for file in (tmp_path / "labels").iterdir():
+                file.write_text("")
+
+    config = small_config(home, data={"val_path": str(home), "path": str(data)})
+    done = train(config, tmp_path / "run", callbacks=[Vandal()])
+    found, expected = (
+        [row["AP"] for row in read_log(folder / "metrics.jsonl") if row["kind"] == "val"]
+        for folder in (done.folder, run)
+    )
+    assert found == expected
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    data = write_data(tmp_path)
+    data.write_text(data.read_text().replace("[bright, dark]", "[bright, bright]"))
+    with pytest.raises(InputError, match="two classes are named 'bright'"):
+        train(small_config(data), tmp_path / "run")
+
+
+def test_where_nothing_can_be_written_is_said_before_the_data_are_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/run"):
+        with pytest.raises(InputError, match=f"{place}: .*name a folder that can be written to"):
+            train(small_config(tmp_path / "nothere.yaml"), tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_on_another_thread(data, run, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(train, small_config(data), tmp_path / "run").result()
+    assert tensors(done.folder / "weights.safetensors") == tensors(run / "weights.safetensors")
 
 
 def test_a_run_can_be_gone_on_with_from_anywhere(tmp_path, monkeypatch):

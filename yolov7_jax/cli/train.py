@@ -1,4 +1,4 @@
-"""`yolov7-jax train CONFIG [--hyp FILE] [KEY=VALUE...]` and `yolov7-jax train --resume RUN`."""
+"""`yolov7-jax train CONFIG [--hyp FILE] [KEY=VALUE...]` and `yolov7-jax train --resume RUN [KEY=VALUE...]`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="hyper-parameters of yolov5 or yolov7 (hyp.scratch.p5.yaml): over CONFIG, below KEY=VALUE",
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="resume the run in this folder")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="resume the run in this folder; KEY=VALUE of settings that may change",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
     parser.add_argument("--settings", action="store_true", help="show all settings and their meaning, and stop")
 
@@ -38,6 +43,8 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import resume, train
 
+    if parsed.resume is not None and "=" in (parsed.config or ""):  # no name: the first of the settings
+        parsed.config, parsed.overrides = None, [parsed.config, *parsed.overrides]
     if parsed.hyp is not None and parsed.config is None:
         raise InputError("--hyp changes a configuration; name it too: train CONFIG --hyp FILE")
     if (parsed.config is None) == (parsed.resume is None) and not parsed.settings:
@@ -48,7 +55,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     with TrainingConsole() as console:
         if parsed.resume is not None:
-            done = resume(parsed.resume, callbacks=[console], progress=console.progress)
+            done = resume(parsed.resume, parsed.overrides, callbacks=[console], progress=console.progress)
         else:
             done = train(config, parsed.output, callbacks=[console], progress=console.progress)
     return outcome(done)

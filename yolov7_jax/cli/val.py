@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Evaluates and prints the table of classes, the twelve numbers and the speed."""
+    """Evaluates and prints the table of classes, the twelve numbers and the speed; 1 where an image cannot be read."""
     from rich.console import Console
 
     from yolov7_jax.cli.console import class_table, progress
@@ -42,5 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
     print("ms an image: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in done.speed_ms.items()))
     if done.overflow:
         print(f"{done.overflow} candidates were left out: raise --confidence", file=sys.stderr)
+    for failure in done.failures.values():
+        print(f"counted as an image without detections: {failure}", file=sys.stderr)
     print(f"see {done.folder}")
-    return 0
+    return 1 if done.failures else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.experiment.inference import ProgressBar, validate
+from yolov7_jax.experiment.inference import ProgressBar, read_truth, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.stop import StopSignals
@@ -48,11 +48,17 @@ def evaluator(
     val: SourceMixin | None,
     folder: Path,
     stop: StopSignals,
+    callbacks: Callback,
     progress: ProgressBar,
 ) -> Callable[[Any], Row]:
-    """Average precision of averaged weights on the validation images, by what `validate` does for anyone."""
+    """Average precision of averaged weights on the validation images, by what `validate` does for anyone.
+
+    The ground truth is read once, now: labels that change while the run goes on do not change what is measured.
+    """
     options = evaluation_options(config)
+    truth = None if val is None else read_truth(val, weights.names)
     detector: Detector | None = None
+    reported: set[str] = set()
 
     def stoppable(items: Iterable[Any], total: int) -> Iterable[Any]:
         for item in progress(items, total):
@@ -61,14 +67,17 @@ def evaluator(
 
     def evaluate(averaged: Any) -> Row:
         nonlocal detector  # compiled once
-        assert val is not None
+        assert truth is not None
         if detector is None:
             detector = Detector(replace(weights, variables=averaged), size=config.train.size)
         else:
             detector = detector.with_variables(averaged)
-        result = validate(detector, val, options=options, progress=stoppable).result
-        _draw_predictions(detector, val, options, folder)
-        return result.numbers()
+        found = validate(detector, truth, options=options, progress=stoppable)
+        for failure in sorted(set(found.failures.values()) - reported):
+            callbacks.log(f"counted as an image without detections: {failure}")
+        reported.update(found.failures.values())
+        attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
+        return found.result.numbers()
 
     return evaluate
 
@@ -95,6 +104,17 @@ def draw_curves(folder: Path) -> None:
     save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png")
 
 
+class CurvesDrawn(Callback):
+    """Draws the curves of a run after every evaluation."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:  # noqa: ARG002
+        """See `Callback`."""
+        draw_curves(self._folder)
+
+
 def shown_batches(
     loader: Loader, folder: Path, names: Sequence[str], callbacks: Callback, start: int
 ) -> Generator[Batch, None, None]:
@@ -106,9 +126,13 @@ def shown_batches(
                 callbacks.log(f"gray in its place: {error}")
             reported = len(loader.errors)
             if step < BATCHES_SHOWN:
-                sheet = draw_batch(batch, names)
-                write_image(folder / FIGURES / f"batch-{step + 1}.png", sheet)
+                file = folder / FIGURES / f"batch-{step + 1}.png"
+                attempt("drawing a batch", callbacks, _draw_batch, batch, names, file)
             yield batch
+
+
+def _draw_batch(batch: Batch, names: Sequence[str], file: Path) -> None:
+    write_image(file, draw_batch(batch, names))
 
 
 class Publisher(NamedTuple):
@@ -120,7 +144,7 @@ class Publisher(NamedTuple):
     folder: Path
 
     def write(self, averaged: Any, status: RunStatus, best: bool) -> None:
-        """Writes weights.safetensors, best.safetensors too if these are the best; after an evaluation the curves."""
+        """Writes weights.safetensors, best.safetensors too if these are the best."""
         meta = {
             "input_size": self.config.train.size,
             "category_ids": list(self.category_ids),
@@ -133,5 +157,3 @@ class Publisher(NamedTuple):
         weights = replace(self.weights, variables=averaged, meta=meta)
         for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
             save(self.folder / name, weights)
-        if status.evaluated:
-            draw_curves(self.folder)

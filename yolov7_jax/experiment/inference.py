@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,11 +48,15 @@ class DetectionRun:
 
 @dataclass(frozen=True)
 class ValidationRun:
-    """What `validate` found: the result, milliseconds an image by stage, and its folder if it wrote one."""
+    """What `validate` found: the result, milliseconds an image by stage, and its folder if it wrote one.
+
+    failures: why images could not be read, by their ids; they count as images without detections.
+    """
 
     result: CocoResult
     speed_ms: dict[str, float]
     overflow: int
+    failures: dict[int, str]
     folder: Path | None
 
 
@@ -121,9 +126,26 @@ def _json_rows(found: Detections) -> list[dict[str, Any]]:
     ]
 
 
+class Truth(NamedTuple):
+    """Labeled images, and what is there to find in them, as COCO JSON, read once."""
+
+    source: SourceMixin
+    coco: dict[str, Any]
+
+
+def read_truth(source: Source, names: tuple[str, ...]) -> Truth:
+    """The ground truth of labeled images for a detector with these classes.
+
+    Raises:
+        InputError: the classes do not fit.
+    """
+    whole = _with_classes(complete(source), names)
+    return Truth(whole, whole.ground_truth())
+
+
 def validate(
     detector: Detector,
-    source: Source,
+    source: Source | Truth,
     *,
     options: Options = EVALUATION,
     folder: Path | None = None,
@@ -131,24 +153,31 @@ def validate(
 ) -> ValidationRun:
     """COCO AP of a detector on labeled images.
 
-    With a folder it writes metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
+    Images that cannot be read count as images without detections, and are told of. With a folder it writes
+    metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
+
+    Args:
+        detector: the network and its weights.
+        source: labeled images, or what `read_truth` has read of them.
+        options: of detection.
+        folder: where to write; a number is added to its name if it is there.
+        progress: shows how far it is.
 
     Raises:
-        DataError: images or labels cannot be used, or their classes do not fit the detector's.
+        DataError: labels or all of the images cannot be used. InputError: their classes do not fit the detector's.
     """
-    whole = _with_classes(complete(source), detector.names)
-    truth = whole.ground_truth()
+    whole, truth = source if isinstance(source, Truth) else read_truth(source, detector.names)
     folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
     began = time.perf_counter()
     found = _detect_labeled(detector, whole, truth, options, progress)
     detected = time.perf_counter()
     outcome = evaluate(truth, found.rows)
     seconds = {**found.seconds, "total": detected - began, "evaluate": time.perf_counter() - detected}
-    run = ValidationRun(
-        outcome, {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}, found.overflow, folder
-    )
+    speed_ms = {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}
+    run = ValidationRun(outcome, speed_ms, found.overflow, found.failures, folder)
     if folder is not None:
         settings = {**asdict(options), "size": detector.size, "images": len(whole), "overflow": found.overflow}
+        settings["unread"] = found.failures
         classes = [row._asdict() for row in outcome.per_class]
         metrics = {**outcome.numbers(), "per_class": classes, "speed_ms": run.speed_ms, "settings": settings}
         write_json(folder / "metrics.json", metrics)
@@ -159,12 +188,13 @@ def validate(
 
 
 class _Found(NamedTuple):
-    """Detections in all images as rows of COCO, their confusion matrix, and how long what took."""
+    """Detections in all images as rows of COCO, their confusion matrix, how long what took, and what failed by id."""
 
     rows: list[dict[str, Any]]
     confusion: NDArray[np.int64]
     seconds: dict[str, float]
     overflow: int
+    failures: dict[int, str]
 
 
 def _detect_labeled(
@@ -175,23 +205,28 @@ def _detect_labeled(
     confusion = np.zeros((len(source.names) + 1,) * 2, np.int64)
     seconds: dict[str, float] = defaultdict(float)
     overflow = 0
+    failures: dict[int, str] = {}
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), detector.names)
     images = (_image(source, index) for index in range(len(source)))
     for result in progress(detector.stream(images, options), len(source)):
-        if result.error is not None:
-            raise result.error
         image_id = source.image_ids[result.position]
+        if result.error is not None:
+            failures[image_id] = str(result.error)
+            if len(failures) == len(source):
+                raise result.error
+            result = result._replace(detections=nothing, seconds={})
         rows += to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
         confusion += confusion_matrix(result.detections, *objects[image_id], num_classes=len(source.names))
         overflow += result.detections.overflow
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-    return _Found(rows, confusion, seconds, overflow)
+    return _Found(rows, confusion, seconds, overflow, failures)
 
 
-def _image(source: SourceMixin, index: int) -> Path | NDArray[np.uint8]:
-    """The image's file, which is read while the network works, or the image if it has no file of its own."""
+def _image(source: SourceMixin, index: int) -> Path | Callable[[], NDArray[np.uint8]]:
+    """The image's file, or what reads the image if it has no file of its own."""
     file = source.path(index)
-    return file if file.exists() else source.read(index)
+    return file if file.exists() else partial(source.read, index)
 
 
 def known_by_name(source: SourceMixin, names: Sequence[str]) -> bool:

@@ -53,6 +53,11 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
         )
     train_place, val_place = (settings.path, settings.val_path or settings.path) if given is None else given
     train, found = _audited(train_place, settings.train_split, settings.images, config, callbacks, progress)
+    if twice := [name for number, name in enumerate(train.names) if name in train.names[:number]]:
+        raise InputError(
+            f"{train_place if isinstance(train_place, str) else 'the training data'}: two classes are named "
+            f"{twice[0]!r}; give every class a name of its own"
+        )
     for line in ineffective_settings(config, images=len(train), with_polygons=found.with_polygons):
         callbacks.log(line)
     if not config.train.val_every_epochs or val_place is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.artifacts import Publisher, draw_curves, evaluator, score, shown_batches
+from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.preparation import Data, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_memory, set_up
@@ -23,7 +24,7 @@ from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo
+from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log
 from yolov7_jax.training.loop import LoopDependencies
@@ -33,6 +34,14 @@ from yolov7_jax.training.stop import StopSignals
 
 CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 """What a run folder holds beside its log, weights and figures."""
+
+CHANGEABLE = (
+    "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
+    "train.tensorboard", "train.remat", "data.path", "data.images", "data.val_path", "data.val_images",
+    "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou",
+    "val.batch_size", "val.shrink",
+)  # fmt: skip
+"""The settings that a run may be resumed with others of: none says what an iteration is."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +83,30 @@ def train(
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
             not finite.
     """
-    kinds, watching = kinds_of(given), Callbacks(callbacks)
+    kinds = kinds_of(given)
     check_config(config, where="config")
     check_names(config)
-    data = open_data(config, watching, progress, given=given.get("data"))
-    weights, report = starting_weights(config, data.train.names)
-    watching.log(report)
-    setup = set_up(config, weights.graph, data, given)
-    folder = new_folder(Path(folder))
-    _Beginning(weights.graph, weights.names, len(data.train), kinds).write(folder / NETWORK)
-    write_atomically(folder / CONFIG, yaml_text(config_dict(with_whole_paths(config))))
+    folder = new_folder(Path(folder))  # before the data are read, should it not be writable
+    watching = Callbacks([*callbacks, CurvesDrawn(folder)])
+    try:
+        data = open_data(config, watching, progress, given=given.get("data"))
+        weights, report = starting_weights(config, data.train.names)
+        watching.log(report)
+        setup = set_up(config, weights.graph, data, given)
+        config = with_whole_paths(config)
+        began = _Beginning(weights.graph, weights.names, len(data.train), kinds, config_dict(config))
+        began.write(folder / NETWORK)
+        _write_config(config, folder)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
+        raise
     return _run(config, weights, data, setup, folder, watching, progress)
 
 
 def resume(
     folder: Path | str,
+    overrides: Sequence[str] = (),
     *,
     callbacks: Sequence[Callback] = (),
     progress: ProgressBar = no_progress,
@@ -98,15 +116,27 @@ def resume(
 
     What `train` was given in place of what the configuration names has to be given again.
 
+    Args:
+        folder: of the run.
+        overrides: texts such as "train.epochs=400", of settings in `CHANGEABLE`: more epochs train longer, with the
+            schedule of the new length from here on.
+        callbacks: look on.
+        progress: shows the progress of work before and between steps.
+        given: as `train` was given it.
+
     Raises:
-        InputError: the folder is not that of a run, or its data or checkpoint cannot be used.
+        InputError: the folder is not that of a run, its settings are others than it began with, or its data or
+            checkpoint cannot be used.
     """
-    folder, kinds, watching = Path(folder), kinds_of(given), Callbacks(callbacks)
+    folder, kinds = Path(folder), kinds_of(given)
+    watching = Callbacks([*callbacks, CurvesDrawn(folder)])
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
-    config = read_config(folder / CONFIG)
+    config = with_whole_paths(read_config(folder / CONFIG, overrides))
     check_names(config)
     began = _Beginning.read(folder / NETWORK)
+    for change in began.changes(config, folder):
+        watching.log(change)
     if began.given != kinds:
         raise InputError(
             f"{folder}: the run began with {', '.join(began.given) or 'nothing'} given in place of its settings, now "
@@ -118,7 +148,13 @@ def resume(
         weights = Weights(began.graph, {}, began.names)
     else:  # it was interrupted before
         weights, _ = starting_weights(config, data.train.names)
-    return _run(config, weights, data, set_up(config, weights.graph, data, given), folder, watching, progress)
+    setup = set_up(config, weights.graph, data, given)
+    _write_config(config, folder)
+    return _run(config, weights, data, setup, folder, watching, progress)
+
+
+def _write_config(config: Config, folder: Path) -> None:
+    write_atomically(folder / CONFIG, yaml_text(config_dict(config)))
 
 
 def with_whole_paths(config: Config) -> Config:
@@ -134,25 +170,53 @@ def with_whole_paths(config: Config) -> Config:
 
 
 class _Beginning(NamedTuple):
-    """What a run began with beside its configuration: network, classes, number of training images, what was given."""
+    """What a run began with: network, classes, number of training images, what was given, settings.
+
+    The number of a step means nothing without them: images and batch size say which epoch it is in, the seed and the
+    augmentation which batch it sees.
+    """
 
     graph: Graph
     names: tuple[str, ...]
     images: int
     given: list[str]
+    settings: dict[str, dict[str, Any]]
 
     def write(self, file: Path) -> None:
-        content = {"graph": self.graph.to_json(), "names": self.names, "images": self.images, "brought": self.given}
-        write_atomically(file, json.dumps(content))
+        write_atomically(file, json.dumps({**self._asdict(), "graph": self.graph.to_json()}))
 
     @classmethod
     def read(cls, file: Path) -> _Beginning:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            names, images, given = tuple(content["names"]), int(content["images"]), list(content["brought"])
-            return cls(Graph.from_json(content["graph"]), names, images, given)
+            graph, names, images = Graph.from_json(content["graph"]), tuple(content["names"]), int(content["images"])
+            return cls(graph, names, images, list(content["given"]), dict(content["settings"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
+
+    def changes(self, config: Config, folder: Path) -> list[str]:
+        """A sentence for each setting that is not as it was.
+
+        Raises:
+            InputError: it may not change.
+        """
+        now = config_dict(config)
+        changed = [
+            (f"{section}.{key}", value, now[section][key])
+            for section, keys in self.settings.items()
+            for key, value in keys.items()
+            if now[section][key] != value
+        ]
+        for key, before, value in changed:
+            if key not in CHANGEABLE:
+                raise InputError(
+                    f"{folder}: {key} is {value!r}, but the run began with {before!r}; set it back to resume, or begin "
+                    f"a new run from its weights (model.weights={folder}); what may change is {', '.join(CHANGEABLE)}"
+                )
+        lines = [f"{key} is {value!r}; the run began with {before!r}" for key, before, value in changed]
+        if any(key == "train.epochs" for key, *_ in changed):
+            lines.append("learning rates follow the schedule of the new length from here on")
+        return lines
 
     def check_data(self, source: SourceMixin, folder: Path) -> None:
         if (self.images, self.names) != (len(source), source.names):
@@ -183,13 +247,16 @@ def _run(
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, status = restored or (state, RunStatus())
+        if status.step > setup.plan.steps:
+            done = setup.plan.epoch(status.step)
+            raise InputError(f"{folder}: train.epochs is {config.train.epochs}, but the run is in epoch {done} already")
         log.rewind(status.step)
         callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
         deps = LoopDependencies(
             plan=setup.plan,
             train_step=reporting_memory(setup, callbacks),
             batches=partial(shown_batches, setup.loader, folder, weights.names, callbacks),
-            evaluate=evaluator(config, weights, data.val, folder, stop, progress),
+            evaluate=evaluator(config, weights, data.val, folder, stop, callbacks, progress),
             score=partial(score, config.train.best_by),
             publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
@@ -202,7 +269,7 @@ def _run(
             state, status = run_loop(state, status, deps)
         finally:
             log.close()
-            draw_curves(folder)
+            attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
     callbacks.on_end(status.step, finished=finished)
     return TrainingRun(folder, status.step, status.best_score, status.best_step, finished, stop.received)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,8 @@ from yolov7_jax.prefetch import prefetch
 from yolov7_jax.reparameterize import fold
 from yolov7_jax.types import Detections, PaddedDetections
 
-ImageLike = Path | str | NDArray[np.uint8]
-"""A file, or an RGB image uint8 [h, w, 3]."""
+ImageLike = Path | str | NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
+"""A file, an RGB image uint8 [h, w, 3], or a function that reads one when it is needed, in a thread of its own."""
 
 
 class Result(NamedTuple):
@@ -123,7 +123,7 @@ class Detector:
         return self._stream(images, options, class_mask(options.classes, self.names))
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
-        prepare = partial(self._prepare, rect=options.rect)
+        prepare = partial(self._prepare, options)
         ahead = options.workers + 2 * options.batch_size
         running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
         done_at = 0.0
@@ -139,14 +139,16 @@ class Detector:
             results, done_at = self._finish(*running.popleft(), done_at)
             yield from results
 
-    def _prepare(self, item: tuple[int, ImageLike], *, rect: bool) -> _Prepared | Result:
+    def _prepare(self, options: Options, item: tuple[int, ImageLike]) -> _Prepared | Result:
         position, given = item
         started = time.perf_counter()
         try:
-            image = _checked(given) if isinstance(given, np.ndarray) else read_image(given)
+            given = given() if callable(given) else given
+            image = read_image(given) if isinstance(given, str | Path) else _checked(given)
         except DataError as error:
             return Result(position, error=error)
-        boxed, geometry = letterbox(image, self.size, stride=self.network.graph.max_stride, auto=rect)
+        stride = self.network.graph.max_stride
+        boxed, geometry = letterbox(image, self.size, stride=stride, auto=options.rect, shrink=options.shrink)
         return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
 
     def _start(self, batch: Sequence[_Prepared], mask: NDArray[np.bool_], options: Options) -> PaddedDetections:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from yolov7_jax.config import Config
 from yolov7_jax.errors import InputError
+from yolov7_jax.training.stop import Stopped
+
+R = TypeVar("R")
 
 _LOGGER = logging.getLogger("yolov7_jax")
 
@@ -20,6 +23,21 @@ def described(error: Exception) -> str:
         return str(error)
     trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def attempt(what: str, callbacks: Callback, work: Callable[..., R], *args: Any) -> R | None:
+    """The result of work that no run should end for; None, and a report, where it fails.
+
+    Raises:
+        Stopped: the work was given up because the run is to stop.
+    """
+    try:
+        return work(*args)
+    except Stopped:
+        raise
+    except Exception as error:
+        callbacks.log(f"{what} failed, the run goes on: {described(error)}")
+        return None
 
 
 class RunInfo(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from yolov7_jax.errors import InputError
-from yolov7_jax.training.callbacks import Callback, described
+from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row, read_log
 from yolov7_jax.training.state import TrainState
@@ -159,17 +159,6 @@ def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tupl
     return state, status
 
 
-def _attempt(what: str, deps: LoopDependencies, work: Callable[..., Any], *args: Any) -> Any:
-    """The result of work that no run should end for; None, and a report, where it fails."""
-    try:
-        return work(*args)
-    except Stopped:
-        raise
-    except Exception as error:
-        deps.callbacks.log(f"{what} failed, the run goes on: {described(error)}")
-        return None
-
-
 def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, seconds: float) -> RunStatus:
     """Waits for a step, reports it, and watches over losses that are not finite."""
     metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
@@ -182,20 +171,16 @@ def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, second
         _report_nonfinite(running, metrics, epoch, deps)
     if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
         row = {"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds}
-        _attempt("the log", deps, deps.log.write, row)
+        attempt("the log", deps.callbacks, deps.log.write, row)
         pending = ()
     return replace(status, step=step, evaluated=False, pending=pending)
 
 
 def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, deps: LoopDependencies) -> None:
     file = deps.folder / "nonfinite" / f"step-{running.step}.npz"
-    _attempt("saving the batch", deps, save_batch, file, running.batch)
-    _attempt(
-        "the log",
-        deps,
-        deps.log.write,
-        {"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name},
-    )
+    attempt("saving the batch", deps.callbacks, save_batch, file, running.batch)
+    row = {"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name}
+    attempt("the log", deps.callbacks, deps.log.write, row)
     deps.callbacks.log(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
     if metrics["nonfinite_in_row"] >= deps.plan.max_nonfinite:
         deps.checkpoints.wait()
@@ -234,7 +219,7 @@ def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> R
     """Evaluates and publishes the averaged weights; nothing changes where it fails or a signal breaks it off."""
     began, averaged = time.perf_counter(), _averaged(state)
     try:
-        found = _attempt("the evaluation", deps, deps.evaluate, averaged)
+        found = attempt("the evaluation", deps.callbacks, deps.evaluate, averaged)
     except Stopped:
         return status
     if found is None:
@@ -243,13 +228,13 @@ def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> R
     row = {"kind": VAL, "step": status.step, "epoch": epoch, **found, "seconds": time.perf_counter() - began}
     status = _scored(status, row, deps)
     best = status.best_step == status.step
-    _attempt("writing the weights", deps, deps.publish, averaged, status, best)
-    _attempt("the log", deps, deps.log.write, row)  # last: an evaluation that it has is done wholly
+    attempt("writing the weights", deps.callbacks, deps.publish, averaged, status, best)
+    attempt("the log", deps.callbacks, deps.log.write, row)  # last: an evaluation that it has is done wholly
     deps.callbacks.on_evaluation(row, best=best)
     return status
 
 
 def _save(state: TrainState, status: RunStatus, deps: LoopDependencies) -> None:
     deps.checkpoints.save(state, status)
-    _attempt("writing the weights", deps, deps.publish, _averaged(state), status, False)
+    attempt("writing the weights", deps.callbacks, deps.publish, _averaged(state), status, False)
     deps.callbacks.on_checkpoint(status.step, deps.folder)
