@@ -117,7 +117,7 @@ def test_a_run_repeated_from_its_own_settings_is_the_same_to_the_byte(run, tmp_p
         assert tensors(run / name) == tensors(again / name)
 
 
-def test_stopped_by_a_signal_and_gone_on_with_it_is_the_same_run(run, data, tmp_path):
+def test_stopped_by_a_signal_and_resumed_it_is_the_same_run(run, data, tmp_path):
     stopped = train(small_config(data), tmp_path / "run", callbacks=[Listener(stop_at=4)])
     assert not stopped.finished
     assert stopped.signal == signal.SIGTERM
@@ -187,7 +187,7 @@ def test_validation_images_of_other_classes_are_refused(data, tmp_path):
         train(small_config(data, data={"val_path": str(other)}), tmp_path / "run")
 
 
-def test_going_on_with_other_data_is_refused(data, tmp_path):
+def test_resuming_with_other_data_is_refused(data, tmp_path):
     home = write_data(tmp_path)
     stopped = train(small_config(home), tmp_path / "run", callbacks=[Listener(stop_at=4)])
     (tmp_path / "images" / "9.png").unlink()
@@ -296,7 +296,7 @@ def test_a_run_on_another_thread(data, run, tmp_path):
     assert tensors(done.folder / "weights.safetensors") == tensors(run / "weights.safetensors")
 
 
-def test_a_run_can_be_gone_on_with_from_anywhere(tmp_path, monkeypatch):
+def test_a_run_can_be_resumed_from_anywhere(tmp_path, monkeypatch):
     write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     stopped = train(small_config(Path("data.yaml")), Path("run"), callbacks=[Listener(stop_at=4)])
@@ -305,7 +305,7 @@ def test_a_run_can_be_gone_on_with_from_anywhere(tmp_path, monkeypatch):
     assert resume(tmp_path / stopped.folder).finished
 
 
-def test_going_on_with_what_is_no_run_is_refused(tmp_path):
+def test_resuming_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected the folder of a training run"):
         resume(tmp_path)
     with pytest.raises(WeightsError, match=r"has no weights\.safetensors"):

@@ -142,7 +142,7 @@ def _result(
     def average_recall(area: str, capacity: int = 100) -> float:
         return _mean(recall[:, :, _AREAS[area], _CAPACITIES[capacity]])
 
-    curves = precision[:, :, :, _AREAS["all"], _CAPACITIES[100]]
+    curves = precision[:, :, :, _AREAS["all"], _CAPACITIES[100]]  # [T, R, K]
     boxes = Counter(row["category_id"] for row in truths if not row["iscrowd"])
     per_class = tuple(
         ClassResult(row.get("name", str(row["id"])), _mean(curves[:, :, k]), _mean(curves[0, :, k]), boxes[row["id"]])

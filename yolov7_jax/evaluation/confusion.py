@@ -31,7 +31,7 @@ def objects_by_image(ground_truth: dict[str, Any], category_ids: Sequence[int]) 
 
 
 def _objects(rows: list[tuple[list[float], int]]) -> Objects:
-    boxes_xywh_px = np.array([box for box, _ in rows], np.float64).reshape(-1, 4)
+    boxes_xywh_px = np.array([box for box, _ in rows], np.float64).reshape(-1, 4)  # [n, 4]
     return xywh_to_xyxy(boxes_xywh_px).astype(np.float32), np.array([class_id for _, class_id in rows], np.int32)
 
 
@@ -61,7 +61,7 @@ def confusion_matrix(
     sure = detections.scores > confidence
     order = np.argsort(-detections.scores[sure], kind="stable")
     found_px, found_ids = detections.boxes_xyxy_px[sure][order], detections.class_ids[sure][order]
-    partner = _pair(pairwise_iou(boxes_xyxy_px, found_px), above=iou)
+    partner = _pair(pairwise_iou(boxes_xyxy_px, found_px), above=iou)  # [detections], index of an object or -1
     true_ids = np.append(class_ids, num_classes)  # so that a partner of -1 is background
     missed = np.delete(class_ids, partner[partner >= 0])
     detected = np.concatenate([found_ids, np.full(len(missed), num_classes)])

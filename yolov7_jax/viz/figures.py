@@ -148,7 +148,7 @@ def precision_recall_figure(result: CocoResult) -> Figure:
 
 
 def _draw_curves(axes: Axes, result: CocoResult, shown: list[int]) -> None:
-    curves = result.precision[0][:, shown]  # at IoU 0.50: recalls x classes
+    curves = result.precision[0][:, shown]  # [R, classes shown], at IoU 0.50
     first = _plain_text(result.per_class[shown[0]].name)
     label = f"{first if len(shown) == 1 else f'all {len(shown)} classes'}  {result.AP50:.3f}"
     axes.plot(RECALL_THRESHOLDS, curves.mean(axis=1), linewidth=2.8, color=INK, label=label, zorder=3)
