@@ -37,8 +37,7 @@ import numpy as np
 import yaml
 
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.augment import augmented
-from yolov7_jax.data.color import random_gains, scale_hsv
+from yolov7_jax.data.augment import augmented, random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.loader import Loader

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolov7_jax.data.batch_shapes import rectangles, squares
 from yolov7_jax.data.letterbox import letterbox
+from yolov7_jax.data.sampling import rectangles, squares
 
 
 def test_squares_by_hand() -> None:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tests.datasets.drawn_polygons import lies_in, random_polygon
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.clip import visible_boxes, visible_region, warp_points
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
+from yolov7_jax.data.pieces import visible_boxes, visible_region, warp_points
 from yolov7_jax.ops.polygons import as_polygons
 
 SHAPE = (60, 80)

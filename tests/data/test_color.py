@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.color import random_gains, scale_hsv
+from yolov7_jax.data.augment import random_gains, scale_hsv
 
 PLAIN = np.ones(3)
 

@@ -18,10 +18,9 @@ import pytest
 import yolov7_jax
 from tests.data.training_source import DrawnSource
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
-from yolov7_jax.data.sampling import balanced_repeats, repeat_factors
+from yolov7_jax.data.sampling import balanced_repeats, rectangles, repeat_factors
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Batch, Candidates
 

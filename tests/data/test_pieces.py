@@ -3,9 +3,8 @@ import pytest
 
 from tests.datasets.drawn_polygons import random_polygon
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.clip import visible_boxes, visible_region
 from yolov7_jax.data.geometry import random_warp, scale_and_shift, warp_boxes
-from yolov7_jax.data.pieces import Piece, cut_out, shown
+from yolov7_jax.data.pieces import Piece, cut_out, shown, visible_boxes, visible_region
 from yolov7_jax.ops.boxes import clip_boxes
 from yolov7_jax.ops.polygons import as_polygons, of_object
 from yolov7_jax.types import Sample

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.data.training_source import DrawnSource
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.pipeline import Pipeline, load_resized
+from yolov7_jax.data.sampling import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.voc_xml import read_annotation
+from yolov7_jax.datasets.voc import read_annotation
 from yolov7_jax.errors import DataError
 
 WIDTH, HEIGHT = 40, 20

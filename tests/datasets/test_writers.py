@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 
 from tests.datasets.labeled_images import labels_of, write_picture
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.writers import Content, Format, Item, write_data
+from yolov7_jax.datasets.content import Content, Item
+from yolov7_jax.datasets.writers import Format, write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.image_files import image_size
-from yolov7_jax.datasets.labels import label_file, read_labels
+from yolov7_jax.datasets.yolo import label_file, read_labels
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import read_image
 

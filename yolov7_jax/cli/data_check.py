@@ -31,8 +31,7 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from yolov7_jax.cli.progress import progress
-    from yolov7_jax.datasets.curate.check import check_data
-    from yolov7_jax.datasets.curate.fix import fix_data
+    from yolov7_jax.datasets.curate.check import check_data, fix_data
 
     report = check_data(
         parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, progress=progress

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import count, islice
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
-from yolov7_jax.data.worker import IDLE, begin, make_row
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import opencv_threads
 from yolov7_jax.prefetch import prefetch, prefetch_by
@@ -125,3 +129,57 @@ def _stacked(rows: Sequence[Any]) -> Any:
     if isinstance(rows[0], tuple):
         return type(rows[0])(*map(_stacked, zip(*rows, strict=True)))
     return None if rows[0] is None else np.stack(rows)
+
+
+IDLE = -1
+"""Where a worker's epoch and position stand while it makes no sample."""
+
+
+class _Worker:
+    """A pipeline, and the place where this worker says what it is at work on."""
+
+    def __init__(self, pipeline: Pipeline, at_work: Any, number: int) -> None:
+        self._pipeline = pipeline
+        self._at_work = at_work
+        self._place = slice(2 * number, 2 * number + 2)
+
+    def row(self, slot: tuple[int, int]) -> TrainingRow:
+        self._at_work[self._place] = slot
+        try:
+            return self._pipeline.row(*slot)
+        finally:
+            self._at_work[self._place] = (IDLE, IDLE)
+
+
+_workers: list[_Worker] = []  # the one of this process
+_settings = ExitStack()  # never left
+
+
+def begin(pipeline: Pipeline, at_work: Any, begun: Any) -> None:
+    """Makes a worker of this process.
+
+    Args:
+        pipeline: makes the rows.
+        at_work: shared, epoch and position of what each worker makes.
+        begun: shared, how many workers have begun.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one who asked ends the others
+    Thread(target=_end_with_parent, daemon=True).start()
+    _settings.enter_context(opencv_threads(1))  # there are other workers
+    with begun.get_lock():
+        number = begun.value
+        begun.value += 1
+    _workers.append(_Worker(pipeline, at_work, number))
+
+
+def make_row(slot: tuple[int, int]) -> TrainingRow:
+    """The row of an epoch and position, in a process that has begun."""
+    return _workers[0].row(slot)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolov7_jax.datasets.known import KnownSource
-from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.datasets.table import KnownSource, LabelTable
 from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import prefetch
 from yolov7_jax.source import READER_THREADS, SourceMixin

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from yolov7_jax.datasets.coco_json import Entries, Entry, polygons, read_content, sound_entries
-from yolov7_jax.datasets.image_files import image_size, present
-from yolov7_jax.datasets.image_source import FileSource, pick
-from yolov7_jax.datasets.objects import ObjectCollector, packed
+from yolov7_jax.datasets.image_files import FileSource, image_size, pick, present
+from yolov7_jax.datasets.objects import LabelRow, ObjectCollector, packed
 from yolov7_jax.datasets.table import LabelTable
-from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError
 from yolov7_jax.source import require_size
 from yolov7_jax.types import Issue, Labels, OnError

@@ -1,16 +1,24 @@
-"""Image files that are looked at but not decoded: which there are, and how large."""
+"""Image files that are listed and measured but not decoded, and the bases of sources over images."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import UNREADABLE, check_content, check_picture
+from yolov7_jax.image import UNREADABLE, check_content, check_picture, read_image
+from yolov7_jax.source import SourceMixin
+from yolov7_jax.types import Labels, Sample
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -109,3 +117,62 @@ def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
         if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER:
             return tuple(ids)
     return tuple(range(1, len(images) + 1))
+
+
+Value = TypeVar("Value")
+
+
+class ReadSource(SourceMixin):
+    """A source that reads images and labels apart; its labels depend on the image's size only if they must."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The decoded image and its objects, without those ignored, repeated, or without area."""
+        image = self.read(index)
+        height, width = image.shape[:2]
+        labels = self.labels(index, (height, width))
+        boxes_xyxy_px = labels.boxes_xyxy_px.astype(np.float32)
+        return Sample(image, boxes_xyxy_px, labels.class_ids.copy(), self.image_ids[index], deepcopy(labels.polygons))
+
+    @abstractmethod
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+
+    @abstractmethod
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The objects of the image, whose height and width are `size` if they are known."""
+
+    def labels_for(self, index: int, size: tuple[int, int]) -> Labels:
+        """The labels of an image whose height and width are known already."""
+        return self.labels(index, size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileSource(ReadSource):
+    """A source whose images are files."""
+
+    images: tuple[Path, ...]
+    image_ids: tuple[int, ...] = field()
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.images[index]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return read_image(self.images[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, read from its header."""
+        return image_size(self.images[index])
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        return checked_size(self.images[index])
+
+
+def pick(values: Sequence[Value], indices: Sequence[int]) -> tuple[Value, ...]:
+    """The values at these places, in their order."""
+    return tuple(values[index] for index in indices)

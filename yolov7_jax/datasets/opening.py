@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov7_jax.datasets.coco import annotation_file, is_coco_folder, open_coco
-from yolov7_jax.datasets.joined import open_joined
-from yolov7_jax.datasets.joined_yaml import Part, is_joined
+from yolov7_jax.datasets.joined import Part, is_joined, open_joined
 from yolov7_jax.datasets.tfds import open_tfds
 from yolov7_jax.datasets.voc import is_voc, open_voc
 from yolov7_jax.datasets.yolo import open_yolo

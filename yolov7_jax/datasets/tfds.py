@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, checked_content_size
-from yolov7_jax.datasets.image_source import ReadSource, pick
-from yolov7_jax.datasets.objects import IssueCollector, ObjectCollector
-from yolov7_jax.datasets.tfds_folder import FEATURES_FILE, INFO_FILE, PREFIX, prepared_folder
-from yolov7_jax.datasets.tfrecord import Stretch, TfRecords
-from yolov7_jax.datasets.warnings import LabelRow
+from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, checked_content_size, pick
+from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
+from yolov7_jax.datasets.tfds_files import FEATURES_FILE, INFO_FILE, PREFIX, Stretch, TfRecords, prepared_folder
 from yolov7_jax.errors import DataError, InstallationError
 from yolov7_jax.image import decode_image
 from yolov7_jax.source import READER_THREADS

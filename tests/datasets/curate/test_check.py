@@ -11,9 +11,8 @@ from PIL import Image
 
 from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.check import Report, check_data
+from yolov7_jax.datasets.curate.check import Report, check_data, fix_data
 from yolov7_jax.datasets.curate.conversion import open_splits
-from yolov7_jax.datasets.curate.fix import fix_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import read_image
 

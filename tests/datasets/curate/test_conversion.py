@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 
 from tests.datasets.labeled_images import labels_of, write_picture, write_text
 from yolov7_jax.datasets import open_source
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.curate.conversion import convert_data, format_of, open_splits, split_names
-from yolov7_jax.datasets.writers import Content, Item, write_data
+from yolov7_jax.datasets.writers import write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import of_object
 from yolov7_jax.source import SourceMixin

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.labeled_images import labels_of, write_picture, write_text
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.curate.conversion import format_of, open_splits
 from yolov7_jax.datasets.curate.split import split_data, stratified_split
-from yolov7_jax.datasets.writers import Content, Format, Item, write_data
+from yolov7_jax.datasets.writers import Format, write_data
 from yolov7_jax.errors import InputError
 
 NAMES = ("cat", "dog", "bird")

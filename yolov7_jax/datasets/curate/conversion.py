@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.data_yaml import SPLITS, read_data_yaml
-from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
+from yolov7_jax.datasets.joined import Part, read_joined_yaml
 from yolov7_jax.datasets.opening import locate, open_source
 from yolov7_jax.datasets.voc import VocSource
-from yolov7_jax.datasets.writers import Content, Format, Item, Written, write_data
+from yolov7_jax.datasets.writers import Format, Written, write_data
 from yolov7_jax.datasets.yolo import YoloSource
 from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import prefetch

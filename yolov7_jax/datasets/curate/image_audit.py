@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES, is_rotated
-from yolov7_jax.datasets.labels import label_file
 from yolov7_jax.datasets.voc import VocSource
-from yolov7_jax.datasets.yolo import YoloSource
+from yolov7_jax.datasets.yolo import YoloSource, label_file
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import UNREADABLE
 from yolov7_jax.source import SourceMixin

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.datasets.content import Content
 from yolov7_jax.datasets.curate.conversion import ProgressBar, format_of, has_ids, items_of, open_splits
-from yolov7_jax.datasets.writers import Content, Written, write_data
+from yolov7_jax.datasets.writers import Written, write_data
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.source import READER_THREADS, SourceMixin
 
