@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import xyxy_to_xywh
+from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Issue, Labels, OnError, Sample
-
-READER_THREADS = 8  # they wait for the disk
 
 
 @runtime_checkable
@@ -133,12 +131,10 @@ class SourceMixin(ABC):
     def ground_truth(self) -> dict[str, Any]:
         """What to evaluate against, as a COCO dict: images, annotations, categories; annotations count from 1."""
         indices = range(len(self))
-        with ThreadPoolExecutor(READER_THREADS) as pool:
-            labels = pool.map(self.labels, indices)
-            return coco_dict(
-                zip(self.category_ids, self.names, strict=True),
-                zip(self.image_ids, map(self.path, indices), labels, strict=True),
-            )
+        return coco_dict(
+            zip(self.category_ids, self.names, strict=True),
+            zip(self.image_ids, map(self.path, indices), of_each(self.labels, indices), strict=True),
+        )
 
 
 def complete(source: Source | SourceMixin) -> SourceMixin:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from yolov7_jax.datasets.table import KnownSource, LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import NO_LABELS, Issue, Labels
 
-_AHEAD = 64
 _MOST_CLASSES = 10  # that the summary names
 
 
@@ -26,20 +25,15 @@ class Findings(NamedTuple):
     unusable: dict[int, Issue]
 
 
-def audit_labels(
-    source: SourceMixin, *, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
-) -> Findings:
+def audit_labels(source: SourceMixin, *, progress: ProgressBar = no_progress) -> Findings:
     """Reads the labels and checks the image file of every image, but decodes none.
 
     Args:
         source: best one that was opened with on_error="skip": one that stops reports an image's first error only, and
             counts the image among those that cannot be used.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
     """
-    indices = range(len(source))
-    found = list(
-        progress(prefetch(partial(_labels, source), indices, workers=READER_THREADS, ahead=_AHEAD), len(source))
-    )
+    found = list(of_each(partial(_labels, source), range(len(source)), progress=progress))
     unusable = {index: one for index, one in enumerate(found) if isinstance(one, Issue)}
     return Findings(LabelTable.of([NO_LABELS if isinstance(one, Issue) else one for one in found]), unusable)
 
@@ -117,12 +111,7 @@ class Audit:
             )
 
 
-def audit(
-    source: SourceMixin,
-    findings: Findings | None = None,
-    *,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
-) -> Audit:
+def audit(source: SourceMixin, findings: Findings | None = None, *, progress: ProgressBar = no_progress) -> Audit:
     """Counts what a source holds and what is wrong with it: from its findings, else it reads all labels first."""
     findings = findings or audit_labels(source, progress=progress)
     usable = [index for index in range(len(source)) if index not in findings.unusable]

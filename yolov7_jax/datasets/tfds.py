@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollecto
 from yolov7_jax.datasets.tfds_files import FEATURES_FILE, INFO_FILE, PREFIX, Stretch, TfRecords, prepared_folder
 from yolov7_jax.errors import DataError, InstallationError
 from yolov7_jax.image import decode_image
-from yolov7_jax.source import READER_THREADS
+from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Labels, OnError
 
 _IMAGE, _OBJECTS, _ID = "image", "objects", "image/id"
@@ -257,10 +256,7 @@ def _image_ids(records: Any, features: Any, title: str, on_error: OnError) -> tu
     numbers = tuple(range(1, len(records) + 1))
     if features is None:
         return numbers
-    with (
-        IssueCollector(on_error),
-        ThreadPoolExecutor(READER_THREADS) as pool,
-    ):  # an unreadable one is reported when it is used
-        ids = tuple(pool.map(read, range(len(records))))
+    with IssueCollector(on_error):  # an unreadable one is reported when it is used
+        ids = tuple(of_each(read, range(len(records))))
         return ids if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER else numbers
     return numbers

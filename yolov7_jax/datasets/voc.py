@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -23,7 +23,8 @@ from yolov7_jax.datasets.image_files import (
 from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import clip_boxes
-from yolov7_jax.source import READER_THREADS, require_size
+from yolov7_jax.prefetch import of_each
+from yolov7_jax.source import require_size
 from yolov7_jax.types import Labels, OnError
 
 _CLASS_FILES = ("classes.txt", "labels.txt")
@@ -110,9 +111,7 @@ def _class_names(folder: Path, on_error: OnError) -> tuple[str, ...]:
         if file.is_file():
             return tuple(line for _, line in numbered_lines(file, expected="class names, one a line"))
     files = sorted((folder / "Annotations").glob("*.xml"))
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        found = list(pool.map(lambda file: object_names(file, on_error=on_error), files))
-    names = sorted(set().union(*found))
+    names = sorted(set().union(*of_each(partial(object_names, on_error=on_error), files)))
     if not names:
         raise DataError(f"{folder / 'Annotations'}: no object has a name; name the classes in {folder / 'classes.txt'}")
     return tuple(names)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.data_yaml import SPLITS, read_data_yaml
@@ -16,13 +14,9 @@ from yolov7_jax.datasets.voc import VocSource
 from yolov7_jax.datasets.writers import Format, Written, write_data
 from yolov7_jax.datasets.yolo import YoloSource
 from yolov7_jax.errors import DataError
-from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import OnError
-
-_AHEAD = 64
-
-ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def split_names(data: Path | str) -> tuple[str, ...]:
@@ -98,7 +92,7 @@ def convert_data(
     splits: Sequence[str] | None = None,
     image_folder: Path | None = None,
     link: bool = True,
-    progress: ProgressBar = lambda items, _: items,
+    progress: ProgressBar = no_progress,
 ) -> Written:
     """Writes a data set into a new folder in another format (or the same); what it was is left as it is.
 
@@ -109,7 +103,7 @@ def convert_data(
         splits: which to write; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
         link: hard links of images where the disk can have them, else copies.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data cannot be used or written, or is wrong; names the file, and the line or id.
@@ -122,7 +116,7 @@ def content_of(
     sources: Mapping[str, SourceMixin],
     *,
     saved_anew: Mapping[str, Container[int]] | None = None,
-    progress: ProgressBar = lambda items, _: items,
+    progress: ProgressBar = no_progress,
 ) -> Content:
     """What sources of the same classes hold, for a writer; read as it is written.
 
@@ -145,12 +139,11 @@ def has_ids(source: SourceMixin) -> bool:
 
 
 def items_of(
-    source: SourceMixin, saved_anew: Container[int] = (), *, progress: ProgressBar = lambda items, _: items
+    source: SourceMixin, saved_anew: Container[int] = (), *, progress: ProgressBar = no_progress
 ) -> Iterator[Item]:
     """The images of a source for a writer; see `content_of`."""
     item = partial(_item, source, saved_anew=saved_anew)
-    with closing(prefetch(item, range(len(source)), workers=READER_THREADS, ahead=_AHEAD)) as items:
-        yield from progress(items, len(source))
+    return of_each(item, range(len(source)), progress=progress)
 
 
 def _item(source: SourceMixin, index: int, *, saved_anew: Container[int]) -> Item:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets.content import Content
-from yolov7_jax.datasets.curate.conversion import ProgressBar, format_of, has_ids, items_of, open_splits
+from yolov7_jax.datasets.curate.conversion import format_of, has_ids, items_of, open_splits
 from yolov7_jax.datasets.writers import Written, write_data
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 
 _UNASSIGNED = -1
 _SUM = 1e-6  # rounding of fractions such as 0.1
@@ -42,7 +42,7 @@ def split_data(
     splits: Sequence[str] | None = None,
     image_folder: Path | None = None,
     link: bool = True,
-    progress: ProgressBar = lambda items, _: items,
+    progress: ProgressBar = no_progress,
 ) -> SplitResult:
     """Writes a data set into a new folder, in its format, with its images split anew; see `stratified_split`.
 
@@ -58,7 +58,7 @@ def split_data(
         splits: which to take images of; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
         link: hard links of images where the disk can have them, else copies.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data cannot be used or written, a setting is wrong, or a split would be empty.
@@ -97,8 +97,7 @@ def _counts(sources: Sequence[SourceMixin], places: Sequence[tuple[int, int]]) -
         class_ids = sources[source].labels(index).class_ids
         return np.bincount(class_ids if len(class_ids) else np.array([classes]), minlength=classes + 1)
 
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        return np.stack(list(pool.map(count, places)))
+    return np.stack(list(of_each(count, places)))
 
 
 def _groups(images: Sequence[Path], pattern: str | None) -> NDArray[np.int64]:
