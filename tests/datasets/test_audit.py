@@ -17,7 +17,7 @@ from yolov7_jax.types import Issue
 WIDTH, HEIGHT = 40, 20
 NAMES = ("cat", "dog", "unseen")
 FINE = ("fine1", "fine2")
-BROKEN = ("empty", "short", "text")  # files that are there but are no pictures
+BROKEN = ("empty", "short", "text")  # files that are there but are no images
 LINES = {
     "fine1": ["0 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5", "0 0.5 0.5 0 0.5"],
     "fine2": ["7 0.5 0.5 0.5 0.5", "1 0.25 0.5 0.5 0.5", "", "0 0.5 nan 0.1 0.1"],
@@ -90,19 +90,19 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "faults", "without_file"), FORMATS)
+@pytest.mark.parametrize(("make", "issues", "without_file"), FORMATS)
 def test_everything_is_counted_and_named(
-    tmp_path: Path, make: Callable[[Path], Path], faults: tuple[str, ...], without_file: int
+    tmp_path: Path, make: Callable[[Path], Path], issues: tuple[str, ...], without_file: int
 ):
     found = audit(open_source(make(tmp_path), on_error="skip"))
     assert (found.images, found.names, found.objects) == (7, NAMES, (1, 2, 0))
     assert (found.without_file, found.without_objects) == (without_file, 2 - without_file)
     assert (found.duplicates, found.empty) == (1, 1)
-    for fault, start in zip(found.issues, faults, strict=True):
-        assert start in fault.message
+    for issue, start in zip(found.issues, issues, strict=True):
+        assert start in issue.message
     expected = {
         1: "empty.jpg: is empty",
-        4: "short.jpg: the end of the picture",
+        4: "short.jpg: the end of the image",
         5: "text.jpg: the image cannot be read",
     }
     assert found.unusable.keys() == expected.keys()
@@ -149,17 +149,17 @@ def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
     assert 2 not in found.unusable
 
 
-def test_faults_stop_where_they_should(tmp_path: Path):
+def test_issues_stop_where_they_should(tmp_path: Path):
     data = as_yolo(tmp_path)
     found = audit(open_source(data, on_error="skip"))
     sentence = r"3 of 7 images cannot be used and 2 objects are wrong; .*The first: .*empty\.jpg.* \| and 3 more$"
     with pytest.raises(DataError, match=sentence):
-        found.stop_at_faults(most=2)
+        found.stop_on_error(most=2)
     source = open_source(data, on_error="skip").subset([0, 2])
-    audit(source).stop_at_faults()  # repeated boxes and those without area are no faults
+    audit(source).stop_on_error()  # repeated boxes and those without area are no issues
     write(tmp_path / "labels" / "fine1.txt", "3 0 0 0 0")
     with pytest.raises(DataError, match=r"0 of 2 images .* 1 objects .*fine1\.txt, line 1: class 3"):
-        audit(source).stop_at_faults()
+        audit(source).stop_on_error()
 
 
 def test_nothing_readable_is_said(tmp_path: Path):

@@ -44,7 +44,7 @@ def voc_object(name: str, box: str, difficult: int = 0) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """YOLO with train and val, COCO, VOC with train and val; each has a fault or an ignored object."""
+    """YOLO with train and val, COCO, VOC with train and val; each has a issue or an ignored object."""
     write_images(tmp_path / "yolo" / "images" / "val", "7.png", "8.png")
     write_images(tmp_path / "yolo" / "images" / "train", "9.png")
     write(
@@ -118,7 +118,7 @@ def test_images_of_all_with_classes_by_name(root: Path):
         assert [source.names[at] for at in labels.ignored_class_ids] == [
             part.names[at] for at in wanted.ignored_class_ids
         ]
-    assert [fault.kind for fault in source.issues] == ["label without image"]
+    assert [issue.kind for issue in source.issues] == ["label without image"]
     assert source.labels(0).polygons.owner.tolist() == [0]
 
 
@@ -239,14 +239,14 @@ def test_joined_sets_within_joined_sets(root: Path):
         opened(root, "datasets: [inner/two.yaml, yolo/data.yaml]")
 
 
-def test_faults_of_parts_stop_or_are_told(root: Path):
+def test_issues_of_parts_stop_or_are_told(root: Path):
     with pytest.raises(DataError, match=r"boxes\.json: annotation 4 has image_id 99"):
         opened(root, on_error="stop")
     stopping = opened(root, "datasets: [voc, yolo/data.yaml]", on_error="stop")
     with pytest.raises(DataError, match=r"7\.txt, line 4: class 5"):
         stopping[1]
     found = audit(opened(root))
-    assert [fault.kind for fault in found.issues] == ["label without image", "class out of range"]
+    assert [issue.kind for issue in found.issues] == ["label without image", "class out of range"]
     write(root / "pictures" / "a.png", "")
     broken = audit(opened(root))
     assert list(broken.unusable) == [3]

@@ -144,7 +144,7 @@ def test_an_image_of_another_size_is_refused(root: Path):
         (item("dog", -3, 1, 0, 9), "outside", "outside of the image"),
     ],
 )
-def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str, kind: str):
+def test_issues_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str, kind: str):
     file = write(root / "Annotations" / "c.xml", annotation(item("cat", 1, 1, 9, 9), "", "", part, ""))
     sentence = rf"c\.xml, line 6 \(object 2\): .*{message}"
     for use in (lambda: open_source(root)[0], lambda: open_source(root).ground_truth()):
@@ -152,10 +152,10 @@ def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str,
             use()
     skipping = open_source(root, on_error="skip")
     assert skipping[0].boxes_xyxy_px.tolist() == [[0, 0, 9, 9]]
-    (fault,) = skipping.labels(0).issues
+    (issue,) = skipping.labels(0).issues
     with pytest.raises(DataError) as error:
         read_annotation(file, root / "JPEGImages" / "c.jpg", None, names=skipping.names)
-    assert fault == ("error", kind, str(error.value), None, None)
+    assert issue == ("error", kind, str(error.value), None, None)
     assert error.value.kind == kind
     assert len(skipping.ground_truth()["annotations"]) == 1
 
@@ -184,7 +184,7 @@ def test_annotations_that_cannot_be_read(root: Path, content: bytes, message: st
     assert open_source(root, "train", on_error="skip").names == ("bird", "cat", "dog")
 
 
-def test_faults_of_the_folder_are_named(root: Path):
+def test_issues_of_the_folder_are_named(root: Path):
     with pytest.raises(DataError, match=r"no split 'test'; it has train, val: add .*test\.txt"):
         open_source(root, "test")
     with pytest.raises(DataError, match="an image folder is for COCO JSON"):

@@ -151,7 +151,7 @@ def test_hidden_files_are_no_images(root: Path):
         (f"val: [images/val\nnames: {NAMES}", "line 2"),
     ],
 )
-def test_faults_of_the_yaml_are_named(root: Path, yaml: str, message: str):
+def test_issues_of_the_yaml_are_named(root: Path, yaml: str, message: str):
     write(root / "empty.txt", "\n\n")
     write(root / "first.txt", "\nimages/val/x.png\n")
     write(root / "third.txt", "images/val/a.png\n\nimages/val/x.png\n")
@@ -160,7 +160,7 @@ def test_faults_of_the_yaml_are_named(root: Path, yaml: str, message: str):
         open_source(root / "data.yaml")
 
 
-def test_images_without_any_label_file_are_a_fault(root: Path):
+def test_images_without_any_label_file_are_a_issue(root: Path):
     (root / "labels").rename(root / "labeled")
     with pytest.raises(DataError, match=r"3 images but no label file at all; expected for example .*labels/val/a.txt"):
         open_source(root / "data.yaml")
@@ -204,7 +204,7 @@ def test_an_image_folder_is_for_json_files(root: Path):
         ("0 0.5 0.5 inf 0.1", "not finite"),
     ],
 )
-def test_faults_of_a_label_are_named_with_file_and_line(root: Path, line: str, message: str):
+def test_issues_of_a_label_are_named_with_file_and_line(root: Path, line: str, message: str):
     write(root / "labels" / "val" / "b.txt", f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
     source = open_source(root / "data.yaml")  # labels are read when asked for
     assert len(source[0].class_ids) == 2
@@ -265,10 +265,10 @@ def test_boxes_and_polygons_in_one_file(root: Path):
         ("0 0.5 0.5 nan 0.1", "not finite"),
     ],
 )
-def test_kinds_of_faults(root: Path, line: str, kind: str):
+def test_kinds_of_issues(root: Path, line: str, kind: str):
     write(root / "labels" / "val" / "b.txt", line)
-    (fault,) = open_source(root / "data.yaml", on_error="skip").labels(1).issues
-    assert fault.kind == kind
+    (issue,) = open_source(root / "data.yaml", on_error="skip").labels(1).issues
+    assert issue.kind == kind
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ head:
 
 
 def write_data(folder: Path, *, images: int = 10, size: int = 64) -> Path:
-    """Bright (red) and dark (blue) squares on noise: the same pictures for training and validation."""
+    """Bright (red) and dark (blue) squares on noise: the same images for training and validation."""
     rng = np.random.default_rng(0)
     for number in range(images):
         image = rng.integers(90, 130, (size, size, 3), np.uint8)

@@ -44,10 +44,10 @@ def add_labeled(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tell_left_out(faults: Sequence[str]) -> None:
+def tell_left_out(issues: Sequence[str]) -> None:
     """Says how much of labeled images was left out, if anything, on standard error."""
-    if faults:
-        print(f"{len(faults)} faulty objects or images were left out; the first: {faults[0]}", file=sys.stderr)
+    if issues:
+        print(f"{len(issues)} objects or images with errors were left out; the first: {issues[0]}", file=sys.stderr)
 
 
 def add_data_sets(parser: argparse.ArgumentParser) -> None:

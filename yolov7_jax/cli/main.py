@@ -11,9 +11,9 @@ from yolov7_jax import __version__
 from yolov7_jax.errors import InputError
 
 COMMANDS: Mapping[str, str] = {
-    "demo": "train a small network on drawn pictures, and show what came of it",
+    "demo": "train a small network on drawn images, and show what came of it",
     "train": "train a network on labeled images",
-    "detect": "find objects in pictures",
+    "detect": "find objects in images",
     "val": "measure COCO average precision on labeled images",
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -18,9 +18,12 @@ import numpy as np
 
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.image import opencv_threads
+from yolov7_jax.image import cv2, opencv_threads
 from yolov7_jax.prefetch import prefetch, prefetch_by
 from yolov7_jax.types import Batch
+
+IDLE = -1
+"""Where a worker's epoch and position stand while it makes no sample."""
 
 
 class Loader:
@@ -131,28 +134,7 @@ def _stacked(rows: Sequence[Any]) -> Any:
     return None if rows[0] is None else np.stack(rows)
 
 
-IDLE = -1
-"""Where a worker's epoch and position stand while it makes no sample."""
-
-
-class _Worker:
-    """A pipeline, and the place where this worker says what it is at work on."""
-
-    def __init__(self, pipeline: Pipeline, at_work: Any, number: int) -> None:
-        self._pipeline = pipeline
-        self._at_work = at_work
-        self._place = slice(2 * number, 2 * number + 2)
-
-    def row(self, slot: tuple[int, int]) -> TrainingRow:
-        self._at_work[self._place] = slot
-        try:
-            return self._pipeline.row(*slot)
-        finally:
-            self._at_work[self._place] = (IDLE, IDLE)
-
-
-_workers: list[_Worker] = []  # the one of this process
-_settings = ExitStack()  # never left
+_in_process: list[Callable[[tuple[int, int]], TrainingRow]] = []  # what makes the rows in this worker process
 
 
 def begin(pipeline: Pipeline, at_work: Any, begun: Any) -> None:
@@ -165,16 +147,24 @@ def begin(pipeline: Pipeline, at_work: Any, begun: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one who asked ends the others
     Thread(target=_end_with_parent, daemon=True).start()
-    _settings.enter_context(opencv_threads(1))  # there are other workers
+    cv2.setNumThreads(1)  # there are other workers
     with begun.get_lock():
-        number = begun.value
+        place = slice(2 * begun.value, 2 * begun.value + 2)
         begun.value += 1
-    _workers.append(_Worker(pipeline, at_work, number))
+
+    def row(slot: tuple[int, int]) -> TrainingRow:
+        at_work[place] = slot
+        try:
+            return pipeline.row(*slot)
+        finally:
+            at_work[place] = (IDLE, IDLE)
+
+    _in_process.append(row)
 
 
 def make_row(slot: tuple[int, int]) -> TrainingRow:
     """The row of an epoch and position, in a process that has begun."""
-    return _workers[0].row(slot)
+    return _in_process[0](slot)
 
 
 def _end_with_parent() -> None:

@@ -97,7 +97,7 @@ class Audit:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
-    def stop_at_faults(self, *, most: int = 5) -> None:
+    def stop_on_error(self, *, most: int = 5) -> None:
         """Refuses data with which anything is wrong; boxes that repeat or have no area are no error.
 
         Raises:

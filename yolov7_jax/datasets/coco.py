@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from yolov7_jax.datasets.coco_json import Entries, Entry, polygons, read_content, sound_entries
-from yolov7_jax.datasets.image_files import FileSource, image_size, pick, present
+from yolov7_jax.datasets.image_files import FileSource, image_size, present
 from yolov7_jax.datasets.objects import LabelRow, ObjectCollector, packed
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import DataError
@@ -58,7 +58,6 @@ class CocoSource(FileSource):
     """A source over a COCO annotation file. table: the labels of all images."""
 
     file: Path
-    names: tuple[str, ...]
     category_ids: tuple[int, ...] = field()
     table: LabelTable
     on_error: OnError
@@ -83,14 +82,9 @@ class CocoSource(FileSource):
         """Images and the annotation file."""
         return [self.file, *self.images]
 
-    def subset(self, indices: Sequence[int]) -> CocoSource:
+    def subset(self, indices: Sequence[int]) -> Self:
         """These images alone."""
-        return replace(
-            self,
-            images=pick(self.images, indices),
-            image_ids=pick(self.image_ids, indices),
-            table=self.table.subset(indices),
-        )
+        return replace(super().subset(indices), table=self.table.subset(indices))
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's own content, areas and crowds as given; polygons are left out, boxes need none.

@@ -6,17 +6,17 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import UNREADABLE, check_content, check_picture, read_image
+from yolov7_jax.image import UNREADABLE, check_content, check_image, read_image
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Labels, Sample
 
@@ -105,7 +105,7 @@ def checked_size(file: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, empty, cut short or not an image.
     """
-    check_picture(file)
+    check_image(file)
     return image_size(file)
 
 
@@ -119,11 +119,13 @@ def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
     return tuple(range(1, len(images) + 1))
 
 
-Value = TypeVar("Value")
-
-
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ReadSource(SourceMixin):
     """A source that reads images and labels apart; its labels depend on the image's size only if they must."""
+
+    names: tuple[str, ...]
+    image_ids: tuple[int, ...] = field()
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids",)  # names of fields
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -148,13 +150,18 @@ class ReadSource(SourceMixin):
         """The labels of an image whose height and width are known already."""
         return self.labels(index, size)
 
+    def subset(self, indices: Sequence[int]) -> Self:
+        """The same data with these images alone, in this order."""
+        of_images = {name: getattr(self, name) for name in self.per_image}
+        return replace(self, **{name: tuple(all_[at] for at in indices) for name, all_ in of_images.items()})
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FileSource(ReadSource):
     """A source whose images are files."""
 
     images: tuple[Path, ...]
-    image_ids: tuple[int, ...] = field()
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "images")
 
     def path(self, index: int) -> Path:
         """The image's file."""
@@ -171,8 +178,3 @@ class FileSource(ReadSource):
     def check_image(self, index: int) -> tuple[int, int]:
         """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
         return checked_size(self.images[index])
-
-
-def pick(values: Sequence[Value], indices: Sequence[int]) -> tuple[Value, ...]:
-    """The values at these places, in their order."""
-    return tuple(values[index] for index in indices)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets.data_yaml import SPLITS, class_names, read_data_yaml
-from yolov7_jax.datasets.image_files import ReadSource, pick
+from yolov7_jax.datasets.image_files import ReadSource
 from yolov7_jax.datasets.tfds_files import PREFIX
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import select
@@ -96,14 +96,13 @@ class JoinedSource(SourceView, ReadSource):
     own_files: what says how to join them.
     """
 
-    names: tuple[str, ...]
     category_ids: tuple[int, ...] = field()
-    image_ids: tuple[int, ...] = field()
     on_error: OnError
     own_files: tuple[Path, ...]
     parts: tuple[SourceMixin, ...]
     places: tuple[tuple[int, int], ...]
     issues: tuple[Issue, ...] = ()
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "places")
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -123,10 +122,6 @@ class JoinedSource(SourceView, ReadSource):
     def files(self) -> list[Path]:
         """Those of all parts, and its own."""
         return [*self.own_files, *(file for part in self.parts for file in part.files())]
-
-    def subset(self, indices: Sequence[int]) -> JoinedSource:
-        """These images alone."""
-        return replace(self, image_ids=pick(self.image_ids, indices), places=pick(self.places, indices))
 
     def ground_truth(self) -> dict[str, Any]:
         """The ground truths of its parts joined; images and annotations in the order of the source."""

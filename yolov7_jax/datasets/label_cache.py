@@ -29,7 +29,7 @@ VARIABLE = "YOLOV7_JAX_LABEL_CACHE"
 """Environment variable: the folder to keep findings in, else labels in yolov7_jax in the user's cache folder."""
 
 _SETTLED_NS = 2_000_000_000
-"""Files that changed later than this before they were looked at may change again within a tick of their clock."""
+"""Files that changed later than this before they were examined may change again within a tick of their clock."""
 _MOST_KEPT = 32  # data sets; those used last stay
 
 

@@ -85,29 +85,12 @@ def _open(
     return complete(look_up(SOURCES, format_name, where=text)(place, split, on_error=on_error))
 
 
-@register_source("yolo")
-def _open_yolo(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_yolo(Path(place), split, on_error=on_error)
-
-
-@register_source("coco")
 def _open_coco(place: str, split: str, *, on_error: OnError, image_folder: Path | None = None) -> SourceMixin:
     data = Path(place)
     file = _annotations(data, split) if is_coco_folder(data) else data
     return open_coco(file, image_folder=image_folder, on_error=on_error)
 
 
-@register_source("voc")
-def _open_voc(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_voc(Path(place), split, on_error=on_error)
-
-
-@register_source("tfds")
-def _open_tfds(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_tfds(place, split, on_error=on_error)
-
-
-@register_source("joined")
 def _open_joined(place: str, split: str, *, on_error: OnError, within: tuple[Path, ...] = ()) -> SourceMixin:
     data = Path(place)
     if data.resolve() in within:
@@ -141,3 +124,13 @@ def _unknown(data: Path, split: str) -> DataError:
         "in Pascal VOC layout (with Annotations and ImageSets/Main in it), tfds:NAME, or a format of your own as "
         "NAME:PLACE"
     )
+
+
+for _name, _function in (
+    ("yolo", open_yolo),
+    ("coco", _open_coco),
+    ("voc", open_voc),
+    ("tfds", open_tfds),
+    ("joined", _open_joined),
+):
+    register_source(_name)(_function)

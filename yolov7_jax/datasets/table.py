@@ -114,10 +114,8 @@ def _arrays(labels: Labels) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KnownSource(SourceView, ReadSource):
-    """Another source with the labels of its images, in its order, as they were read before."""
+    """Another source with the labels of its images, in its order, as they were read before: only images are read."""
 
-    names: tuple[str, ...]
-    image_ids: tuple[int, ...] = field()
     category_ids: tuple[int, ...] = field()
     source: SourceMixin
     table: LabelTable
@@ -126,14 +124,8 @@ class KnownSource(SourceView, ReadSource):
     @classmethod
     def of(cls, source: SourceMixin, table: LabelTable) -> KnownSource:
         """A source with a table of its labels."""
-        return cls(
-            names=source.names,
-            image_ids=source.image_ids,
-            category_ids=source.category_ids,
-            source=source,
-            table=table,
-            issues=source.issues,
-        )
+        same = {name: getattr(source, name) for name in ("names", "image_ids", "category_ids", "issues")}
+        return cls(source=source, table=table, **same)
 
     @property
     def settings(self) -> tuple[Any, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, checked_content_size, pick
+from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, checked_content_size
 from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
 from yolov7_jax.datasets.tfds_files import FEATURES_FILE, INFO_FILE, PREFIX, Stretch, TfRecords, prepared_folder
 from yolov7_jax.errors import DataError, InstallationError
@@ -74,8 +74,6 @@ class Layout(NamedTuple):
 class TfdsSource(ReadSource):
     """A source over examples that TensorFlow Datasets prepared. positions: of its images among the records."""
 
-    names: tuple[str, ...]
-    image_ids: tuple[int, ...] = field()
     on_error: OnError
     title: str
     split: str
@@ -84,6 +82,7 @@ class TfdsSource(ReadSource):
     positions: tuple[int, ...]
     records: Any
     layout: Layout
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "positions")
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -123,10 +122,6 @@ class TfdsSource(ReadSource):
     def files(self) -> list[Path]:
         """The files of its examples, and those that describe them."""
         return [self.folder / INFO_FILE, self.folder / FEATURES_FILE, *self.shards]
-
-    def subset(self, indices: Sequence[int]) -> TfdsSource:
-        """These images alone."""
-        return replace(self, positions=pick(self.positions, indices), image_ids=pick(self.image_ids, indices))
 
     def _content(self, index: int) -> bytes:
         return self._example(index, self.layout.image)[_IMAGE]

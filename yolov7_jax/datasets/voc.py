@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -17,7 +18,6 @@ from yolov7_jax.datasets.image_files import (
     image_ids,
     image_size,
     list_images,
-    pick,
     present,
 )
 from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
@@ -35,7 +35,7 @@ def is_voc(folder: Path) -> bool:
     return (folder / "Annotations").is_dir() and (folder / "ImageSets" / "Main").is_dir()
 
 
-def open_voc(folder: Path, split: str = "val", *, on_error: OnError = "stop") -> VocSource:
+def open_voc(folder: Path | str, split: str = "val", *, on_error: OnError = "stop") -> VocSource:
     """A split of a folder in Pascal VOC layout.
 
     Classes are the lines of classes.txt or labels.txt in the folder; without such a file, the names in all annotations
@@ -44,6 +44,7 @@ def open_voc(folder: Path, split: str = "val", *, on_error: OnError = "stop") ->
     Raises:
         DataError: the data cannot be used; names the file, and the line where there is one.
     """
+    folder = Path(folder)
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt")))
@@ -69,9 +70,9 @@ class VocSource(FileSource):
     `ground_truth()` they are crowds, which evaluation ignores.
     """
 
-    names: tuple[str, ...]
     annotations: tuple[Path, ...]
     on_error: OnError = "stop"
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "images", "annotations")
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """What the annotation of the image says; difficult objects are ignored ones."""
@@ -81,15 +82,6 @@ class VocSource(FileSource):
     def files(self) -> list[Path]:
         """Images and annotations, there or not."""
         return [*self.images, *self.annotations]
-
-    def subset(self, indices: Sequence[int]) -> VocSource:
-        """These images alone."""
-        return replace(
-            self,
-            images=pick(self.images, indices),
-            annotations=pick(self.annotations, indices),
-            image_ids=pick(self.image_ids, indices),
-        )
 
 
 def _split_images(folder: Path, listing: Path, on_error: OnError) -> tuple[Path, ...]:

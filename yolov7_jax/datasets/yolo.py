@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from yolov7_jax.datasets.data_yaml import class_names, read_data_yaml, split_images
-from yolov7_jax.datasets.image_files import FileSource, image_ids, pick, present
+from yolov7_jax.datasets.image_files import FileSource, image_ids, present
 from yolov7_jax.datasets.objects import LabelRow, ObjectCollector, packed
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels, OnError
 
 
-def open_yolo(file: Path, split: str = "val", *, on_error: OnError = "stop") -> YoloSource:
+def open_yolo(file: Path | str, split: str = "val", *, on_error: OnError = "stop") -> YoloSource:
     """The split of a data YAML: its images are listed, nothing of them is read yet.
 
     Keys: train, val, test (a folder, a .txt of image paths, or a list of these), names (a list or {number: name}), and
@@ -23,6 +23,7 @@ def open_yolo(file: Path, split: str = "val", *, on_error: OnError = "stop") -> 
     Raises:
         DataError: the data cannot be used; names the file and the key or line. InputError: the YAML cannot be read.
     """
+    file = Path(file)
     content = read_data_yaml(file)
     names = class_names(content, file)
     images = split_images(content, split, file, on_error=on_error)
@@ -38,7 +39,6 @@ def open_yolo(file: Path, split: str = "val", *, on_error: OnError = "stop") -> 
 class YoloSource(FileSource):
     """A source over image files and their label files, read when asked for."""
 
-    names: tuple[str, ...]
     on_error: OnError = "stop"
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
@@ -49,10 +49,6 @@ class YoloSource(FileSource):
     def files(self) -> list[Path]:
         """Images and label files, there or not."""
         return [*self.images, *map(label_file, self.images)]
-
-    def subset(self, indices: Sequence[int]) -> YoloSource:
-        """These images alone."""
-        return replace(self, images=pick(self.images, indices), image_ids=pick(self.image_ids, indices))
 
 
 _BOX_NUMBERS = 5

@@ -20,7 +20,7 @@ class LabelSheets(NamedTuple):
     """The sheets that were drawn, and sentences on what is wrong with the images chosen or their labels."""
 
     files: list[Path]
-    faults: list[str]
+    issues: list[str]
 
 
 def show_labels(
@@ -31,7 +31,7 @@ def show_labels(
     image_folder: Path | str | None = None,
     images: int = 16,
     seed: int = 0,
-    faults_first: bool = False,
+    issues_first: bool = False,
     progress: ProgressBar[Any] = no_progress,
 ) -> LabelSheets:
     """Draws images of a data set with their labels, chosen by chance, in a new folder: sheets of 16, labels-1.png ….
@@ -45,7 +45,7 @@ def show_labels(
         image_folder: of the images of a COCO JSON.
         images: how many; all, if there are fewer.
         seed: of the choice.
-        faults_first: begin with images from whose labels something is left out.
+        issues_first: begin with images from whose labels something is left out.
         progress: a display of progress.
 
     Raises:
@@ -55,30 +55,30 @@ def show_labels(
         raise InputError(f"{images} images were asked for; expected at least 1")
     source, found = open_labeled(data, split, image_folder=image_folder, progress=progress)
     folder = new_folder(Path(folder))
-    faults = [issue.message for issue in found.unusable.values()]
+    issues = [issue.message for issue in found.unusable.values()]
     files: list[Path] = []
-    order = _order(source, np.random.default_rng(seed), faults_first=faults_first)[:images]
+    order = _order(source, np.random.default_rng(seed), issues_first=issues_first)[:images]
     for first in range(0, len(order), MOST_IMAGES):
-        chosen = _labeled_images(source, order[first : first + MOST_IMAGES], faults)
+        chosen = _labeled_images(source, order[first : first + MOST_IMAGES], issues)
         files.append(folder / f"labels-{len(files) + 1}.png")
         write_image(files[-1], draw_labels(chosen, source.names))
-    return LabelSheets(files, faults)
+    return LabelSheets(files, issues)
 
 
-def _labeled_images(source: SourceMixin, order: list[int], faults: list[str]) -> list[LabeledImage]:
-    """The images that can be read; adds what is wrong to `faults`."""
+def _labeled_images(source: SourceMixin, order: list[int], issues: list[str]) -> list[LabeledImage]:
+    """The images that can be read; adds what is wrong to `issues`."""
     images = []
     for index in order:
         labels = source.labels(index)
-        faults += [issue.message for issue in labels.issues]
+        issues += [issue.message for issue in labels.issues]
         try:
             images.append(LabeledImage(source.path(index).name, source.read(index), labels))
         except DataError as error:
-            faults.append(str(error))
+            issues.append(str(error))
     return images
 
 
-def _order(source: SourceMixin, rng: np.random.Generator, *, faults_first: bool) -> list[int]:
+def _order(source: SourceMixin, rng: np.random.Generator, *, issues_first: bool) -> list[int]:
     """The images shuffled; those from whose labels something is left out before others if that is wanted."""
     order: list[int] = rng.permutation(len(source)).tolist()
-    return sorted(order, key=lambda index: not left_out(source.labels(index))) if faults_first else order
+    return sorted(order, key=lambda index: not left_out(source.labels(index))) if issues_first else order

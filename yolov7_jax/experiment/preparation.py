@@ -77,7 +77,7 @@ def _look_over(
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
-        found.stop_at_faults()
+        found.stop_on_error()
     return readable(source, found), found
 
 

@@ -2,7 +2,7 @@
 
 Candidates, the entries of [N, C] that pass the thresholds, are walked in order of score (ties: by prediction, then
 class) in blocks. Each block is found when its turn comes: one pass over the scores leaves N best scores, and
-`lax.top_k` of a few hundred of those is cheap where sorting all N·C scores is not. Most pictures need one or two
+`lax.top_k` of a few hundred of those is cheap where sorting all N·C scores is not. Most images need one or two
 blocks. Thresholds are values, not shapes: changing them compiles nothing anew.
 """
 
@@ -17,7 +17,7 @@ from yolov7_jax.ops.iou import pairwise_iou
 from yolov7_jax.types import Array, PaddedDetections
 
 BLOCK = 256
-"""Candidates resolved at once: larger wastes work on pictures with few, smaller takes more rounds in crowds."""
+"""Candidates resolved at once: larger wastes work on images with few, smaller takes more rounds in crowds."""
 
 
 class _Rules(NamedTuple):

@@ -20,7 +20,7 @@ TINY = 3.0
 """Pixels; boxes with a shorter side tell nothing of shapes, and training drops those that shrink to under 2."""
 ENOUGH = 0.98
 """Best possible recall from which on anchors need no replacing (YOLOv5)."""
-_SAMPLE = 10_000  # boxes that the search looks at; the mean of a fraction over so many is known to half a percent
+_SAMPLE = 10_000  # boxes that the search uses; the mean of a fraction over so many is known to half a percent
 _STARTS = 10  # of k-means, which ends in the nearest of many solutions
 _CHANCE = 0.3  # of a number to be changed by a mutation
 _STEPS = (-2.5, -0.5)  # decimal logarithm of the smallest and the largest mean change of a mutation
@@ -47,7 +47,7 @@ class AnchorSearch(NamedTuple):
     """What was found.
 
     anchors: the fittest: found, or those that the search was given. fit: of them. given: of those that it was given.
-    tiny: boxes that it did not look at, because a side is under `TINY` pixels.
+    tiny: boxes that it leaves aside, because a side is under `TINY` pixels.
     """
 
     anchors: Anchors

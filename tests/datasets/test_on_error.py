@@ -46,10 +46,10 @@ def sentence_of(source: SourceMixin, index: int) -> str:
 def test_wrong_lines_are_left_out_and_named(yolo: Path, tmp_path: Path):
     source = open_source(yolo, on_error="skip")
     assert source[0].class_ids.tolist() == [0, 2]
-    faults = source.labels(0).issues
+    issues = source.labels(0).issues
     file = tmp_path / "labels" / "a.txt"
-    assert [fault.message.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
-    assert faults[0].message == sentence_of(open_source(yolo), 0)  # the first is what stops
+    assert [issue.message.split(":")[0] for issue in issues] == [f"{file}, line {number}" for number in range(2, 7)]
+    assert issues[0].message == sentence_of(open_source(yolo), 0)  # the first is what stops
     assert source.labels(1).issues == source.issues == ()
     assert [row["category_id"] for row in source.ground_truth()["annotations"]] == [1, 3, 1]
 
@@ -70,7 +70,7 @@ def test_listed_images_that_are_not_there_are_kept(yolo: Path, tmp_path: Path):
         open_source(yolo, on_error="skip")
 
 
-def test_faults_of_the_whole_are_raised_all_the_same(yolo: Path):
+def test_issues_of_the_whole_are_raised_all_the_same(yolo: Path):
     with pytest.raises(DataError, match="no split 'train'"):
         open_source(yolo, "train", on_error="skip")
     write(yolo, "val: images\n")
@@ -125,16 +125,16 @@ def test_wrong_entries_are_left_out_and_named(coco: Path):
     source = open_source(coco, on_error="skip")
     assert source.image_ids == (2, 1)
     assert source[1].boxes_xyxy_px.tolist() == [[1, 1, 6, 6]]
-    faults = source.labels(1).issues
+    issues = source.labels(1).issues
     expected = [message for _, message, image in WRONG_ANNOTATIONS if image is not None]
-    for fault, message, number in zip(faults, expected, range(2, 9), strict=True):
-        assert fault.message.startswith(f"{coco}: annotation {number} ")
-        assert message in fault.message
+    for issue, message, number in zip(issues, expected, range(2, 9), strict=True):
+        assert issue.message.startswith(f"{coco}: annotation {number} ")
+        assert message in issue.message
     whole = ["two entries have the image id 1", "image number 4 has no integer id", "image 4 has width 0"]
     whole += [message for _, message, image in WRONG_ANNOTATIONS if image is None]
-    for fault, message in zip(source.issues, whole, strict=True):
-        assert fault.message.startswith(f"{coco}: ")
-        assert message in fault.message
+    for issue, message in zip(source.issues, whole, strict=True):
+        assert issue.message.startswith(f"{coco}: ")
+        assert message in issue.message
     truth = source.ground_truth()
     assert [row["id"] for row in truth["images"]] == [2, 1]
     assert [row["id"] for row in truth["annotations"]] == [1, 20, 21, 22, 23]
