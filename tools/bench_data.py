@@ -352,7 +352,7 @@ def tails(args: argparse.Namespace) -> None:
         rows = []
         for image, second, gain, flip in zip(images, seconds, gains, flips, strict=True):
             row = mixup(Sample(image, *none), Sample(second, *none), 0.4).image
-            scale_hsv(row, gain, out=row)
+            scale_hsv(row, gain)
             rows.append(cv2.flip(row, 1) if flip else row)
         return np.stack(rows).astype(np.float32) / np.float32(255)
 

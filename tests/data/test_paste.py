@@ -16,7 +16,7 @@ from yolov7_jax.types import Sample
 SHAPE = (70, 90)
 SIZE = (60, 80)
 STRAIGHT = AugmentConfig(scale=0.3, translate=0.2)
-TURNED = AugmentConfig(scale=0.3, translate=0.2, degrees=180, shear=20, perspective=0.002)
+ROTATED = AugmentConfig(scale=0.3, translate=0.2, degrees=180, shear=20, perspective=0.002)
 SLOPE = 2.5
 
 
@@ -52,7 +52,7 @@ def distance_to_edges(points, polygons):
     return nearest
 
 
-@pytest.mark.parametrize("config", [STRAIGHT, TURNED])
+@pytest.mark.parametrize("config", [STRAIGHT, ROTATED])
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
 def test_pasted_pixels_are_those_of_the_warped_polygon(config, seed):
@@ -83,14 +83,14 @@ def test_pasted_pixels_are_those_of_the_warped_polygon(config, seed):
     frame = np.reshape(part, (2, 2))
     expected = ahead & lies_in(source, polygons) & (source >= frame[0]).all(-1) & (source <= frame[1]).all(-1)
     corners = np.array([[part[0], part[1]], [part[2], part[1]], [part[2], part[3]], [part[0], part[3]]], float)
-    polygons = []
+    drawn = []
     for polygon in [*polygons, corners]:
         x, y, w = warp @ np.column_stack([polygon, np.ones(len(polygon))]).T
         if (w > 1e-3).all():
-            polygons.append(np.column_stack([x / w, y / w]))
+            drawn.append(np.column_stack([x / w, y / w]))
     # Polygons are drawn in quarters of a pixel, and OpenCV draws a quarter where a polygon goes through any of it:
     # so a center may be off by the diagonal of one, and by the rounding of corners to 1/16 of one.
-    certain = distance_to_edges(centers[..., :2], polygons) > np.hypot(0.25, 0.25) + 1 / 32
+    certain = distance_to_edges(centers[..., :2], drawn) > np.hypot(0.25, 0.25) + 1 / 32
     assert (painted == expected)[certain].all()
     if box.any():  # and what is painted has its center in the box
         rows, columns = np.nonzero(painted)

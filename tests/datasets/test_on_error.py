@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError
 from yolov7_jax.source import SourceMixin
@@ -15,12 +16,6 @@ from yolov7_jax.source import SourceMixin
 WIDTH, HEIGHT = 40, 20
 GOOD = "0 0.5 0.5 0.1 0.1"
 WRONG_LINES = ["3 0.5 0.5 0.1 0.1", "0 1.5 0.5 0.1 0.1", "0 0.5 nan 0.1 0.1", "0 0.5 0.5 0.1", "cat 0.5 0.5 0.1 0.1"]
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 def write_images(folder: Path, *names: str) -> None:
@@ -32,9 +27,9 @@ def write_images(folder: Path, *names: str) -> None:
 @pytest.fixture
 def yolo(tmp_path: Path) -> Path:
     write_images(tmp_path / "images", "a.png", "b.png")
-    write(tmp_path / "labels" / "a.txt", "\n".join([GOOD, *WRONG_LINES, "2 0.5 0.5 0.2 0.2"]))
-    write(tmp_path / "labels" / "b.txt", GOOD)
-    return write(tmp_path / "data.yaml", "val: images\nnames: [cat, dog, bird]\n")
+    write_text(tmp_path / "labels" / "a.txt", "\n".join([GOOD, *WRONG_LINES, "2 0.5 0.5 0.2 0.2"]))
+    write_text(tmp_path / "labels" / "b.txt", GOOD)
+    return write_text(tmp_path / "data.yaml", "val: images\nnames: [cat, dog, bird]\n")
 
 
 def sentence_of(source: SourceMixin, index: int) -> str:
@@ -60,12 +55,12 @@ def test_label_files_that_are_no_text_are_not_images_without_objects(yolo: Path,
 
 
 def test_listed_images_that_are_not_there_are_kept(yolo: Path, tmp_path: Path):
-    write(tmp_path / "list.txt", "images/x.png\nimages/b.png\n")
-    write(yolo, "val: list.txt\nnames: [cat, dog, bird]\n")
+    write_text(tmp_path / "list.txt", "images/x.png\nimages/b.png\n")
+    write_text(yolo, "val: list.txt\nnames: [cat, dog, bird]\n")
     source = open_source(yolo, on_error="skip")
     assert [source.path(index).name for index in range(len(source))] == ["x.png", "b.png"]
     assert "x.png: cannot be read" in sentence_of(source, 0)
-    write(tmp_path / "list.txt", "images/x.png\nimages/y.png\n")
+    write_text(tmp_path / "list.txt", "images/x.png\nimages/y.png\n")
     with pytest.raises(DataError, match=r"list\.txt, line 1: the image images/x\.png is not there"):
         open_source(yolo, on_error="skip")
 
@@ -73,7 +68,7 @@ def test_listed_images_that_are_not_there_are_kept(yolo: Path, tmp_path: Path):
 def test_issues_of_the_whole_are_raised_all_the_same(yolo: Path):
     with pytest.raises(DataError, match="no split 'train'"):
         open_source(yolo, "train", on_error="skip")
-    write(yolo, "val: images\n")
+    write_text(yolo, "val: images\n")
     with pytest.raises(DataError, match="the key names is missing"):
         open_source(yolo, on_error="skip")
 
@@ -118,7 +113,7 @@ def coco(tmp_path: Path) -> Path:
         ],
         "categories": [{"id": 1, "name": "cat"}],
     }
-    return write(tmp_path / "data.json", json.dumps(content))
+    return write_text(tmp_path / "data.json", json.dumps(content))
 
 
 def test_wrong_entries_are_left_out_and_named(coco: Path):

@@ -6,7 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolov7_jax.datasets.writers import Written
 
 DATA = (
     "data YAML of yolov5/yolov7 or one that joins data sets, COCO JSON or folder, Pascal VOC folder, or FORMAT:PLACE "
@@ -57,8 +60,9 @@ def add_data_sets(parser: argparse.ArgumentParser) -> None:
     add_image_dir(parser)
 
 
-def add_copy(parser: argparse.ArgumentParser) -> None:
-    """How images come into a new data set."""
+def add_new_data(parser: argparse.ArgumentParser, option: str = "output", text: str = "new folder") -> None:
+    """The folder of a new data set, and how images come into it."""
+    parser.add_argument(option, metavar="OUT", type=Path, help=text)
     parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
 
 
@@ -82,6 +86,16 @@ def add_detector(
     )
     parser.add_argument("--workers", type=int, default=2, help="threads that read images (default 2)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def new_data_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What `add_data_sets` and `add_new_data` parsed, but the data and the folder, as functions that write call it."""
+    return {"image_folder": parsed.images, "link": not parsed.copy}
+
+
+def tell_written(written: Written) -> None:
+    """Says what of a data set is not as it was, and where the new one is."""
+    print("\n".join([*written.sentences, f"see {written.data}"]))
 
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -45,12 +45,12 @@ def shown(pieces: Sequence[Piece], shape: tuple[int, int]) -> Shown:
     """
     counts = [len(piece.sample.class_ids) for piece in pieces]
     boxes = np.concatenate([piece.sample.boxes_xyxy_px for piece in pieces]).astype(np.float64)
-    parts = np.repeat([piece.part for piece in pieces], counts, axis=0)
-    showing = np.clip(boxes, parts[:, [0, 1, 0, 1]], parts[:, [2, 3, 2, 3]])
+    parts = np.repeat([piece.part for piece in pieces], counts, axis=0)  # [n, 4]
+    showing = np.clip(boxes, parts[:, [0, 1, 0, 1]], parts[:, [2, 3, 2, 3]])  # [n, 4] in source pixels
     warped = clip_boxes(warp_boxes(showing, np.repeat([piece.matrix for piece in pieces], counts, axis=0)), shape)
     least = np.full(len(boxes), MIN_AREA)
     polygons = joined([piece.sample.polygons for piece in pieces], counts)
-    shows = (warped[:, 2:] > warped[:, :2]).all(axis=1)
+    shows = (warped[:, 2:] > warped[:, :2]).all(axis=1)  # [n]
     visible = select(polygons, shows)
     if len(visible.owner):
         place = np.repeat(np.arange(len(pieces)), counts)[shows][visible.owner]
@@ -136,23 +136,23 @@ def visible_boxes(polygons: Polygons, place: Ints, regions: Sequence[Region]) ->
         int [m], the objects that have polygons, ascending; [m, 4] xyxy in pixels of the image of the regions.
     """
     owners, first_polygon = np.unique(polygons.owner, return_index=True)
-    start = polygons.points_xy_px.T.astype(np.float64)
-    after = _edge_after(polygons.corners)
+    start = polygons.points_xy_px.T.astype(np.float64)  # [2, e], one edge a corner
+    after = _edge_after(polygons.corners)  # [e]
     first_edge = (np.cumsum(polygons.corners) - polygons.corners)[first_polygon]
     place_of_edge = np.repeat(place, polygons.corners)
     sides, corners, matrices = _stacked(regions)
     along, down, from_origin = sides[..., place_of_edge]
-    heights = along * start[0] + down * start[1] + from_origin
-    shares = _visible_shares(heights, heights[:, after])
-    ends = start[:, None] + shares * (start[:, after] - start)[:, None]
-    image = _warped(ends, matrices[..., place_of_edge])
-    low = np.fmin.reduceat(np.fmin(image[:, 0], image[:, 1]), first_edge, axis=1)
+    heights = along * start[0] + down * start[1] + from_origin  # [s, e]
+    shares = _visible_shares(heights, heights[:, after])  # [2, e]
+    ends = start[:, None] + shares * (start[:, after] - start)[:, None]  # [2, 2, e], x and y of beginning and end
+    image = _warped(ends, matrices[..., place_of_edge])  # [2, 2, e]
+    low = np.fmin.reduceat(np.fmin(image[:, 0], image[:, 1]), first_edge, axis=1)  # [2, m]
     high = np.fmax.reduceat(np.fmax(image[:, 0], image[:, 1]), first_edge, axis=1)
 
     cut = np.flatnonzero(np.logical_or.reduceat((heights < 0).any(axis=0), first_edge))  # the others hold no corner
     if len(cut):
         where = place[first_polygon[cut]]
-        held = _holds(polygons, owners[cut], corners[..., where])
+        held = _holds(polygons, owners[cut], corners[..., where])  # [c, cut]
         image = np.where(held, _warped(corners[..., where], matrices[..., where]), np.nan)
         low[:, cut] = np.fmin(low[:, cut], np.fmin.reduce(image, axis=1))
         high[:, cut] = np.fmax(high[:, cut], np.fmax.reduce(image, axis=1))
@@ -162,7 +162,8 @@ def visible_boxes(polygons: Polygons, place: Ints, regions: Sequence[Region]) ->
 def _stacked(regions: Sequence[Region]) -> tuple[Floats, Floats, Floats]:
     """Sides [3, s, r], corners [2, c, r], matrices [3, 3, r] of regions; 0 or NaN where one has fewer than another."""
     sides = np.zeros((3, max(len(each.sides) for each in regions), len(regions)))
-    corners = np.full((2, max(each.corners_xy_px.shape[1] for each in regions), len(regions)), np.nan)
+    most = max(1, *(each.corners_xy_px.shape[1] for each in regions))
+    corners = np.full((2, most, len(regions)), np.nan)
     for at, each in enumerate(regions):
         sides[:, : len(each.sides), at] = each.sides.T
         corners[:, : each.corners_xy_px.shape[1], at] = each.corners_xy_px

@@ -48,16 +48,16 @@ def balanced_repeats(
         raise InputError(
             f"data.class_weights has {len(class_weights)} numbers; expected one for each of the {num_classes} classes"
         )
-    counts = np.bincount(objects, minlength=num_classes)
+    counts = np.bincount(objects, minlength=num_classes)  # [C]
     weights = np.array(class_weights, np.float64) if class_weights else 1 / np.maximum(counts, 1)
-    of_images = np.bincount(image, weights=weights[objects], minlength=len(class_ids))
+    of_images = np.bincount(image, weights=weights[objects], minlength=len(class_ids))  # [images]
     if not of_images.any():
         raise InputError(
             "data.sampling=balanced: no training image has an object of a class with a weight over 0; "
             "change data.class_weights, or use data.sampling=uniform"
         )
     of_images[np.bincount(image, minlength=len(class_ids)) == 0] = of_images[of_images > 0].min()
-    repeats: NDArray[np.float64] = of_images * (len(class_ids) / of_images.sum())
+    repeats: NDArray[np.float64] = of_images * (len(class_ids) / of_images.sum())  # [images]
     return repeats
 
 
@@ -116,11 +116,11 @@ def plan_epoch(
     """
     rng = np.random.default_rng([seed, epoch])
     steps = -(-epoch_length(repeats) // batch_size)
-    order = np.resize(_occurrences(rng, repeats), steps * batch_size)
+    order = np.resize(_occurrences(rng, repeats), steps * batch_size)  # [steps · batch_size]
     sides = np.array(shapes, np.int64)
     if buckets is None:
         return EpochPlan(order, sides[rng.integers(len(shapes), size=steps)])
-    batches = order[np.argsort(buckets[order], kind="stable")].reshape(steps, batch_size)
+    batches = order[np.argsort(buckets[order], kind="stable")].reshape(steps, batch_size)  # [steps, batch_size]
     batches = rng.permutation(batches)
     return EpochPlan(batches.ravel(), sides[buckets[batches]].max(axis=1))
 

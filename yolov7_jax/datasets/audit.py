@@ -15,8 +15,6 @@ from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import NO_LABELS, Issue, Labels
 
-_MOST_CLASSES = 10  # that the summary names
-
 
 class Findings(NamedTuple):
     """What reading all labels of a source found: the labels, none where an image is unusable; why, by index."""
@@ -74,16 +72,14 @@ class Audit:
 
     def lines(self, *, most: int | None = 5) -> list[str]:
         """A summary for people: counts, then the first `most` of what is wrong (None: all of it)."""
-        present = [(count, name) for count, name in zip(self.objects, self.names, strict=True) if count]
-        present.sort(key=lambda pair: -pair[0])
         absent = [name for count, name in zip(self.objects, self.names, strict=True) if not count]
         lines = [
             f"{self.images} images: {self.without_file} without a label file, {self.without_objects} without objects, "
             f"{len(self.unusable)} cannot be used",
-            f"{sum(self.objects)} objects: " + _first([f"{name} {count}" for count, name in present], _MOST_CLASSES),
+            f"{sum(self.objects)} objects: {listed(by_frequency(self.objects, self.names))}",
         ]
         if absent:
-            lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
+            lines.append(f"{len(absent)} classes without objects: {listed(absent)}")
         lines.append(
             f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.issues)} wrong"
             + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
@@ -107,7 +103,7 @@ class Audit:
             raise DataError(
                 f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.issues)} objects are "
                 "wrong; correct them, or go on without them (data.on_error=skip). "
-                f"The first: {_first(self.sentences, most, separator=' | ')}"
+                f"The first: {listed(self.sentences, most, separator=' | ')}"
             )
 
 
@@ -153,6 +149,13 @@ def _labels(source: SourceMixin, index: int) -> Labels | Issue:
         return Issue("error", error.kind, str(error))
 
 
-def _first(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:
+def by_frequency(objects: Sequence[int], names: Sequence[str]) -> list[str]:
+    """The classes that have objects, each with its number, those with most first."""
+    present = [(count, name) for count, name in zip(objects, names, strict=True) if count]
+    return [f"{name} {count}" for count, name in sorted(present, key=lambda pair: -pair[0])]
+
+
+def listed(texts: Sequence[str], most: int = 10, *, separator: str = ", ") -> str:
+    """The first of some texts, and how many more there are."""
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []
     return separator.join([*texts[:most], *more])

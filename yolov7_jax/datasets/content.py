@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -178,11 +178,8 @@ class ImageFiles:
         if not path.is_file():
             raise DataError(f"{path}: the image is not there; data check --fix leaves such images out")
         if self._link:
-            try:
+            with suppress(OSError):  # another disk, or one without links
                 os.link(path.resolve(), file)
-            except OSError:  # another disk, or one without links
-                pass
-            else:
                 return
         shutil.copyfile(path, file)
 

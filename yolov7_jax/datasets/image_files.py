@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import UNREADABLE, check_content, check_image, read_image
+from yolov7_jax.image import UNREADABLE, check_image, read_image
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Labels, Sample
 
@@ -56,33 +56,19 @@ def present(files: Iterable[Path]) -> Iterator[bool]:
         yield file.name in entries[folder] or file.exists()  # the latter where letter case does not matter
 
 
-def image_size(file: Path) -> tuple[int, int]:
+def image_size(file: Path | BytesIO, *, name: str = "") -> tuple[int, int]:
     """Height and width in pixels as the image is seen, orientation applied, read from the file's header.
 
     Raises:
-        DataError: not there, or not an image.
+        DataError: not there, or not an image; `name` is what it is called, by default the path.
     """
-    return _size(file, name=str(file))
-
-
-def checked_content_size(data: bytes, *, name: str) -> tuple[int, int]:
-    """`checked_size` of the content of a file; `name` is what errors call it.
-
-    Raises:
-        DataError: empty, cut short or not an image.
-    """
-    check_content(data, name=name)
-    return _size(BytesIO(data), name=name)
-
-
-def _size(file: Path | BytesIO, *, name: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
             orientation = _orientation(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{name}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
+            f"{name or file}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
         ) from error
     return (width, height) if orientation in _QUARTER_ROTATIONS else (height, width)
 
@@ -97,16 +83,6 @@ def is_rotated(file: Path) -> bool:
     """Whether an image that can be read is rotated or flipped by its EXIF orientation, and not upright as stored."""
     with Image.open(file) as image:
         return _orientation(image) in _ROTATIONS
-
-
-def checked_size(file: Path) -> tuple[int, int]:
-    """`image_size` of a file that is whole as far as can be told without decoding it.
-
-    Raises:
-        DataError: missing, empty, cut short or not an image.
-    """
-    check_image(file)
-    return image_size(file)
 
 
 def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
@@ -177,4 +153,5 @@ class FileSource(ReadSource):
 
     def check_image(self, index: int) -> tuple[int, int]:
         """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_size(self.images[index])
+        check_image(self.images[index])
+        return image_size(self.images[index])

@@ -51,24 +51,20 @@ def label_warnings(
     seen: dict[LabelRow, int] = {}
     boxes_xyxy_px = np.array([row.box_xyxy for row in rows], np.float64).reshape(-1, 4) * (*scale, *scale)
     for number, (row, place, box) in enumerate(zip(rows, places, boxes_xyxy_px, strict=True)):
-        first = seen.setdefault(row, number)
+        where, first = f"{file}, {place}", seen.setdefault(row, number)
         if first != number:
-            found.append(
-                Issue(
-                    "error",
-                    REPEATED,
-                    f"{file}, {place}: the object repeats that of {places[first]}; remove one of them",
-                )
-            )
+            sentence = f"{where}: the object repeats that of {places[first]}; remove one of them"
+            found.append(Issue("error", REPEATED, sentence))
             continue
-        found += _by_itself(box, f"{file}, {place}", size)
+        found += _by_itself(box, where, size)
         for other in np.flatnonzero(_overlaps(box, boxes_xyxy_px[:number]) > _ALMOST)[:1]:
             if (box == boxes_xyxy_px[other]).all():
-                sentence = f"{file}, {place}: the box is that of {places[other]}, whose class or polygon is another"
-                found.append(Issue("warning", BOX_TWICE, f"{sentence}; remove one unless both are meant"))
+                kind, what = BOX_TWICE, f"the box is that of {places[other]}, whose class or polygon is another"
             elif row.class_id == rows[other].class_id:
-                sentence = f"{file}, {place}: the object is almost that of {places[other]}"
-                found.append(Issue("warning", ALMOST_TWICE, f"{sentence}; remove one unless both are meant"))
+                kind, what = ALMOST_TWICE, f"the object is almost that of {places[other]}"
+            else:
+                continue
+            found.append(Issue("warning", kind, f"{where}: {what}; remove one unless both are meant"))
     return tuple(found)
 
 
@@ -93,6 +89,21 @@ def _overlaps(box_xyxy: NDArray[np.float64], others_xyxy: NDArray[np.float64]) -
     return intersection / np.where(union > 0, union, 1)
 
 
+UNREADABLE = "unreadable label file"
+
+
+def read_label_file(file: Path, *, expected: str) -> bytes:
+    """The content of a file of labels.
+
+    Raises:
+        DataError: it cannot be read; says what was expected.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); expected {expected}", kind=UNREADABLE) from error
+
+
 class IssueCollector:
     """`with collector: ...` around the reading of one entry: raises what is wrong with it, or keeps it and goes on.
 
@@ -113,17 +124,12 @@ class IssueCollector:
         return True
 
 
-class _Placed(NamedTuple):
-    row: LabelRow
-    place: str
-
-
 class ObjectCollector(IssueCollector):
     """Collects the objects of one image, each within `with collector: ...`."""
 
     def __init__(self, on_error: OnError) -> None:
         super().__init__(on_error)
-        self._objects: list[_Placed] = []
+        self._objects: list[tuple[LabelRow, str]] = []
         self._ignored: list[LabelRow] = []
 
     def add(self, row: LabelRow, place: str, *, ignored: bool = False) -> None:
@@ -131,7 +137,7 @@ class ObjectCollector(IssueCollector):
         if ignored:
             self._ignored.append(row)
         else:
-            self._objects.append(_Placed(row, place))
+            self._objects.append((row, place))
 
     def labels(
         self,
@@ -151,10 +157,8 @@ class ObjectCollector(IssueCollector):
             distinct_ignored: leave out ignored objects that repeat or have no area.
             missing: there is no such file.
         """
-        rows = [one.row for one in self._objects]
-        warnings: tuple[Issue, ...] = ()
-        if self.on_error == "note":
-            warnings = label_warnings(rows, [one.place for one in self._objects], file, size, scale)
+        rows, places = [row for row, _ in self._objects], [place for _, place in self._objects]
+        warnings = label_warnings(rows, places, file, size, scale) if self.on_error == "note" else ()
         kept, duplicates, empty = dedupe_and_filter(rows)
         class_ids, boxes_xyxy_px, polygons = _as_arrays(kept, scale)
         ignored = dedupe_and_filter(self._ignored)[0] if distinct_ignored else self._ignored

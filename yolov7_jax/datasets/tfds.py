@@ -6,17 +6,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, checked_content_size
+from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, image_size
 from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
 from yolov7_jax.datasets.tfds_files import FEATURES_FILE, INFO_FILE, PREFIX, Stretch, TfRecords, prepared_folder
 from yolov7_jax.errors import DataError, InstallationError
-from yolov7_jax.image import decode_image
+from yolov7_jax.image import check_content, decode_image
 from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Labels, OnError
 
@@ -103,7 +104,9 @@ class TfdsSource(ReadSource):
 
     def check_image(self, index: int) -> tuple[int, int]:
         """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_content_size(self._content(index), name=str(self.path(index)))
+        content, name = self._content(index), str(self.path(index))
+        check_content(content, name=name)
+        return image_size(BytesIO(content), name=name)
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The objects of the example; crowds and difficult objects are ignored ones."""

@@ -20,7 +20,7 @@ from yolov7_jax.datasets.image_files import (
     list_images,
     present,
 )
-from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
+from yolov7_jax.datasets.objects import UNREADABLE, IssueCollector, LabelRow, ObjectCollector, read_label_file
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import clip_boxes
 from yolov7_jax.prefetch import of_each
@@ -110,7 +110,6 @@ def _class_names(folder: Path, on_error: OnError) -> tuple[str, ...]:
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_UNREADABLE = "unreadable label file"
 _LINE = "@line"  # no attribute of a file can have this name
 
 
@@ -213,28 +212,24 @@ def _root(file: Path) -> Element:
 
     def refuse(*_: object) -> None:
         raise DataError(
-            f"{file}, line {parser.CurrentLineNumber}: a DOCTYPE is refused; remove it from the file", kind=_UNREADABLE
+            f"{file}, line {parser.CurrentLineNumber}: a DOCTYPE is refused; remove it from the file", kind=UNREADABLE
         )
 
     parser.StartElementHandler, parser.EndElementHandler = start, builder.end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
     try:
-        parser.Parse(file.read_bytes(), True)
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror}); expected a Pascal VOC annotation", kind=_UNREADABLE
-        ) from error
+        parser.Parse(read_label_file(file, expected="a Pascal VOC annotation"), True)
     except expat.ExpatError as error:
         raise DataError(
-            f"{file}, line {error.lineno}: not XML ({error}); the file may be cut off", kind=_UNREADABLE
+            f"{file}, line {error.lineno}: not XML ({error}); the file may be cut off", kind=UNREADABLE
         ) from error
     except DataError:
         raise
     except (LookupError, ValueError) as error:
-        raise DataError(f"{file}: not XML ({error}); save it as UTF-8", kind=_UNREADABLE) from error
+        raise DataError(f"{file}: not XML ({error}); save it as UTF-8", kind=UNREADABLE) from error
     root = builder.close()
     if root.tag != "annotation":
         raise DataError(
-            f"{file}: the outermost element is {root.tag}; expected a Pascal VOC annotation", kind=_UNREADABLE
+            f"{file}: the outermost element is {root.tag}; expected a Pascal VOC annotation", kind=UNREADABLE
         )
     return root

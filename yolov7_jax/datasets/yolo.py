@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yolov7_jax.datasets.data_yaml import class_names, read_data_yaml, split_images
 from yolov7_jax.datasets.image_files import FileSource, image_ids, present
-from yolov7_jax.datasets.objects import LabelRow, ObjectCollector, packed
+from yolov7_jax.datasets.objects import UNREADABLE, LabelRow, ObjectCollector, packed
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels, OnError
 
@@ -82,7 +82,7 @@ def read_labels(file: Path, size: tuple[int, int], *, num_classes: int, on_error
         text = None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{file}: the labels cannot be read ({error}); expected a text file", kind="unreadable label file"
+            f"{file}: the labels cannot be read ({error}); expected a text file", kind=UNREADABLE
         ) from error
     collector = ObjectCollector(on_error)
     for number, line in enumerate((text or "").splitlines(), start=1):

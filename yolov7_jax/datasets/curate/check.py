@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.conversion import content_of, format_of, split_names
+from yolov7_jax.datasets.curate.conversion import content_of, format_of, open_splits, split_names
 from yolov7_jax.datasets.curate.image_audit import ROTATED, ImageAudit, audit_image, check_label_files
 from yolov7_jax.datasets.writers import Written, write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.types import Issue
+from yolov7_jax.types import NO_LABELS, Issue
 
 _THREADS = 4  # they decode
 _FEW = 10  # objects of a class
@@ -80,28 +80,39 @@ def check_data(
     Raises:
         InputError: there is no such data set, or it does not say which splits it has.
     """
-    sources: dict[str, SourceMixin] = {}
-    issues: list[Issue] = []
-    for split in dict.fromkeys(splits or split_names(data)):
-        try:
-            sources[split] = open_source(data, split, image_folder=image_folder, on_error="note")
-        except DataError as error:
-            issues.append(Issue("error", CLOSED if error.kind == "other" else error.kind, str(error), split))
+    sources, issues = _opened(data, splits or split_names(data), image_folder)
     left_out: dict[str, dict[int, str]] = {}
-    objects: dict[str, NDArray[np.int64]] = {}
+    objects: dict[str, NDArray[np.int64]] = {}  # [classes]
     first: dict[str, tuple[str, int, Path]] = {}
     for split, source in sources.items():
         audit = partial(audit_image, source, decode=decode)
         audits = list(of_each(audit, range(len(source)), workers=_THREADS, progress=progress))
         found, left_out[split] = _of_split(split, source, audits, first)
         issues += found
-        objects[split] = sum(
-            (np.bincount(audited.class_ids, minlength=len(source.names)) for audited in audits if not audited.problem),
-            np.zeros(len(source.names), np.int64),
-        )
+        objects[split] = _count_objects(audits, len(source.names))
     issues += check_label_files(sources.values())
     issues += _of_classes(data, sources, objects)
     return Report({split: len(source) for split, source in sources.items()}, tuple(issues), left_out)
+
+
+def _opened(
+    data: Path | str, splits: Sequence[str], image_folder: Path | None
+) -> tuple[dict[str, SourceMixin], list[Issue]]:
+    """The splits that can be opened, and why others cannot."""
+    sources: dict[str, SourceMixin] = {}
+    issues = []
+    for split in dict.fromkeys(splits):
+        try:
+            sources[split] = open_source(data, split, image_folder=image_folder, on_error="note")
+        except DataError as error:
+            issues.append(Issue("error", CLOSED if error.kind == "other" else error.kind, str(error), split))
+    return sources, issues
+
+
+def _count_objects(audits: Sequence[ImageAudit], num_classes: int) -> NDArray[np.int64]:
+    """Objects of each class in the images that can be used."""
+    class_ids = [audited.class_ids for audited in audits if not audited.problem]
+    return np.bincount(np.concatenate([NO_LABELS.class_ids, *class_ids]), minlength=num_classes)
 
 
 def _of_split(
@@ -188,23 +199,31 @@ def fix_data(
     Raises:
         InputError: no image is left, or the result cannot be written.
     """
-    sources, rotated = {}, {}
-    for split, count in report.images.items():
-        source = open_source(data, split, image_folder=image_folder, on_error="skip")
-        kept = [index for index in range(count) if index not in report.left_out.get(split, {})]
-        if kept:
-            sources[split] = source.subset(kept)
-            upright = {issue.image for issue in report.issues if issue.split == split and issue.kind == ROTATED}
-            rotated[split] = {place for place, index in enumerate(kept) if index in upright}
-    if not sources:
+    sources = open_splits(data, [*report.images], image_folder=image_folder, on_error="skip") if report.images else {}
+    parts = {
+        split: [source.subset([index for index in range(len(source)) if index not in report.left_out[split]])]
+        for split, source in sources.items()
+        if len(report.left_out[split]) < len(source)
+    }
+    if not parts:
         raise DataError(f"{data}: none of its images can be used; correct what the check names first")
-    written = write_data(
-        folder, content_of(sources, saved_anew=rotated, progress=progress), to=format_of(data), link=link
-    )
+    rotated = [
+        sources[issue.split].path(issue.image)
+        for issue in report.issues
+        if issue.kind == ROTATED and issue.split and issue.image is not None
+        if issue.image not in report.left_out[issue.split]
+    ]
+    content = content_of(parts, saved_anew=set(rotated), progress=progress)
+    written = write_data(folder, content, to=format_of(data), link=link)
+    changes = _changes(report, len(rotated)) + Counter(written.losses)
+    return Written(written.data, changes)
+
+
+def _changes(report: Report, upright: int) -> Counter[str]:
+    """What `fix_data` changes, in words, and how often."""
     changes = Counter(f"images left out, {kind}" for kinds in report.left_out.values() for kind in kinds.values())
-    changes["images saved upright"] = sum(map(len, rotated.values()))
+    changes["images saved upright"] = upright
     changes["images that stay in two splits, as only you can tell where they belong"] = sum(
         issue.kind == LEAK for issue in report.issues
     )
-    changes.update(written.losses)
-    return Written(written.data, {what: count for what, count in changes.items() if count})
+    return changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from yolov7_jax.datasets.content import Content, Item
@@ -109,44 +110,33 @@ def convert_data(
         InputError: the data cannot be used or written, or is wrong; names the file, and the line or id.
     """
     sources = open_splits(data, splits, image_folder=image_folder)
-    return write_data(folder, content_of(sources, progress=progress), to=to, link=link)
+    content = content_of({split: [source] for split, source in sources.items()}, progress=progress)
+    return write_data(folder, content, to=to, link=link)
 
 
 def content_of(
-    sources: Mapping[str, SourceMixin],
-    *,
-    saved_anew: Mapping[str, Container[int]] | None = None,
-    progress: ProgressBar = no_progress,
+    parts: Mapping[str, Sequence[SourceMixin]], *, saved_anew: Container[Path] = (), progress: ProgressBar = no_progress
 ) -> Content:
     """What sources of the same classes hold, for a writer; read as it is written.
 
     Args:
-        sources: by the name of their split.
-        saved_anew: which images of each are to be saved anew from their pixels.
-        progress: as in `convert_data`.
+        parts: of each split.
+        saved_anew: which images are to be saved anew from their pixels.
+        progress: a display of progress, of each part.
     """
-    first = next(iter(sources.values()))
+    first = next(iter(parts.values()))[0]
     splits = {
-        split: items_of(source, (saved_anew or {}).get(split, ()), progress=progress)
-        for split, source in sources.items()
+        split: chain.from_iterable(_items(source, saved_anew, progress) for source in sources if len(source))
+        for split, sources in parts.items()
     }
-    return Content(first.names, first.category_ids, splits, has_ids=has_ids(first))
+    has_ids = not isinstance(first, YoloSource | VocSource)
+    return Content(first.names, first.category_ids, splits, has_ids=has_ids)
 
 
-def has_ids(source: SourceMixin) -> bool:
-    """Whether the ids of images are in the files of a source, and do not follow from the order or names of images."""
-    return not isinstance(source, YoloSource | VocSource)
+def _items(source: SourceMixin, saved_anew: Container[Path], progress: ProgressBar) -> Iterator[Item]:
+    def item(index: int) -> Item:
+        path, labels = source.path(index), source.labels_for(index, source.check_image(index))
+        has_file = path.is_file() and path not in saved_anew
+        return Item(path, source.image_ids[index], labels, None if has_file else partial(source.read, index))
 
-
-def items_of(
-    source: SourceMixin, saved_anew: Container[int] = (), *, progress: ProgressBar = no_progress
-) -> Iterator[Item]:
-    """The images of a source for a writer; see `content_of`."""
-    item = partial(_item, source, saved_anew=saved_anew)
     return of_each(item, range(len(source)), progress=progress)
-
-
-def _item(source: SourceMixin, index: int, *, saved_anew: Container[int]) -> Item:
-    path, labels = source.path(index), source.labels_for(index, source.check_image(index))
-    has_file = path.is_file() and index not in saved_anew
-    return Item(path, source.image_ids[index], labels, None if has_file else partial(source.read, index))
