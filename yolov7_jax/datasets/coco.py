@@ -18,9 +18,9 @@ from yolov7_jax.types import Issue, Labels, OnError
 _UNKNOWN = (0, 0)  # size of an image of which the file does not say it
 
 
-def is_coco_folder(folder: Path) -> bool:
-    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
-    return next(folder.glob("annotations/instances_*.json"), None) is not None
+def coco_splits(folder: Path) -> list[str]:
+    """The splits of a folder in COCO's layout, annotations/instances_SPLIT.json and images/SPLIT; none of another."""
+    return [file.stem.removeprefix("instances_") for file in sorted(folder.glob("annotations/instances_*.json"))]
 
 
 def annotation_file(folder: Path, split: str) -> Path:

@@ -35,6 +35,11 @@ def is_voc(folder: Path) -> bool:
     return (folder / "Annotations").is_dir() and (folder / "ImageSets" / "Main").is_dir()
 
 
+def voc_splits(folder: Path) -> list[str]:
+    """The splits of a folder in Pascal VOC layout."""
+    return sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt"))
+
+
 def open_voc(folder: Path | str, split: str = "val", *, on_error: OnError = "stop") -> VocSource:
     """A split of a folder in Pascal VOC layout.
 
@@ -47,8 +52,8 @@ def open_voc(folder: Path | str, split: str = "val", *, on_error: OnError = "sto
     folder = Path(folder)
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
-        known = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt")))
-        raise DataError(f"{folder}: no split {split!r}; it has {known or 'none'}: add {listing} or choose another")
+        known = ", ".join(voc_splits(folder)) or "none"
+        raise DataError(f"{folder}: no split {split!r}; it has {known}: add {listing} or choose another")
     images = _split_images(folder, listing, on_error)
     annotations = tuple(folder / "Annotations" / f"{image.stem}.xml" for image in images)
     if not any(present(annotations)):

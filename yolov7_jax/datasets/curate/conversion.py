@@ -7,11 +7,12 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from yolov7_jax.datasets.coco import coco_splits
 from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.data_yaml import SPLITS, read_data_yaml
 from yolov7_jax.datasets.joined import Part, read_joined_yaml
 from yolov7_jax.datasets.opening import locate, open_source
-from yolov7_jax.datasets.voc import VocSource
+from yolov7_jax.datasets.voc import VocSource, voc_splits
 from yolov7_jax.datasets.writers import Format, Written, write_data
 from yolov7_jax.datasets.yolo import YoloSource
 from yolov7_jax.errors import DataError
@@ -32,9 +33,9 @@ def split_names(data: Path | str) -> tuple[str, ...]:
     format_name, place = locate(data)
     folder = Path(place)
     if format_name == "coco" and folder.is_dir():
-        known = [file.stem.removeprefix("instances_") for file in sorted(folder.glob("annotations/instances_*.json"))]
+        known = coco_splits(folder)
     elif format_name == "voc":
-        known = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt"))
+        known = voc_splits(folder)
     elif format_name == "joined":
         known = [name for name in SPLITS if _is_joined_split(folder, name)]
     elif format_name == "yolo":
