@@ -69,8 +69,11 @@ def augmented(
     """
     check_augment(config)
     partners = partial(_partners, rng, fetch, position, count, min(mosaic_window, count - 1))
+    mosaic_of = partial(_mosaic, rng, partners, side=side, size=size, config=config)
     if rng.random() < config.mosaic:
-        sample = _mixed(rng, partners, fetch(position), side, size, config)
+        sample = mosaic_of([fetch(position)])
+        if rng.random() < config.mixup:
+            sample = mixup(sample, mosaic_of([]), rng.beta(config.mixup_beta, config.mixup_beta))
     else:
         sample = _alone(rng, fetch(position), size, config)
     scale_hsv(sample.image, random_gains(rng, config))
@@ -88,31 +91,16 @@ def _partners(
     return [fetch(int(position - step) % count) for step in steps]
 
 
-def _mixed(
-    rng: np.random.Generator,
-    partners: Callable[[int], list[Sample]],
-    first: Sample,
-    side: int,
-    size: tuple[int, int],
-    config: AugmentConfig,
-) -> Sample:
-    """A mosaic around the first sample, by chance blended with another."""
-    sample = _mosaic(rng, partners, [first], side, size, config)
-    if rng.random() < config.mixup:
-        second = _mosaic(rng, partners, [], side, size, config)
-        sample = mixup(sample, second, rng.beta(config.mixup_beta, config.mixup_beta))
-    return sample
-
-
 def _mosaic(
     rng: np.random.Generator,
     partners: Callable[[int], list[Sample]],
     first: list[Sample],
+    *,
     side: int,
     size: tuple[int, int],
     config: AugmentConfig,
 ) -> Sample:
-    """Four or nine samples, the first of them given, on a canvas of twice the side, in a random view of the canvas."""
+    """Four or nine samples, `first` and partners, on a canvas of twice the side, in a random view of the canvas."""
     nine = rng.random() < config.mosaic9
     samples = first + partners((NINE if nine else FOUR) - len(first))
     canvas = 2 * side
