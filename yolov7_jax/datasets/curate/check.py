@@ -207,16 +207,18 @@ def fix_data(
     }
     if not parts:
         raise DataError(f"{data}: none of its images can be used; correct what the check names first")
-    rotated = [
-        sources[issue.split].path(issue.image)
-        for issue in report.issues
-        if issue.kind == ROTATED and issue.split and issue.image is not None
-        if issue.image not in report.left_out[issue.split]
-    ]
+    rotated = _rotated(report, sources)
     content = content_of(parts, saved_anew=set(rotated), progress=progress)
     written = write_data(folder, content, to=format_of(data), link=link)
     changes = _changes(report, len(rotated)) + Counter(written.losses)
     return Written(written.data, changes)
+
+
+def _rotated(report: Report, sources: Mapping[str, SourceMixin]) -> list[Path]:
+    """The images that are kept and are upright by their EXIF orientation only."""
+    found = [issue for issue in report.issues if issue.kind == ROTATED]
+    places = [(issue.split, issue.image) for issue in found if issue.split and issue.image is not None]
+    return [sources[split].path(image) for split, image in places if image not in report.left_out[split]]
 
 
 def _changes(report: Report, upright: int) -> Counter[str]:

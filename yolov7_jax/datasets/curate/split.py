@@ -142,11 +142,9 @@ def stratified_split(
     Raises:
         InputError: the fractions are not positive with sum 1.
     """
-    share = np.array(fractions, np.float64)
-    if len(share) == 0 or not (share > 0).all() or abs(share.sum() - 1) > _SUM:
-        raise InputError(f"fractions must be positive with sum 1, got {', '.join(map(str, fractions))}")
-    wanted_images = share * sizes.sum()
-    wanted = share[:, None] * counts.sum(axis=0)
+    share = _shares(fractions)
+    wanted_images = share * sizes.sum()  # [splits], those that each still lacks
+    wanted = share[:, None] * counts.sum(axis=0)  # [splits, classes]
     order = np.random.default_rng(seed).permutation(len(sizes))
     split = np.full(len(sizes), _UNASSIGNED)
     while (left := order[split[order] == _UNASSIGNED]).size:
@@ -163,6 +161,13 @@ def stratified_split(
             wanted[to] -= counts[group]
     _even_out(split, counts, sizes, wanted, wanted_images)
     return split
+
+
+def _shares(fractions: Sequence[float]) -> NDArray[np.float64]:
+    share = np.array(fractions, np.float64)
+    if len(share) == 0 or not (share > 0).all() or abs(share.sum() - 1) > _SUM:
+        raise InputError(f"fractions must be positive with sum 1, got {', '.join(map(str, fractions))}")
+    return share
 
 
 def _rarest(counts: NDArray[np.integer]) -> np.intp | None:
