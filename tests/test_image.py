@@ -11,7 +11,7 @@ import pytest
 
 import yolov7_jax
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import check_picture, decode_image, opencv_threads, read_image, write_image
+from yolov7_jax.image import check_image, decode_image, opencv_threads, read_image, write_image
 
 RNG = np.random.default_rng(0)
 SMOOTH = cv2.GaussianBlur(RNG.integers(0, 256, (40, 60, 3), np.uint8), (9, 9), 0)  # RGB here, whatever OpenCV thinks
@@ -50,7 +50,7 @@ def test_lossy_formats_come_back_alike(tmp_path, suffix):
     write_image(tmp_path / f"a{suffix}", SMOOTH)
     image = read_image(tmp_path / f"a{suffix}")
     assert image.dtype == np.uint8
-    # quality 95 of a smooth picture with chroma at half size: a few levels; swapped channels would be tens
+    # quality 95 of a smooth image with chroma at half size: a few levels; swapped channels would be tens
     assert np.abs(image.astype(int) - SMOOTH).mean() < 6
 
 
@@ -114,13 +114,13 @@ def test_exif_orientation_is_applied(orientation, upright):
     ],
     ids=["jpeg", "progressive", "thumbnail", "png", "bmp", "webp"],
 )
-def test_a_picture_cut_short_is_refused_wherever_it_is_cut(content, capfd):
+def test_an_image_cut_short_is_refused_wherever_it_is_cut(content, capfd):
     assert decode_image(content, name="whole").shape == SMOOTH.shape
     for length in [*range(1, len(content), len(content) // 40), len(content) - 2, len(content) - 1]:
         with pytest.raises(DataError, match=r"^cut\.x: "):
             decode_image(content[:length], name="cut.x")
     if content[:2] in (b"\xff\xd8", b"\x89P"):  # OpenCV 4 would take a JPEG so
-        with pytest.raises(DataError, match="the end of the picture is missing"):
+        with pytest.raises(DataError, match="the end of the image is missing"):
             decode_image(content[:-1], name="cut.x")
     assert capfd.readouterr().err == ""
 
@@ -135,13 +135,13 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm():
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"<html>not found</html>", "cannot read it as a picture"),
-        (b"\xff\xd8\xff\xe0\x00", "the end of the picture is missing"),
-        (b"\xff\xd8\xff\xff\xff\xff\xd9", "cannot read it as a picture"),
-        (png(60_000, 60_000, 8, 2, [bytes(9)]), "cannot read it as a picture"),
+        (b"<html>not found</html>", "cannot read it as an image"),
+        (b"\xff\xd8\xff\xe0\x00", "the end of the image is missing"),
+        (b"\xff\xd8\xff\xff\xff\xff\xd9", "cannot read it as an image"),
+        (png(60_000, 60_000, 8, 2, [bytes(9)]), "cannot read it as an image"),
     ],
 )
-def test_files_that_are_no_pictures(tmp_path, content, sentence, capfd):
+def test_files_that_are_no_images(tmp_path, content, sentence, capfd):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"a.jpg: .*{sentence}"):
@@ -168,11 +168,11 @@ THUMBNAIL = encoded(NOISE[:120, :120], ".jpg", cv2.IMWRITE_JPEG_QUALITY, 90)
 def test_the_quick_look_says_what_decoding_says(tmp_path, content):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    check_picture(path)
+    check_image(path)
     for length in (0, 9, 500, len(THUMBNAIL) + 40, len(content) // 3, len(content) - 7001, len(content) - 1):
         path.write_bytes(content[: max(length, 0)])
         sentences = []
-        for look in (read_image, check_picture):
+        for look in (read_image, check_image):
             try:
                 look(path)
                 sentences.append("")
@@ -180,9 +180,9 @@ def test_the_quick_look_says_what_decoding_says(tmp_path, content):
                 sentences.append(str(error))
         assert len(set(sentences)) == 1
     with pytest.raises(DataError, match="is a folder"):
-        check_picture(tmp_path)
+        check_image(tmp_path)
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be read"):
-        check_picture(tmp_path / "gone.jpg")
+        check_image(tmp_path / "gone.jpg")
 
 
 def test_the_quick_look_does_not_read_all(tmp_path):
@@ -192,7 +192,7 @@ def test_the_quick_look_does_not_read_all(tmp_path):
         file.truncate(1 << 38)  # more than fits into memory
         file.seek(0, os.SEEK_END)
         file.write(b"IEND\xaeB`\x82")
-    check_picture(path)
+    check_image(path)
 
 
 def test_opencv_threads_come_back_after_an_error():
@@ -205,7 +205,7 @@ def test_opencv_threads_come_back_after_an_error():
 def test_missing_and_folder(tmp_path):
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be read \(No such file"):
         read_image(tmp_path / "gone.jpg")
-    with pytest.raises(DataError, match="is a folder; expected a picture"):
+    with pytest.raises(DataError, match="is a folder; expected an image"):
         read_image(tmp_path)
 
 

@@ -1,17 +1,17 @@
 """Times the making of training images on one core: images a second, and where the time goes.
 
-    python tools/bench_data.py                          # JPEG pictures that the script draws
+    python tools/bench_data.py                          # JPEG images that the script draws
     python tools/bench_data.py --data coco128.yaml      # labeled photographs; --batches 2000 to watch the memory
 
-Labels without polygons are given outlines within their boxes, so that all of a recipe is done. The tables:
+Labels without polygons are given polygons within their boxes, so that all of a recipe is done. The tables:
 
 - "Canvas" is the common way, for comparison: four images are decoded for each mosaic (and four more for a mixup),
   pasted on a canvas of twice the size, which is warped whole; colors change by tables. "Direct" is what training does:
   partners come from a window of images that are decoded already, and each is warped straight into its part of the
   result. They take turns in rounds; the figures are medians of the rounds.
-- The p5 recipe, from files to batches, with labels as they are and outlined: the time of each stage, and the memory of
+- The p5 recipe, from files to batches, with labels as they are and with polygons: time of each stage, and memory of
   the process on the way.
-- Colors, mirror images, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
+- Colors, flips, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ import numpy as np
 import yaml
 
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.augment import augmented
-from yolov7_jax.data.color import random_gains, scale_hsv
+from yolov7_jax.data.augment import augmented, random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.loader import Loader
@@ -56,42 +55,42 @@ RECIPES = {
     "plain (scale 0.5, no mixup)": AugmentConfig(),
     "tiny (scale 0.5, mixup 0.05)": AugmentConfig(mixup=0.05),
     "p5 (scale 0.9, nine 0.2, mixup 0.15, paste_in 0.15)": P5,
-    "turned (10°, shear 5°)": AugmentConfig(degrees=10, shear=5),
+    "rotated (10°, shear 5°)": AugmentConfig(degrees=10, shear=5),
 }
 STAGES = {
     "read": ["image._content"],
     "decode": ["image.decode_image"],
-    "labels": ["sources.yolo.read_labels"],
-    "resize": ["pipeline._resized"],
-    "warp": ["render._resize_into", "render._remap_into"],
-    "blend": ["augment.mixup"],
-    "color": ["augment.scale_hsv"],
-    "paste": ["augment.paste_in", "render.paste", "augment.mirrored"],
-    "boxes": ["render.shown", "paste.shown"],
-    "candidates": ["pipeline.candidates"],
-    "stack": ["loader._stacked"],
+    "labels": ["datasets.yolo.read_labels"],
+    "resize": ["data.pipeline._resized"],
+    "warp": ["data.render._resize_into", "data.render._remap_into"],
+    "blend": ["data.augment.mixup"],
+    "color": ["data.augment.scale_hsv"],
+    "paste": ["data.augment.paste_in", "data.render.paste", "data.augment.flipped_copies"],
+    "boxes": ["data.render.shown", "data.paste.shown"],
+    "candidates": ["data.pipeline.candidates"],
+    "stack": ["data.loader._stacked"],
 }
-"""Where each stage's functions are looked up, within yolov7_jax.data."""
+"""Where each stage's functions are looked up, within yolov7_jax."""
 BOXES = 7  # of each drawn image, about as many as in COCO
-CORNERS = 40  # of an outline, as in COCO's labels
+CORNERS = 40  # of a polygon, as in COCO's labels
 DRAWN, QUALITY, BATCH = 96, 92, 16
 
 
 def drawn(rng: np.random.Generator) -> bytes:
     """A JPEG of discs and rectangles under fine noise, about as large as a photograph of COCO."""
     height, width = ((480, 640), (640, 480), (427, 640))[rng.integers(3)]
-    picture = cv2.resize(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8), (width, height))
+    image = cv2.resize(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8), (width, height))
     for _ in range(40):
         x, y, radius = (int(n) for n in rng.integers((0, 0, 5), (width, height, 70)))
-        cv2.circle(picture, (x, y), radius, [int(c) for c in rng.integers(0, 255, 3)], -1)
-    noise = cv2.GaussianBlur(rng.normal(0, 40, picture.shape).astype(np.float32), (0, 0), 0.8)
-    return cv2.imencode(".jpg", np.clip(picture + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[
+        cv2.circle(image, (x, y), radius, [int(c) for c in rng.integers(0, 255, 3)], -1)
+    noise = cv2.GaussianBlur(rng.normal(0, 40, image.shape).astype(np.float32), (0, 0), 0.8)
+    return cv2.imencode(".jpg", np.clip(image + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[
         1
     ].tobytes()
 
 
-def outlined_copy(data: Path | None, folder: Path) -> SourceMixin:
-    """The images of a data set, or drawn ones, in a folder with labels that have outlines."""
+def copy_with_polygons(data: Path | None, folder: Path) -> SourceMixin:
+    """The images of a data set, or drawn ones, in a folder with labels that have polygons."""
     rng = np.random.default_rng(0)
     images, labels = folder / "images", folder / "labels"
     images.mkdir()
@@ -101,14 +100,14 @@ def outlined_copy(data: Path | None, folder: Path) -> SourceMixin:
         for number in range(DRAWN):
             (images / f"{number}.jpg").write_bytes(drawn(rng))
             corners = np.sort(rng.uniform(0, 1, (BOXES, 2, 2)), axis=1).reshape(BOXES, 4)
-            write_labels(labels / f"{number}.txt", [(0, outline(rng, box)) for box in corners])
+            write_labels(labels / f"{number}.txt", [(0, polygon(rng, box)) for box in corners])
     else:
         source = open_source(data, "train", on_error="skip")
         names = list(source.names)
         for number in range(len(source)):
             found, path = source.labels(number), source.path(number)
             shutil.copy(path, images)
-            shapes = [outline(rng, box / np.tile(found.size[::-1], 2)) for box in found.boxes_xyxy_px]
+            shapes = [polygon(rng, box / np.tile(found.size[::-1], 2)) for box in found.boxes_xyxy_px]
             for owner, polygon in zip(found.polygons.owner, polygons_of(found.polygons), strict=True):
                 shapes[owner] = polygon / found.size[::-1]
             write_labels(labels / f"{path.stem}.txt", list(zip(found.class_ids.tolist(), shapes, strict=True)))
@@ -121,8 +120,8 @@ def polygons_of(polygons: Any) -> list[np.ndarray]:
     return np.split(polygons.points_xy_px, np.cumsum(polygons.corners)[:-1]) if len(polygons.owner) else []
 
 
-def outline(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
-    """A wavy outline in a box."""
+def polygon(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
+    """A wavy polygon in a box."""
     angles, reach = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False), rng.uniform(0.7, 1, CORNERS)
     wave = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
     return (box[:2] + box[2:]) / 2 + wave * (box[2:] - box[:2]) / 2
@@ -166,7 +165,7 @@ def by_canvas(
     size: int,
     config: AugmentConfig,
 ) -> np.ndarray:
-    """The picture (without its boxes, and always of mosaics of four) of a sample made the common way."""
+    """The image (without its boxes, and always of mosaics of four) of a sample made the common way."""
 
     def view(samples: list[Sample]) -> np.ndarray:
         canvas = np.full((2 * size, 2 * size, 3), GRAY, np.uint8)
@@ -300,7 +299,7 @@ def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
         for name, places in STAGES.items():
             for place in places:
                 module_name, function = place.rsplit(".", 1)
-                module = importlib.import_module(f"yolov7_jax.data.{module_name}")
+                module = importlib.import_module(f"yolov7_jax.{module_name}")
                 stack.enter_context(patch.object(module, function, clock.watch(name, getattr(module, function))))
         batches = Loader(pipeline, workers=0).batches()
         for _ in islice(batches, -(-len(source) // BATCH)):  # the window is filled, and memory has been used
@@ -322,7 +321,7 @@ def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
 
 
 def jax_tail(images: jax.Array, seconds: jax.Array, share: jax.Array, gains: jax.Array, flips: jax.Array) -> jax.Array:
-    """Mixup, colors, mirror images and scaling of a batch [B, H, W, 3] in floating point."""
+    """Mixup, colors, flips and scaling of a batch [B, H, W, 3] in floating point."""
     rgb = (images * share[:, None, None, None] + seconds * (1 - share[:, None, None, None])) / 255
     value, least = rgb.max(axis=-1), rgb.min(axis=-1)
     chroma = value - least
@@ -353,7 +352,7 @@ def tails(args: argparse.Namespace) -> None:
         rows = []
         for image, second, gain, flip in zip(images, seconds, gains, flips, strict=True):
             row = mixup(Sample(image, *none), Sample(second, *none), 0.4).image
-            scale_hsv(row, gain, out=row)
+            scale_hsv(row, gain)
             rows.append(cv2.flip(row, 1) if flip else row)
         return np.stack(rows).astype(np.float32) / np.float32(255)
 
@@ -362,7 +361,7 @@ def tails(args: argparse.Namespace) -> None:
         "OpenCV": opencv,
         "JAX": lambda _: compiled(images, seconds, share, gains, flips).block_until_ready(),
     }
-    print("\n| colors, mirrors, mixup and scaling | ms of all cores an image | ms by the clock |\n|---|---|---|")
+    print("\n| colors, flips, mixup and scaling | ms of all cores an image | ms by the clock |\n|---|---|---|")
     for name, step in steps.items():
         step(0)
         cores, walls = [], []
@@ -379,17 +378,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="data YAML or other data set (default: drawn by the script)")
     parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--window", type=int, default=64, help="less than the number of pictures (default 64)")
+    parser.add_argument("--window", type=int, default=64, help="less than the number of images (default 64)")
     parser.add_argument("--images", type=int, default=40, help="of a round (default 40)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=200, help="of the p5 recipe (default 200)")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        source = outlined_copy(args.data, Path(folder))
+        source = copy_with_polygons(args.data, Path(folder))
         args.count = len(source)
         args.window = min(args.window, args.count - 1)
-        print(f"{args.count} pictures, {args.size} px, OpenCV {cv2.__version__}, one thread\n")
+        print(f"{args.count} images, {args.size} px, OpenCV {cv2.__version__}, one thread\n")
         print(
             "| recipe | canvas ms | images/s | direct ms | images/s | ratio | decodes a sample |\n"
             "|---|---|---|---|---|---|---|"
@@ -402,7 +401,7 @@ def main() -> None:
             compare(name, config, fetch, args)
         if args.data:
             recipe("labels as they are", open_source(args.data, "train", on_error="skip"), args)
-        recipe("all objects outlined", source, args)
+        recipe("all objects with polygons", source, args)
     tails(args)
 
 

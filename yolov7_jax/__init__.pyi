@@ -19,8 +19,8 @@ from .data.loader import Loader as Loader
 from .data.pipeline import Pipeline as Pipeline
 from .datasets import open_source as open_source
 from .datasets.curate.check import check_data as check_data
+from .datasets.curate.check import fix_data as fix_data
 from .datasets.curate.conversion import convert_data as convert_data
-from .datasets.curate.fix import fix_data as fix_data
 from .datasets.curate.split import split_data as split_data
 from .demo.scenes import write_scenes as write_scenes
 from .errors import (

@@ -60,7 +60,7 @@ class DataConfig:
     val_split: str = "val"
     """split of val_path or path to evaluate on"""
     on_error: Literal["skip", "stop"] = "skip"
-    """faulty labels and images: leave them out, or stop; both list them"""
+    """labels and images with errors: leave them out, or stop; both list them"""
     workers: NotNegativeInt = 2
     """threads or processes that make samples; 0: the training thread makes them"""
     processes: bool = False

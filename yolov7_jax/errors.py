@@ -20,7 +20,7 @@ class WeightsError(InputError):
 class DataError(InputError):
     """A data set, an annotation or an image cannot be used; names the file and, where there is one, the line.
 
-    kind: two or three words that such faults are counted by.
+    kind: two or three words that such errors are counted by.
     """
 
     def __init__(self, sentence: str, *, kind: str = "other") -> None:

@@ -1,4 +1,4 @@
-"""The door to OpenCV and to pictures on disk: upright, 8-bit RGB, or one sentence that says what is wrong."""
+"""The door to OpenCV and to images on disk: upright, 8-bit RGB, or one sentence that says what is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SCAN = 0xDA
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 UNREADABLE = "unreadable image"
-_HEAD, _TAIL = 16_384, 1_024  # bytes that mostly hold all before the pixels, and the end of the picture
+_HEAD, _TAIL = 16_384, 1_024  # bytes that mostly hold all before the pixels, and the end of the image
 
 
 @contextmanager
@@ -43,27 +43,24 @@ def opencv_threads(number: int) -> Iterator[None]:
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """The picture in a file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
+    """The image in a file as uint8 [h, w, 3] RGB, upright by its EXIF orientation.
 
     Gray and palettes become RGB, transparency is dropped, 16 bits become 8.
 
     Raises:
-        DataError: the file is missing, empty, cut short or no picture.
+        DataError: the file is missing, empty, cut short or no image.
     """
     return decode_image(_content(path), name=str(path))
 
 
-def check_picture(path: Path | str) -> None:
+def check_image(path: Path | str) -> None:
     """Raises what `read_image` would of a file that is missing, empty or cut short; of most files little is read.
 
     Raises:
         DataError: the file is missing, empty or cut short.
     """
     ends = _content(path, ends_only=True)
-    if not ends:
-        raise _empty(path)
-    if _is_cut_short(ends) and _is_cut_short(_content(path)):
-        raise _cut_short(path)
+    check_content(_content(path) if _is_cut_short(ends) else ends, name=str(path))
 
 
 def check_content(data: bytes, *, name: str) -> None:
@@ -73,16 +70,16 @@ def check_content(data: bytes, *, name: str) -> None:
         DataError: the content is empty or cut short; `name` is what it is called.
     """
     if not data:
-        raise _empty(name)
+        raise DataError(f"{name}: is empty; expected an image", kind="empty image")
     if _is_cut_short(data):
-        raise _cut_short(name)
+        raise DataError(f"{name}: the end of the image is missing; copy or download it again", kind="truncated image")
 
 
 def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
-    """The picture in the content of a file, as `read_image` gives it; `name` is what errors call it.
+    """The image in the content of a file, as `read_image` gives it; `name` is what errors call it.
 
     Raises:
-        DataError: the content is empty, cut short or no picture.
+        DataError: the content is empty, cut short or no image.
     """
     check_content(data, name=name)
     try:
@@ -91,7 +88,7 @@ def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
         image = None  # too many pixels, for example
     if image is None:
         raise DataError(
-            f"{name}: OpenCV cannot read it as a picture; save it anew as JPEG or PNG, or leave it out",
+            f"{name}: OpenCV cannot read it as an image; save it anew as JPEG or PNG, or leave it out",
             kind=UNREADABLE,
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -109,7 +106,7 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     except cv2.error:
         done = False
     if not done:
-        raise DataError(f"{path}: pictures cannot be written as '{path.suffix}'; use .jpg or .png")
+        raise DataError(f"{path}: images cannot be written as '{path.suffix}'; use .jpg or .png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
@@ -119,7 +116,7 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
 
 def _content(path: Path | str, *, ends_only: bool = False) -> bytes:
     if Path(path).is_dir():
-        raise DataError(f"{path}: is a folder; expected a picture", kind=UNREADABLE)
+        raise DataError(f"{path}: is a folder; expected an image", kind=UNREADABLE)
     try:
         with Path(path).open("rb") as file:
             if not ends_only or os.fstat(file.fileno()).st_size <= _HEAD + _TAIL:
@@ -129,19 +126,11 @@ def _content(path: Path | str, *, ends_only: bool = False) -> bytes:
             return head + file.read()
     except OSError as error:
         kind = "missing image" if isinstance(error, FileNotFoundError) else UNREADABLE
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a picture", kind=kind) from error
-
-
-def _empty(name: Path | str) -> DataError:
-    return DataError(f"{name}: is empty; expected a picture", kind="empty image")
-
-
-def _cut_short(name: Path | str) -> DataError:
-    return DataError(f"{name}: the end of the picture is missing; copy or download it again", kind="truncated image")
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected an image", kind=kind) from error
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG has no end: decoders may fill the rest of such a picture with gray and say nothing."""
+    """Whether a JPEG or PNG has no end: decoders may fill the rest of such an image with gray and say nothing."""
     if data.startswith(PNG_START):
         return PNG_END not in data
     return data.startswith(JPEG_START) and data.rfind(JPEG_END, _jpeg_scan(data)) < 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.boxes import xyxy_to_xywh
+from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Issue, Labels, OnError, Sample
-
-READER_THREADS = 8  # they wait for the disk
 
 
 @runtime_checkable
@@ -131,14 +129,36 @@ class SourceMixin(ABC):
         return _Subset(self, indices)
 
     def ground_truth(self) -> dict[str, Any]:
-        """What to evaluate against, as a COCO dict: images, annotations, categories; annotations count from 1."""
-        indices = range(len(self))
-        with ThreadPoolExecutor(READER_THREADS) as pool:
-            labels = pool.map(self.labels, indices)
-            return coco_dict(
-                zip(self.category_ids, self.names, strict=True),
-                zip(self.image_ids, map(self.path, indices), labels, strict=True),
-            )
+        """What to evaluate against, as a COCO dict: images, annotations, categories; ignored objects are crowds.
+
+        An object's area is that of its box. Annotations count from 1. Polygons are left out.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index, labels in enumerate(of_each(self.labels, range(len(self)))):
+            image_id, (height, width) = self.image_ids[index], labels.size
+            images.append({"id": image_id, "file_name": self.path(index).name, "width": width, "height": height})
+            for class_id, box, is_crowd in _coco_objects(labels):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": self.category_ids[class_id],
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": is_crowd,
+                    }
+                )
+        categories = [{"id": n, "name": name} for n, name in zip(self.category_ids, self.names, strict=True)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _coco_objects(labels: Labels) -> Iterable[tuple[int, list[float], int]]:
+    """Class, box (xywh in pixels) and whether it is a crowd (0 or 1) of each object, ignored ones last."""
+    class_ids = np.concatenate([labels.class_ids, labels.ignored_class_ids])
+    boxes_xywh_px = xyxy_to_xywh(np.concatenate([labels.boxes_xyxy_px, labels.ignored_boxes_xyxy_px]))
+    is_crowd = np.arange(len(class_ids)) >= len(labels.class_ids)
+    return zip(class_ids.tolist(), boxes_xywh_px.tolist(), is_crowd.astype(int).tolist(), strict=True)
 
 
 def complete(source: Source | SourceMixin) -> SourceMixin:
@@ -239,30 +259,3 @@ def require_size(image: Path, found: tuple[int, int], labeled: tuple[int, int], 
             "its boxes would be misplaced: use the images that the labels were made for",
             kind="labels of another size",
         )
-
-
-def coco_dict(categories: Iterable[tuple[int, str]], images: Iterable[tuple[int, Path, Labels]]) -> dict[str, Any]:
-    """Images, annotations and categories as COCO has them, from (id, name) and (id, file, labels); ignored are crowds.
-
-    An object's area is that of its box. Annotations count from 1. Polygons are left out.
-    """
-    names = list(categories)
-    rows: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, path, labels in images:
-        height, width = labels.size
-        rows.append({"id": image_id, "file_name": path.name, "width": width, "height": height})
-        class_ids = np.concatenate([labels.class_ids, labels.ignored_class_ids])
-        boxes_xywh_px = xyxy_to_xywh(np.concatenate([labels.boxes_xyxy_px, labels.ignored_boxes_xyxy_px]))
-        for number, (class_id, box) in enumerate(zip(class_ids.tolist(), boxes_xywh_px.tolist(), strict=True)):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": names[class_id][0],
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(number >= len(labels.class_ids)),
-                }
-            )
-    return {"images": rows, "annotations": annotations, "categories": [{"id": n, "name": name} for n, name in names]}

@@ -45,7 +45,7 @@ def test_detect_goes_on_after_unreadable_images_and_says_so(folder: Path, capsys
     assert run("detect", "net.safetensors", "images", "--no-images", "--no-rect", "--batch-size", "2") == 1
     output = capsys.readouterr()
     assert "in 3 images" in output.out
-    assert "skipped: images/empty.png: is empty; expected a picture" in output.err
+    assert "skipped: images/empty.png: is empty; expected an image" in output.err
     assert not (folder / "runs/detect/images").exists()
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.labeled_images import write_picture, write_text
+from tests.datasets.labeled_images import write_png, write_text
 from yolov7_jax.cli.main import main
 
 
@@ -12,7 +12,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     for number in range(8):
-        write_picture(tmp_path / f"images/scene{number // 2}_{number}.png", value=number)
+        write_png(tmp_path / f"images/scene{number // 2}_{number}.png", value=number)
         write_text(tmp_path / f"labels/scene{number // 2}_{number}.txt", f"{number % 2} 0.5 0.5 0.5 0.5\n")
     write_text(tmp_path / "data.yaml", "train: images\nnames: [cat, dog]\n")
     return tmp_path
@@ -43,7 +43,7 @@ def test_errors_fail_and_can_be_left_out(data: Path, capsys: pytest.CaptureFixtu
     assert run("check", "data.yaml", "--fix", "fixed", "--quick") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("class out of range: labels/scene0_0.txt, line 2: class 7 is not one of the 2 classes")
-    assert lines[1] == "empty image: images/scene0_1.png: is empty; expected a picture"
+    assert lines[1] == "empty image: images/scene0_1.png: is empty; expected an image"
     assert "8 images (train 8): 2 errors, 9 warnings" in lines
     assert set(lines[-3:]) == {
         "images left out, empty image: 1",

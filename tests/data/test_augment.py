@@ -26,13 +26,13 @@ def locked(image, boxes=(), class_ids=(), name=0):
     return Sample(*arrays, name)
 
 
-def noise(position, size=SIZE, sliver=False, boxes=5, outlined=False):
+def noise(position, size=SIZE, sliver=False, boxes=5, with_polygons=False):
     rng = np.random.default_rng(position)
     short = 1 if sliver else int(rng.integers(1, size + 1))
     height, width = (short, size) if rng.random() < 0.5 else (size, short)
     corners = np.sort(rng.uniform(0, 1, (boxes, 2, 2)), axis=1).reshape(boxes, 4) * (width, height, width, height)
     one = locked(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), corners, range(boxes), 100 + position)
-    if not outlined:
+    if not with_polygons:
         return one
     polygons = as_polygons(
         [[np.array([[x0, y0], [x1, y0], [x0, y1]])] if x0 % 1 < 0.7 else [] for x0, y0, x1, y1 in corners]
@@ -83,7 +83,7 @@ def test_any_sample_is_what_training_takes(seed, config, side, multiple, count, 
 
     def fetch(position):
         assert 0 <= position < count
-        return fetched.setdefault(position, noise(position, side, sliver, boxes, outlined=seed % 2 == 0))
+        return fetched.setdefault(position, noise(position, side, sliver, boxes, with_polygons=seed % 2 == 0))
 
     position = seed % count
     options = {"count": count, "mosaic_window": window, "side": side, "size": shape, "config": config}
@@ -127,7 +127,7 @@ def test_nothing_is_changed_where_nothing_may_be():
 
 @pytest.mark.parametrize("config", [COLORLESS, replace(COLORLESS, mosaic=0), replace(COLORLESS, mixup=1)])
 @pytest.mark.parametrize(("fliplr", "flipud"), [(1, 0), (0, 1), (1, 1)])
-def test_mirrors(config, fliplr, flipud):
+def test_flips(config, fliplr, flipud):
     plain = made(5, config=replace(config, fliplr=0))
     sample = made(5, config=replace(config, fliplr=fliplr, flipud=flipud))
     image, boxes = plain.image, plain.boxes_xyxy_px
@@ -201,7 +201,7 @@ def test_images_of_a_sample(options, numbers):
 
 
 def test_mixup_joins_the_labels_of_two_mosaics():
-    def fetch(position):  # the first picture is black; the partners, and so all of the second mosaic, are white
+    def fetch(position):  # the first image is black; the partners, and so all of the second mosaic, are white
         level = 0 if position == 1 else 255
         return locked(np.full((SIZE, SIZE, 3), level, np.uint8), [[0, 0, SIZE, SIZE]], [level])
 
@@ -266,7 +266,7 @@ MARK = (50, 40)
 
 
 def marked(number):
-    """A dark picture with a rectangle of its own color, which its box marks."""
+    """A dark image with a rectangle of its own color, which its box marks."""
     rng = np.random.default_rng(number)
     height, width = ((128, 100), (90, 128), (128, 128), (110, 128))[number]
     image = rng.integers(0, 100, (height, width, 3)).astype(np.uint8)
@@ -355,7 +355,7 @@ def test_one_image_alone_is_seen_in_its_letterbox(size):
 @pytest.mark.parametrize("mosaic", [0, 1])
 @pytest.mark.parametrize("multiple", [0.5, 1.5])
 def test_size_changes_resolution_alone(mosaic, multiple):
-    # the same draws: boxes are as many and as large a part of the picture, but for those near a limit
+    # the same draws: boxes are as many and as large a part of the image, but for those near a limit
     config = replace(COLORLESS, mosaic=mosaic, mosaic9=0.5, mixup=0.3, degrees=10, translate=0.2, flipud=0.5)
     side = 128
     for seed in range(10):
@@ -417,14 +417,14 @@ def test_objects_put_in_are_seen_in_the_same_size():
         assert np.allclose(boxes[-1], found[0][-1], rtol=0, atol=1e-6)
 
 
-def test_objects_are_put_in_after_colors_and_before_mirrors():
+def test_objects_are_put_in_after_colors_and_before_flips():
     def fetch(position):
         image = np.full((SIZE, SIZE, 3), 200 if position else 100, np.uint8)
         corners = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], np.float32)
         one = locked(image, [[10, 10, 50, 50]] if position else [], [7] if position else [])
         return one._replace(polygons=as_polygons([[corners]])) if position else one
 
-    # brightness alone changes, and a picture to the left of which all is put is mirrored
+    # brightness alone changes, and an image to the left of which all is put is flipped
     config = replace(AS_IT_IS, hsv_v=0.4, paste_in=1, fliplr=1)
     for seed in range(20):
         sample = augmented(
@@ -447,7 +447,11 @@ def test_copies_of_objects_are_in_mosaics_alone():
     for mosaic in (0, 1):
         for seed in range(10):
             counts = [
-                len(made(seed, lambda at: noise(at, outlined=True), config=replace(config, mosaic=mosaic)).class_ids)
+                len(
+                    made(
+                        seed, lambda at: noise(at, with_polygons=True), config=replace(config, mosaic=mosaic)
+                    ).class_ids
+                )
                 for config in (COLORLESS, both)
             ]
             more += counts[1] > counts[0]

@@ -63,7 +63,7 @@ def test_rectangles_and_zoom():
 def test_rotation_comes_before_shear_and_perspective_before_both():
     config = AugmentConfig(scale=0, translate=0, degrees=90, shear=45, perspective=0.01)
     matrix, _ = random_warp(Extreme(at_high=True), config, canvas=(0, 0), size=(0, 0))
-    # (10, 0): w = 1.1; turned to (0, 10); sheared to (10, 10)
+    # (10, 0): w = 1.1; rotated to (0, 10); sheared to (10, 10)
     assert place(matrix, 10, 0) == pytest.approx((10 / 1.1, 10 / 1.1), abs=1e-9)
 
 

@@ -18,10 +18,9 @@ import pytest
 import yolov7_jax
 from tests.data.training_source import DrawnSource
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
-from yolov7_jax.data.sampling import balanced_repeats, repeat_factors
+from yolov7_jax.data.sampling import balanced_repeats, rectangles, repeat_factors
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Batch, Candidates
 
@@ -113,7 +112,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", params=list(KINDS))
 def kind(request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[Batch]]:
     """Options of a pipeline, and the batches of its first steps by the thread that asks for them."""
-    options = {"source": DrawnSource(outlined=True), **KINDS[request.param]}
+    options = {"source": DrawnSource(with_polygons=True), **KINDS[request.param]}
     return options, batches(Loader(pipeline(**options), workers=0), STEPS)
 
 
@@ -133,7 +132,7 @@ def test_threads_make_the_same_bytes(kind: Any, workers: int):
 @pytest.mark.parametrize("workers", [1, 4])
 def test_processes_make_the_same_bytes_without_jax(kind: Any, workers: int):
     options, expected = kind
-    source = DrawnSource(no_jax=True, outlined=True)
+    source = DrawnSource(no_jax=True, with_polygons=True)
     before = set(threading.enumerate())
     made = pipeline(**options | {"source": source, "on_error": "stop"})
     found = batches(Loader(made, workers=workers, processes=True), STEPS - 2, start=2)
@@ -222,7 +221,7 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
     source = DrawnSource(6, bad=(2, 4))
     loader = Loader(pipeline(source), workers=workers)
     batches(loader, 6)
-    assert sorted(loader.errors) == [f"{number}.png: is empty; expected a picture" for number in (2, 4)]
+    assert sorted(loader.errors) == [f"{number}.png: is empty; expected an image" for number in (2, 4)]
     stop_pipeline = pipeline(source, augment=SINGLE, on_error="stop")
     first = min((2, 4), key=[stop_pipeline.index(0, position) for position in range(6)].index)
     stopping = Loader(stop_pipeline, workers=workers)
@@ -233,7 +232,7 @@ def test_an_image_that_cannot_be_read_is_told_once_or_stops(workers: int):
 
 def test_errors_of_a_process_arrive_as_they_are():
     source = DrawnSource(2, bad=(0, 1))
-    with pytest.raises(DataError, match=r"^\d\.png: is empty; expected a picture$"):
+    with pytest.raises(DataError, match=r"^\d\.png: is empty; expected an image$"):
         batches(Loader(pipeline(source, on_error="stop"), workers=1, processes=True), 1)
 
 

@@ -16,7 +16,7 @@ from yolov7_jax.types import Sample
 SHAPE = (70, 90)
 SIZE = (60, 80)
 STRAIGHT = AugmentConfig(scale=0.3, translate=0.2)
-TURNED = AugmentConfig(scale=0.3, translate=0.2, degrees=180, shear=20, perspective=0.002)
+ROTATED = AugmentConfig(scale=0.3, translate=0.2, degrees=180, shear=20, perspective=0.002)
 SLOPE = 2.5
 
 
@@ -26,7 +26,7 @@ def ramps(shape):
     return np.round(np.stack([SLOPE * columns, SLOPE * rows, np.full_like(rows, 200)], axis=-1)).astype(np.uint8)
 
 
-def outlined(objects, shape=SHAPE, name=0, image=None):
+def with_polygons(objects, shape=SHAPE, name=0, image=None):
     """A sample of objects given by lists of polygons, nobody can write to; their classes count from 10 times its id."""
     polygons = as_polygons(objects)
     boxes = [np.concatenate(each) for each in objects]
@@ -52,10 +52,10 @@ def distance_to_edges(points, polygons):
     return nearest
 
 
-@pytest.mark.parametrize("config", [STRAIGHT, TURNED])
+@pytest.mark.parametrize("config", [STRAIGHT, ROTATED])
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
-def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
+def test_pasted_pixels_are_those_of_the_warped_polygon(config, seed):
     rng = np.random.default_rng(seed)
     warp, scale = random_warp(rng, config, canvas=SHAPE, size=SIZE)
     if rng.random() < 0.5:
@@ -67,7 +67,7 @@ def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
         )
         for _ in range(rng.integers(1, 3))
     ]
-    piece = Piece(outlined([polygons]), part, warp, scale)
+    piece = Piece(with_polygons([polygons]), part, warp, scale)
     if not is_in_front(piece):
         return
     box = shown([piece], SIZE).boxes_xyxy_px[0]
@@ -83,14 +83,14 @@ def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
     frame = np.reshape(part, (2, 2))
     expected = ahead & lies_in(source, polygons) & (source >= frame[0]).all(-1) & (source <= frame[1]).all(-1)
     corners = np.array([[part[0], part[1]], [part[2], part[1]], [part[2], part[3]], [part[0], part[3]]], float)
-    outlines = []
-    for outline in [*polygons, corners]:
-        x, y, w = warp @ np.column_stack([outline, np.ones(len(outline))]).T
+    drawn = []
+    for polygon in [*polygons, corners]:
+        x, y, w = warp @ np.column_stack([polygon, np.ones(len(polygon))]).T
         if (w > 1e-3).all():
-            outlines.append(np.column_stack([x / w, y / w]))
-    # Outlines are drawn in quarters of a pixel, and OpenCV draws a quarter where an outline goes through any of it:
+            drawn.append(np.column_stack([x / w, y / w]))
+    # Polygons are drawn in quarters of a pixel, and OpenCV draws a quarter where a polygon goes through any of it:
     # so a center may be off by the diagonal of one, and by the rounding of corners to 1/16 of one.
-    certain = distance_to_edges(centers[..., :2], outlines) > np.hypot(0.25, 0.25) + 1 / 32
+    certain = distance_to_edges(centers[..., :2], drawn) > np.hypot(0.25, 0.25) + 1 / 32
     assert (painted == expected)[certain].all()
     if box.any():  # and what is painted has its center in the box
         rows, columns = np.nonzero(painted)
@@ -106,7 +106,7 @@ def test_pasted_pixels_are_those_of_the_warped_outline(config, seed):
 
 
 def test_pasting_whole_pixels_by_hand():
-    piece = Piece(outlined([[square(20, 30)]]), (0, 0, 25, 70), shift(7, -20), 1.0)
+    piece = Piece(with_polygons([[square(20, 30)]]), (0, 0, 25, 70), shift(7, -20), 1.0)
     image = np.zeros((*SIZE, 3), np.uint8)
     paste(image, piece, np.array([27.0, 10, 32, 20]))
     expected = np.zeros_like(image)
@@ -119,9 +119,9 @@ def tiles_of(*samples):
     return [place(sample, 90 * number, 10, canvas=200) for number, sample in enumerate(samples)]
 
 
-def test_mirrored_objects_are_those_of_the_mirrored_canvas():
+def test_flipped_objects_are_those_of_the_flipped_canvas():
     concave = np.array([[20, 20], [40, 20], [40, 24], [26, 24], [26, 50], [20, 50]], np.float32)
-    samples = [outlined([[concave]]), outlined([[square(20, 45)], [square(60, 50, side=35)]], name=1)]
+    samples = [with_polygons([[concave]]), with_polygons([[square(20, 45)], [square(60, 50, side=35)]], name=1)]
     tiles = tiles_of(*samples)
     canvas = np.full((200, 200, 3), 114, np.uint8)
     canvas[10:80, :90] = canvas[10:80, 90:180] = ramps(SHAPE)
@@ -130,7 +130,7 @@ def test_mirrored_objects_are_those_of_the_mirrored_canvas():
     out = render(tiles, np.eye(3), 1.0, size=(200, 200), copies=copies)
     rows, columns = np.mgrid[:200, :200] + 0.5
     inside = lies_in(np.stack([200 - columns, rows], axis=-1), [concave + np.float32([0, 10]), square(110, 55)])
-    inside |= (200 - columns > 150) & (200 - columns < 180) & (rows > 60) & (rows < 80)  # what the picture cuts off
+    inside |= (200 - columns > 150) & (200 - columns < 180) & (rows > 60) & (rows < 80)  # what the image cuts off
     assert np.array_equal(out.image, np.where(inside[..., None], canvas[:, ::-1], canvas))
     assert out.boxes_xyxy_px.tolist() == [
         [20, 30, 40, 60],
@@ -144,29 +144,29 @@ def test_mirrored_objects_are_those_of_the_mirrored_canvas():
 
 
 def test_nothing_is_put_on_itself():
-    # at 90 … 110 of 200, whose mirror image is the same
-    one = outlined([[square(90, 20, side=20)]], shape=(100, 200))
+    # at 90 … 110 of 200, which is the same when flipped
+    one = with_polygons([[square(90, 20, side=20)]], shape=(100, 200))
     assert flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200) == []
 
 
 @pytest.mark.parametrize(("covered", "copied"), [(2.9, [0, 1]), (3.1, []), (10, [])])
 def test_objects_that_cover_much_of_another_are_not_copied(covered, copied):
-    # the first, at 20 … 30, is mirrored to 170 … 180: the second lies so far in there, and the same the other way round
-    one = outlined([[square(20, 20)], [square(160 + covered, 20)]], (100, 200))
+    # the first, at 20 … 30, is flipped to 170 … 180: the second lies so far in there, and the same the other way round
+    one = with_polygons([[square(20, 20)], [square(160 + covered, 20)]], (100, 200))
     copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [int(copy.sample.class_ids[0]) for copy in copies] == copied
 
 
 def test_copies_do_not_cover_much_of_each_other_nor_are_what_is_hidden_in_the_way():
     # two objects one upon the other: the second copy would cover the first; the third lies beyond the canvas
-    one = outlined([[square(20, 20)], [square(22, 21)], [square(230, 20)]], (100, 260))
+    one = with_polygons([[square(20, 20)], [square(22, 21)], [square(230, 20)]], (100, 260))
     copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [int(copy.sample.class_ids[0]) for copy in copies] == [0]
 
 
 def test_the_share_of_objects_that_are_copied():
     objects = [[square(4 * x, 10 * y, side=3)] for x in range(20) for y in range(10)]  # left half: all free
-    tiles = [place(outlined(objects, (100, 200)), 0, 0, canvas=200)]
+    tiles = [place(with_polygons(objects, (100, 200)), 0, 0, canvas=200)]
     counts = [len(flipped_copies(np.random.default_rng(seed), tiles, 0.3, canvas=200)) for seed in range(30)]
     assert abs(np.sum(counts) - 0.3 * 6000) < 4 * np.sqrt(6000 * 0.3 * 0.7)  # four standard deviations
     assert len(set(counts)) > 1
@@ -174,14 +174,14 @@ def test_the_share_of_objects_that_are_copied():
 
 
 def test_objects_without_outline_are_not_copied():
-    one = outlined([[square(20, 20)], [square(20, 50)]])
+    one = with_polygons([[square(20, 20)], [square(20, 50)]])
     one = one._replace(polygons=as_polygons([[], [square(20, 50)]]))
     copies = flipped_copies(np.random.default_rng(0), [place(one, 0, 0, canvas=200)], 1.0, canvas=200)
     assert [copy.sample.class_ids.tolist() for copy in copies] == [[1]]
 
 
 def test_copies_that_reach_behind_the_horizon_are_left_out():
-    one = outlined([[square(20, 20, side=40)]])
+    one = with_polygons([[square(20, 20, side=40)]])
     tiles = [place(one, 0, 0, canvas=200)]
     copies = flipped_copies(np.random.default_rng(0), tiles, 1.0, canvas=200)
     # the copy is at 140 … 180 and the horizon at 175; the canvas's x = 140 is seen at 140 · 0.1 / 0.2 = 70
@@ -195,7 +195,7 @@ def test_copies_that_reach_behind_the_horizon_are_left_out():
 
 
 def test_much_is_put_in_where_there_is_room():
-    others = [outlined([[square(10 * x, 10 * y, side=9)] for x in range(4) for y in range(5)])] * 3
+    others = [with_polygons([[square(10 * x, 10 * y, side=9)] for x in range(4) for y in range(5)])] * 3
     counts = []
     for seed in range(20):
         sample = Sample(np.zeros((*SIZE, 3), np.uint8), np.zeros((1, 4), np.float32), np.zeros(1, np.int32), 0)
@@ -213,7 +213,7 @@ def test_objects_of_other_images(seed, images, zoom):
             [random_polygon(rng, rng.uniform(0, 90, 2), rng.uniform(5, 60), corners=7).astype(np.float32)]
             for _ in range(rng.integers(0, 9))
         ]
-        others.append(outlined(objects, name=name + 1, image=np.full((*SHAPE, 3), 10 * (name + 1), np.uint8)))
+        others.append(with_polygons(objects, name=name + 1, image=np.full((*SHAPE, 3), 10 * (name + 1), np.uint8)))
     boxes = np.array([[5, 5, 30, 30], [40, 20, 79, 59], [0, 0, 0, 0]], np.float32)
     sample = Sample(np.full((*SIZE, 3), 255, np.uint8), boxes, np.array([1, 2, 3], np.int32), 7)
     out = paste_in(np.random.default_rng(seed), sample, others, zoom=zoom)
@@ -248,12 +248,12 @@ def test_objects_of_other_images(seed, images, zoom):
 
 def test_nothing_to_put_in():
     sample = Sample(np.full((*SIZE, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 7)
-    for others in ([], [outlined([])]):
+    for others in ([], [with_polygons([])]):
         assert paste_in(np.random.default_rng(0), sample, others, zoom=1.0) is sample
 
 
 def test_an_object_put_in_is_whole_and_bilinear():
-    one = outlined([[square(20, 10, side=40)]])
+    one = with_polygons([[square(20, 10, side=40)]])
     places = []
     for seed in range(200):
         sample = Sample(np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 0)
@@ -279,8 +279,8 @@ def test_an_object_put_in_is_whole_and_bilinear():
     assert np.mean(np.log(places), axis=0)[2] == pytest.approx(-spread / 2, abs=4 * spread / np.sqrt(12 * 200))
 
 
-def test_an_outline_that_the_picture_cuts_off_is_put_in_as_far_as_it_shows():
-    one = outlined([[square(60, 10, side=50)]])  # 30 of 50 columns are in the picture
+def test_a_polygon_that_the_image_cuts_off_is_put_in_as_far_as_it_shows():
+    one = with_polygons([[square(60, 10, side=50)]])  # 30 of 50 columns are in the image
     farthest = 0
     for seed in range(20):
         sample = Sample(np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 0)

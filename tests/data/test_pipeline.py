@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.data.training_source import DrawnSource
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.data.batch_shapes import rectangles
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.pipeline import Pipeline, load_resized
+from yolov7_jax.data.sampling import rectangles
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
@@ -244,12 +244,12 @@ def test_what_is_left_out_is_counted(cornered: list[dict[str, Any]]):
 
 @pytest.mark.parametrize("index", range(8))
 def test_resizing_makes_the_long_side_the_size_and_moves_boxes_along(index):
-    source = DrawnSource(outlined=True)
+    source = DrawnSource(with_polygons=True)
     image, boxes, _, image_id, polygons = source[index]
-    sample, fault = load_resized(source, index, side=64, on_error="stop")
+    sample, issue = load_resized(source, index, side=64, on_error="stop")
     height, width = image.shape[:2]
     assert max(sample.image.shape[:2]) == 64
-    assert (sample.id, fault) == (image_id, "")
+    assert (sample.id, issue) == (image_id, "")
     ratio = np.array([sample.image.shape[1] / width, sample.image.shape[0] / height] * 2)
     assert np.abs(ratio - 64 / max(height, width)).max() <= 0.5 / min(height, width)
     np.testing.assert_allclose(sample.boxes_xyxy_px, boxes * ratio, rtol=1e-6)  # float32
@@ -279,7 +279,7 @@ def test_an_image_that_cannot_be_read_is_gray_or_stops():
     where = order_of(skipping).index(2)
     for _ in range(2):
         row = skipping.row(0, where)
-        assert row.errors == ("2.png: is empty; expected a picture",)
+        assert row.errors == ("2.png: is empty; expected an image",)
         assert (row.sample.image == GRAY).all()
         assert (row.sample.valid.any(), row.sample.index) == (False, 2)
     with pytest.raises(DataError, match=r"^2\.png: is empty"):
@@ -290,7 +290,7 @@ def test_an_image_that_cannot_be_read_is_gray_or_stops():
 def test_mosaics_name_each_image_that_is_gray_once():
     made = pipeline(DrawnSource(2, bad=(0, 1)), augment=AugmentConfig(mosaic=1))
     (row,) = {made.row(0, 0).errors}
-    assert sorted(row) == ["0.png: is empty; expected a picture", "1.png: is empty; expected a picture"]
+    assert sorted(row) == ["0.png: is empty; expected an image", "1.png: is empty; expected an image"]
 
 
 def test_a_failure_of_code_names_the_image():

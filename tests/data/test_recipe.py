@@ -25,16 +25,16 @@ P5 = AugmentConfig(
 
 
 def picture(position):
-    """Smooth colors, and three to six objects, most of them outlined."""
+    """Smooth colors, and three to six objects, most of them with polygons."""
     rng = np.random.default_rng(position)
     height, width = [(SIDE, 48), (40, SIDE), (SIDE, SIDE), (SIDE, 20)][position % 4]
     image = cv2.resize(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     objects, boxes = [], []
     for _ in range(rng.integers(3, 7)):
-        outline = random_polygon(rng, rng.uniform(0, (width, height)), rng.uniform(5, 30), corners=8)
-        outline = outline.clip(0, (width, height)).astype(np.float32)
-        boxes.append([*outline.min(axis=0), *outline.max(axis=0)])
-        objects.append([outline] if rng.random() < 0.7 else [])
+        polygon = random_polygon(rng, rng.uniform(0, (width, height)), rng.uniform(5, 30), corners=8)
+        polygon = polygon.clip(0, (width, height)).astype(np.float32)
+        boxes.append([*polygon.min(axis=0), *polygon.max(axis=0)])
+        objects.append([polygon] if rng.random() < 0.7 else [])
     sample = Sample(image, np.array(boxes, np.float32), np.arange(len(boxes), dtype=np.int32), position)
     return sample._replace(polygons=as_polygons(objects))
 
@@ -44,15 +44,15 @@ PICTURES = [picture(position) for position in range(IMAGES)]
 
 @dataclass
 class Thing:
-    """An object on a canvas: its box, its outline if it has one, and the box within which it shows."""
+    """An object on a canvas: its box, its polygon if it has one, and the box within which it shows."""
 
     box: np.ndarray
-    outline: np.ndarray | None
+    polygon: np.ndarray | None
     frame: np.ndarray
     class_id: int
 
     def moved(self, matrix):
-        """On another canvas; the matrix only scales, mirrors and shifts."""
+        """On another canvas; the matrix only scales, flips and shifts."""
 
         def move(points):
             return points @ matrix[:2, :2].T + matrix[:2, 2]
@@ -61,8 +61,8 @@ class Thing:
             corners = move(box.reshape(2, 2))
             return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
-        outline = None if self.outline is None else move(self.outline)
-        return Thing(move_box(self.box), outline, move_box(self.frame), self.class_id)
+        polygon = None if self.polygon is None else move(self.polygon)
+        return Thing(move_box(self.box), polygon, move_box(self.frame), self.class_id)
 
     def clipped(self):
         """Its box, as far as it lies in the frame."""
@@ -72,10 +72,10 @@ class Thing:
 def things_of(sample):
     height, width = sample.image.shape[:2]
     for index, (box, class_id) in enumerate(zip(sample.boxes_xyxy_px, sample.class_ids, strict=True)):
-        outlines = of_object(sample.polygons, index)
+        polygons = of_object(sample.polygons, index)
         yield Thing(
             box.astype(float),
-            outlines[0].astype(float) if outlines else None,
+            polygons[0].astype(float) if polygons else None,
             np.array([0.0, 0, width, height]),
             int(class_id),
         )
@@ -97,7 +97,7 @@ def measured(mask, fine):
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return np.zeros(4)
-    # OpenCV draws all that an outline touches, so the outermost ones are half outside as a rule
+    # OpenCV draws all that a polygon touches, so the outermost ones are half outside as a rule
     return (np.array([columns.min(), rows.min(), columns.max(), rows.max()]) + 0.5) / fine
 
 
@@ -107,11 +107,11 @@ def seen(thing, warp, size, fine=FINE):
     def warped(points):
         return points @ warp[:2, :2].T + warp[:2, 2]
 
-    if thing.outline is None:
+    if thing.polygon is None:
         points = warped(corners_of(thing.clipped()))
         return np.clip([*points.min(axis=0), *points.max(axis=0)], 0, size)
     frame = mask_of(warped(corners_of(thing.frame)), size, fine)
-    return measured(mask_of(warped(thing.outline), size, fine) & frame, fine)
+    return measured(mask_of(warped(thing.polygon), size, fine) & frame, fine)
 
 
 def stays(thing, box, scale):
@@ -119,7 +119,7 @@ def stays(thing, box, scale):
     if min(width, height) <= 2 or max(width, height) >= 20 * min(width, height):
         return False
     x0, y0, x1, y1 = thing.clipped()
-    share = 0.1 if thing.outline is None else 0.01
+    share = 0.1 if thing.polygon is None else 0.01
     return width * height > share * (x1 - x0) * (y1 - y0) * scale**2
 
 
@@ -183,17 +183,17 @@ def nine_of(rng, samples):
 
 
 def with_copies(rng, pixels, things, share):
-    mirror = np.array([[-1.0, 0, 2 * SIDE], [0, 1, 0], [0, 0, 1]])
+    flip = np.array([[-1.0, 0, 2 * SIDE], [0, 1, 0], [0, 0, 1]])
     original = pixels.copy()
     boxes = [seen(thing, np.eye(3), 2 * SIDE, 1) for thing in things]
     for thing in list(things):
-        if rng.random() >= share or thing.outline is None:
+        if rng.random() >= share or thing.polygon is None:
             continue
-        copy = thing.moved(mirror)
+        copy = thing.moved(flip)
         box = seen(copy, np.eye(3), 2 * SIDE, 1)
         if not box.any() or covers_much(box, boxes):
             continue
-        mask = mask_of(copy.outline, 2 * SIDE, 1) & mask_of(corners_of(copy.frame), 2 * SIDE, 1)
+        mask = mask_of(copy.polygon, 2 * SIDE, 1) & mask_of(corners_of(copy.frame), 2 * SIDE, 1)
         pixels[mask] = original[:, ::-1][mask]
         things.append(copy)
         boxes.append(box)
@@ -217,7 +217,7 @@ def plain_view(rng, pixels, things, config):
 
 
 def plain_paste_in(rng, image, labels, others):
-    candidates = [(one, thing) for one in others for thing in things_of(one) if thing.outline is not None]
+    candidates = [(one, thing) for one in others for thing in things_of(one) if thing.polygon is not None]
     for at in rng.permutation(len(candidates))[:12]:
         one, thing = candidates[at]
         scale = np.exp(rng.uniform(np.log(0.25), np.log(1)))
@@ -226,7 +226,7 @@ def plain_paste_in(rng, image, labels, others):
         warp = shifted(x, y) @ np.diag([scale, scale, 1])
         box = seen(thing, warp, SIDE, COARSE)
         if stays(thing, box, scale) and not covers_much(box, [other for _, other in labels]):
-            mask = mask_of(thing.outline * scale + (x, y), SIDE, 1)
+            mask = mask_of(thing.polygon * scale + (x, y), SIDE, 1)
             image[mask] = warp_image(one.image, warp, SIDE)[mask]
             labels.append((thing.class_id, box))
 
@@ -328,11 +328,11 @@ def test_the_same_decisions_give_the_same_sample(seed, monkeypatch):
     for copy in copies:
         (thing,) = (thing.moved(copy.matrix) for thing in things_of(copy.sample))
         thing.frame = thing.frame.clip(0, 2 * SIDE)
-        mask = mask_of(thing.outline, 2 * SIDE, 1) & mask_of(corners_of(thing.frame), 2 * SIDE, 1)
+        mask = mask_of(thing.polygon, 2 * SIDE, 1) & mask_of(corners_of(thing.frame), 2 * SIDE, 1)
         pixels[mask] = clean[:, ::-1][mask]
         things.append(thing)
     # Masks are measured to 1/8 of a pixel, sharp corners to less. Upright warps are adjusted by half a pixel of the
-    # source or the image, which moves where an edge cuts off an object, and the ends of a slanting outline by more.
+    # source or the image, which moves where an edge cuts off an object, and the ends of a slanting polygon by more.
     slack = 4 / FINE + (0 if angle else 3 * max(0.5, 0.5 * scale))
     boxes = [(thing, seen(thing, warp, SIDE)) for thing in things]
     found = [*zip(made.class_ids.tolist(), made.boxes_xyxy_px, strict=True)]
@@ -344,6 +344,6 @@ def test_the_same_decisions_give_the_same_sample(seed, monkeypatch):
         assert any(class_id == thing.class_id and np.abs(other - box).max() <= slack for thing, box in boxes)
     expected = warp_image(pixels, warp, SIDE)
     difference = np.abs(made.image.astype(int) - expected)
-    # the same but along seams and outlines, where the canvas mixes colors and OpenCV draws each pixel it touches
+    # the same but along seams and polygons, where the canvas mixes colors and OpenCV draws each pixel it touches
     assert np.median(difference) <= (0 if angle else 3)
     assert difference.mean() < (3 if angle else 6)

@@ -287,11 +287,11 @@ def test_what_an_outline_marked_is_where_its_box_says(config, seed):
     rng = np.random.default_rng(seed)
     samples = []
     for name, (height, width) in enumerate(SHAPES):
-        outline = random_polygon(rng, np.array([width, height]) / 2, 0.7 * min(width, height), corners=9)
+        polygon = random_polygon(rng, np.array([width, height]) / 2, 0.7 * min(width, height), corners=9)
         middles = np.stack(np.mgrid[:height, :width][::-1], axis=-1) + 0.5
-        image = np.where(lies_in(middles, [outline])[..., None], 250, 10).astype(np.uint8).repeat(3, axis=-1)
-        box = np.array([[*outline.min(axis=0), *outline.max(axis=0)]], np.float32)
-        samples.append(Sample(image, box, np.array([name], np.int32), name, as_polygons([[outline]])))
+        image = np.where(lies_in(middles, [polygon])[..., None], 250, 10).astype(np.uint8).repeat(3, axis=-1)
+        box = np.array([[*polygon.min(axis=0), *polygon.max(axis=0)]], np.float32)
+        samples.append(Sample(image, box, np.array([name], np.int32), name, as_polygons([[polygon]])))
     center, warp, scale = random_case(seed, config)
     tiles = mosaic(samples, center, canvas=2 * SIZE)
     loose = 0.0
@@ -307,7 +307,7 @@ def test_what_an_outline_marked_is_where_its_box_says(config, seed):
             continue
         if not len(bright):
             continue
-        # Bright middles come from within the outline's outermost marked pixels, whose middles lie in it, or half a
+        # Bright middles come from within the polygon's outermost marked pixels, whose middles lie in it, or half a
         # source pixel beside them; upright warps are adjusted by half a pixel of the source or the image.
         slack = max(0.5, 0.5 * scale) + 1
         assert (bright.min(axis=0) >= boxes[0, :2] - slack).all()
@@ -315,7 +315,7 @@ def test_what_an_outline_marked_is_where_its_box_says(config, seed):
         checked += 1
         loose += (np.abs(np.concatenate([bright.min(axis=0), bright.max(axis=0)]) - boxes[0]) > 4).mean()
     assert checked
-    assert loose <= 0.25 * checked  # but for points of outlines thinner than a pixel
+    assert loose <= 0.25 * checked  # but for points of polygons thinner than a pixel
 
 
 def test_rectangles():

@@ -20,7 +20,7 @@ class DrawnSource:
     """Images of noise with a few boxes each, made from their index; some are refused, one may kill or break.
 
     bad: indices that raise DataError. deadly: index at which the process ends. wrong: index at which code fails.
-    outlined: all but the first object of an image have a polygon, the diamond in the box.
+    with_polygons: all but the first object of an image have a polygon, the diamond in the box.
     """
 
     count: int = 10
@@ -28,7 +28,7 @@ class DrawnSource:
     deadly: int = -1
     wrong: int = -1
     no_jax: bool = False
-    outlined: bool = False
+    with_polygons: bool = False
     names: tuple[str, ...] = NAMES
 
     @property
@@ -43,7 +43,7 @@ class DrawnSource:
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.bad:
-            raise DataError(f"{self.path(index)}: is empty; expected a picture")
+            raise DataError(f"{self.path(index)}: is empty; expected an image")
         if index == self.deadly:
             os._exit(3)
         if index == self.wrong:
@@ -55,7 +55,7 @@ class DrawnSource:
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
         low = rng.uniform(0, 0.5, (3, 2))
         boxes = np.concatenate([low, low + rng.uniform(0.3, 0.5, (3, 2))], axis=1) * [width, height, width, height]
-        polygons = as_polygons([[], *([diamond(box)] for box in boxes[1:])]) if self.outlined else NO_POLYGONS
+        polygons = as_polygons([[], *([diamond(box)] for box in boxes[1:])]) if self.with_polygons else NO_POLYGONS
         return Sample(image, boxes.astype(np.float32), rng.integers(0, 2, 3).astype(np.int32), 100 + index, polygons)
 
 

@@ -12,7 +12,7 @@ from yolov7_jax.types import Labels
 Polygon = Sequence[Sequence[float]]
 
 
-def write_picture(file: Path, width: int = 40, height: int = 20, value: int = 0) -> Path:
+def write_png(file: Path, width: int = 40, height: int = 20, value: int = 0) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (value, 0, 255)).save(file)
     return file

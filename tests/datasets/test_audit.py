@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import Audit, Findings, audit, readable
 from yolov7_jax.datasets.table import LabelTable
@@ -17,19 +18,13 @@ from yolov7_jax.types import Issue
 WIDTH, HEIGHT = 40, 20
 NAMES = ("cat", "dog", "unseen")
 FINE = ("fine1", "fine2")
-BROKEN = ("empty", "short", "text")  # files that are there but are no pictures
+BROKEN = ("empty", "short", "text")  # files that are there but are no images
 LINES = {
     "fine1": ["0 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5", "0 0.5 0.5 0 0.5"],
     "fine2": ["7 0.5 0.5 0.5 0.5", "1 0.25 0.5 0.5 0.5", "", "0 0.5 nan 0.1 0.1"],
     "blank": [],
     **{name: ["0 0.5 0.5 0.5 0.5"] for name in BROKEN},
 }
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 def write_images(folder: Path) -> list[str]:
@@ -40,15 +35,15 @@ def write_images(folder: Path) -> list[str]:
         Image.effect_noise((WIDTH, HEIGHT), 64).save(folder / f"{name}.jpg")
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "short.jpg").write_bytes((folder / "short.jpg").read_bytes()[:-20])
-    write(folder / "text.jpg", "<html>not found</html>")
+    write_text(folder / "text.jpg", "<html>not found</html>")
     return names
 
 
 def as_yolo(root: Path) -> Path:
     write_images(root / "images")
     for name, lines in LINES.items():
-        write(root / "labels" / f"{name}.txt", "\n".join(lines))
-    return write(root / "data.yaml", f"val: images\nnames: [{', '.join(NAMES)}]\n")
+        write_text(root / "labels" / f"{name}.txt", "\n".join(lines))
+    return write_text(root / "data.yaml", f"val: images\nnames: [{', '.join(NAMES)}]\n")
 
 
 def as_coco(root: Path) -> Path:
@@ -64,7 +59,7 @@ def as_coco(root: Path) -> Path:
         "annotations": [*rows, {"id": 100, "image_id": 55}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES)],
     }
-    return write(root / "data.json", json.dumps(content))
+    return write_text(root / "data.json", json.dumps(content))
 
 
 def as_voc(root: Path) -> Path:
@@ -77,9 +72,9 @@ def as_voc(root: Path) -> Path:
             box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in corners.items())
             label = NAMES[int(words[0])] if words[0] in "012" else "walrus"
             objects.append(f"<object><name>{label}</name><bndbox>{box}</bndbox></object>")
-        write(root / "Annotations" / f"{name}.xml", "\n".join(["<annotation>", *objects, "</annotation>"]))
-    write(root / "ImageSets" / "Main" / "val.txt", "\n".join(names))
-    write(root / "classes.txt", "\n".join(NAMES))
+        write_text(root / "Annotations" / f"{name}.xml", "\n".join(["<annotation>", *objects, "</annotation>"]))
+    write_text(root / "ImageSets" / "Main" / "val.txt", "\n".join(names))
+    write_text(root / "classes.txt", "\n".join(NAMES))
     return root
 
 
@@ -90,19 +85,19 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "faults", "without_file"), FORMATS)
+@pytest.mark.parametrize(("make", "issues", "without_file"), FORMATS)
 def test_everything_is_counted_and_named(
-    tmp_path: Path, make: Callable[[Path], Path], faults: tuple[str, ...], without_file: int
+    tmp_path: Path, make: Callable[[Path], Path], issues: tuple[str, ...], without_file: int
 ):
     found = audit(open_source(make(tmp_path), on_error="skip"))
     assert (found.images, found.names, found.objects) == (7, NAMES, (1, 2, 0))
     assert (found.without_file, found.without_objects) == (without_file, 2 - without_file)
     assert (found.duplicates, found.empty) == (1, 1)
-    for fault, start in zip(found.issues, faults, strict=True):
-        assert start in fault.message
+    for issue, start in zip(found.issues, issues, strict=True):
+        assert start in issue.message
     expected = {
         1: "empty.jpg: is empty",
-        4: "short.jpg: the end of the picture",
+        4: "short.jpg: the end of the image",
         5: "text.jpg: the image cannot be read",
     }
     assert found.unusable.keys() == expected.keys()
@@ -133,7 +128,7 @@ def test_a_source_that_stops_has_its_images_counted_as_unusable(tmp_path: Path):
 def test_missing_images_and_annotations_that_cannot_be_read(tmp_path: Path):
     data = as_voc(tmp_path)
     (data / "JPEGImages" / "fine1.jpg").unlink()
-    write(data / "Annotations" / "fine2.xml", "<annotation>")
+    write_text(data / "Annotations" / "fine2.xml", "<annotation>")
     found = audit(open_source(data, on_error="skip"))
     assert "fine1.jpg: cannot be read (No such file" in found.unusable[2].message
     assert "fine2.xml, line 1: not XML" in found.unusable[3].message
@@ -144,22 +139,22 @@ def test_an_image_of_another_size_than_its_annotation_says(tmp_path: Path):
     content: dict[str, Any] = json.loads(data.read_text())
     content["images"][0] |= {"width": WIDTH, "height": HEIGHT + 1}
     content["images"][2] |= {"width": WIDTH, "height": HEIGHT}
-    found = audit(open_source(write(data, json.dumps(content)), on_error="skip"))
+    found = audit(open_source(write_text(data, json.dumps(content)), on_error="skip"))
     assert "blank.jpg: the image is 40 x 20 pixels, but" in found.unusable[0].message
     assert 2 not in found.unusable
 
 
-def test_faults_stop_where_they_should(tmp_path: Path):
+def test_issues_stop_where_they_should(tmp_path: Path):
     data = as_yolo(tmp_path)
     found = audit(open_source(data, on_error="skip"))
     sentence = r"3 of 7 images cannot be used and 2 objects are wrong; .*The first: .*empty\.jpg.* \| and 3 more$"
     with pytest.raises(DataError, match=sentence):
-        found.stop_at_faults(most=2)
+        found.stop_on_error(most=2)
     source = open_source(data, on_error="skip").subset([0, 2])
-    audit(source).stop_at_faults()  # repeated boxes and those without area are no faults
-    write(tmp_path / "labels" / "fine1.txt", "3 0 0 0 0")
+    audit(source).stop_on_error()  # repeated boxes and those without area are no issues
+    write_text(tmp_path / "labels" / "fine1.txt", "3 0 0 0 0")
     with pytest.raises(DataError, match=r"0 of 2 images .* 1 objects .*fine1\.txt, line 1: class 3"):
-        audit(source).stop_at_faults()
+        audit(source).stop_on_error()
 
 
 def test_nothing_readable_is_said(tmp_path: Path):
@@ -235,7 +230,7 @@ def test_what_a_look_found_is_not_looked_for_again(tmp_path: Path):
 def test_outlined_objects_are_counted(tmp_path: Path):
     data = as_yolo(tmp_path)
     triangle = "0 0.1 0.1 0.9 0.1 0.5 0.9"
-    write(tmp_path / "labels" / "fine1.txt", f"{triangle}\n0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.9 0.2 0.3")
-    write(tmp_path / "labels" / "blank.txt", triangle)
-    write(tmp_path / "labels" / "empty.txt", triangle)  # of an image that cannot be used
+    write_text(tmp_path / "labels" / "fine1.txt", f"{triangle}\n0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.9 0.2 0.3")
+    write_text(tmp_path / "labels" / "blank.txt", triangle)
+    write_text(tmp_path / "labels" / "empty.txt", triangle)  # of an image that cannot be used
     assert audit(open_source(data, on_error="skip")).with_polygons == 3

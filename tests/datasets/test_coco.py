@@ -293,7 +293,7 @@ def changed(*path: Any, to: Any = None) -> dict[str, Any]:
         (changed("annotations", 1, "bbox", to=[1, 2, 10**400, 4]), "annotation 6 has bbox .*finite"),
     ],
 )
-def test_faults_are_named_with_file_and_id(file: Path, content: Any, message: str):
+def test_issues_are_named_with_file_and_id(file: Path, content: Any, message: str):
     write(file, content)
     with pytest.raises(DataError, match=rf"instances_val2017\.json: .*{message}"):
         open_source(file)

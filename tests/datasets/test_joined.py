@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source, with_names
 from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.datasets.curate.conversion import split_names
@@ -20,12 +21,6 @@ from yolov7_jax.source import SourceMixin
 WIDTH, HEIGHT = 40, 20
 YOLO_NAMES, COCO_NAMES, VOC_NAMES = ("cat", "dog"), ("dog", "bird"), ("ant", "cat")
 TRIANGLE = "0 0.1 0.2 0.5 0.2 0.5 0.8"
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 def write_images(folder: Path, *names: str) -> None:
@@ -44,14 +39,14 @@ def voc_object(name: str, box: str, difficult: int = 0) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """YOLO with train and val, COCO, VOC with train and val; each has a fault or an ignored object."""
+    """YOLO with train and val, COCO, VOC with train and val; each has an issue or an ignored object."""
     write_images(tmp_path / "yolo" / "images" / "val", "7.png", "8.png")
     write_images(tmp_path / "yolo" / "images" / "train", "9.png")
-    write(
+    write_text(
         tmp_path / "yolo" / "labels" / "val" / "7.txt", f"{TRIANGLE}\n1 0.5 0.5 0.5 0.5\n{TRIANGLE}\n5 0.5 0.5 0.1 0.1"
     )
-    write(tmp_path / "yolo" / "labels" / "train" / "9.txt", "1 0.5 0.5 0.5 0.5")
-    write(tmp_path / "yolo" / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    write_text(tmp_path / "yolo" / "labels" / "train" / "9.txt", "1 0.5 0.5 0.5 0.5")
+    write_text(tmp_path / "yolo" / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
     write_images(tmp_path / "pictures", "a.png", "b.png")
     content = {
         "images": [{"id": 7, "file_name": "b.png"}, {"id": 3, "file_name": "a.png"}],
@@ -64,16 +59,16 @@ def root(tmp_path: Path) -> Path:
         "categories": [{"id": 10, "name": "dog"}, {"id": 20, "name": "bird"}],
     }
     content["annotations"][1]["segmentation"] = [[2, 2, 5, 2, 5, 6]]
-    write(tmp_path / "coco" / "boxes.json", json.dumps(content))
+    write_text(tmp_path / "coco" / "boxes.json", json.dumps(content))
     write_images(tmp_path / "voc" / "JPEGImages", "x.png", "y.png")
     objects = {
         "x": [voc_object("ant", "1 1 9 9"), voc_object("cat", "2 2 9 9", 1)],
         "y": [voc_object("cat", "3 3 9 9")],
     }
     for name, items in objects.items():
-        write(tmp_path / "voc" / "Annotations" / f"{name}.xml", f"<annotation>{''.join(items)}</annotation>")
-    write(tmp_path / "voc" / "ImageSets" / "Main" / "val.txt", "x")
-    write(tmp_path / "voc" / "ImageSets" / "Main" / "train.txt", "y")
+        write_text(tmp_path / "voc" / "Annotations" / f"{name}.xml", f"<annotation>{''.join(items)}</annotation>")
+    write_text(tmp_path / "voc" / "ImageSets" / "Main" / "val.txt", "x")
+    write_text(tmp_path / "voc" / "ImageSets" / "Main" / "train.txt", "y")
     return tmp_path
 
 
@@ -86,7 +81,7 @@ datasets:
 
 
 def opened(root: Path, text: str = ENTRIES, split: str = "val", **options: Any) -> SourceMixin:
-    return open_source(write(root / "all.yaml", text), split, **{"on_error": "skip"} | options)
+    return open_source(write_text(root / "all.yaml", text), split, **{"on_error": "skip"} | options)
 
 
 def parts(root: Path) -> list[SourceMixin]:
@@ -118,7 +113,7 @@ def test_images_of_all_with_classes_by_name(root: Path):
         assert [source.names[at] for at in labels.ignored_class_ids] == [
             part.names[at] for at in wanted.ignored_class_ids
         ]
-    assert [fault.kind for fault in source.issues] == ["label without image"]
+    assert [issue.kind for issue in source.issues] == ["label without image"]
     assert source.labels(0).polygons.owner.tolist() == [0]
 
 
@@ -134,7 +129,7 @@ def test_images_of_all_with_classes_by_name(root: Path):
     ],
 )
 def test_splits_are_those_that_any_of_the_sets_has(root: Path, entries: str, splits: tuple[str, ...]):
-    assert split_names(write(root / "all.yaml", f"datasets: {entries}\n")) == splits
+    assert split_names(write_text(root / "all.yaml", f"datasets: {entries}\n")) == splits
 
 
 def test_a_source_with_other_names_keeps_its_categories(root: Path):
@@ -229,25 +224,25 @@ def test_a_subset_is_these_images(root: Path):
 
 
 def test_joined_sets_within_joined_sets(root: Path):
-    write(root / "inner" / "two.yaml", "datasets: [../voc, {data: ../coco/boxes.json, images: ../pictures}]")
+    write_text(root / "inner" / "two.yaml", "datasets: [../voc, {data: ../coco/boxes.json, images: ../pictures}]")
     source = opened(root, "datasets: [inner/two.yaml, yolo/data.yaml]")
     assert source.names == ("ant", "cat", "dog", "bird")
     assert [source.path(index).name for index in range(5)] == ["x.png", "b.png", "a.png", "7.png", "8.png"]
     assert as_rows(source.ground_truth()) == as_rows(opened(root).ground_truth())
-    write(root / "inner" / "two.yaml", "datasets: [../voc, ../all.yaml]")
+    write_text(root / "inner" / "two.yaml", "datasets: [../voc, ../all.yaml]")
     with pytest.raises(DataError, match=r"all\.yaml: names itself among its datasets, by way of .*two\.yaml"):
         opened(root, "datasets: [inner/two.yaml, yolo/data.yaml]")
 
 
-def test_faults_of_parts_stop_or_are_told(root: Path):
+def test_issues_of_parts_stop_or_are_told(root: Path):
     with pytest.raises(DataError, match=r"boxes\.json: annotation 4 has image_id 99"):
         opened(root, on_error="stop")
     stopping = opened(root, "datasets: [voc, yolo/data.yaml]", on_error="stop")
     with pytest.raises(DataError, match=r"7\.txt, line 4: class 5"):
         stopping[1]
     found = audit(opened(root))
-    assert [fault.kind for fault in found.issues] == ["label without image", "class out of range"]
-    write(root / "pictures" / "a.png", "")
+    assert [issue.kind for issue in found.issues] == ["label without image", "class out of range"]
+    write_text(root / "pictures" / "a.png", "")
     broken = audit(opened(root))
     assert list(broken.unusable) == [3]
     kept = readable(opened(root), broken)
@@ -268,7 +263,7 @@ def test_what_is_kept_of_labels_follows_the_classes_of_parts(root: Path, tmp_pat
     text = "names: [cat, dog]\ndatasets: [yolo/data.yaml]"
     yaml = root / "yolo" / "data.yaml"
     for names in ("[cat, dog]", "[dog, cat]"):
-        write(yaml, f"train: images/train\nval: images/val\nnames: {names}\n")
+        write_text(yaml, f"train: images/train\nval: images/val\nnames: {names}\n")
         source = opened(root, text)
         table = cached_findings(source, mode="hashes", folder=tmp_path / "kept").table
         assert table.labels(0).class_ids.tolist() == source.labels(0).class_ids.tolist()

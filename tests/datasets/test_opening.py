@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.labeled_images import labels_of, write_picture, write_text
+from tests.datasets.labeled_images import labels_of, write_png, write_text
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.datasets.curate.check import check_data
@@ -56,7 +56,7 @@ def registered() -> Iterator[list[tuple[str, str, str]]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_picture(tmp_path / "images/a.png")
+    write_png(tmp_path / "images/a.png")
     write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.5 0.5\n")
     return write_text(tmp_path / "data.yaml", "train: images\nval: images\nnames: [cat]\n")
 

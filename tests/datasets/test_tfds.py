@@ -34,7 +34,7 @@ COUNT = {"train": 7, "validation": 4}
 Thing = tuple[int, tuple[float, float, float, float], bool]  # class, xyxy in fractions of the image, crowd
 
 
-def picture(number: int) -> bytes:
+def encoded_image(number: int) -> bytes:
     file, shape = io.BytesIO(), (20 + 2 * number, 40 + number, 3)
     Image.fromarray(np.random.default_rng(number).integers(0, 256, shape, np.uint8)).save(file, "JPEG")
     return file.getvalue()
@@ -78,7 +78,7 @@ class CrowdedScenes(_Scenes):
                 {"bbox": tfds.features.BBox(box[1], box[0], box[3], box[2]), "label": label, "is_crowd": crowd}
                 for label, box, crowd in things(number)
             ]
-            yield number, {"image": io.BytesIO(picture(number)), "image/id": 1000 + number, "objects": objects}
+            yield number, {"image": io.BytesIO(encoded_image(number)), "image/id": 1000 + number, "objects": objects}
 
 
 WRONG = [
@@ -94,7 +94,7 @@ WRONG = [
 ]
 
 
-class FaultyScenes(_Scenes):
+class WrongScenes(_Scenes):
     """No ids; all objects of WRONG in every image, their boxes not looked at by the library."""
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -111,7 +111,7 @@ class FaultyScenes(_Scenes):
             {"bbox": np.array(box, np.float32), "label": label, "is_difficult": label == 2} for box, label, _ in WRONG
         ]
         for number in numbers:
-            yield number, {"image": io.BytesIO(picture(number)), "objects": objects}
+            yield number, {"image": io.BytesIO(encoded_image(number)), "objects": objects}
 
 
 def as_tfrecord(folder: Path, target: Path) -> Path:
@@ -135,9 +135,9 @@ def as_tfrecord(folder: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data sets, crowded_scenes and faulty_scenes as array_record, rec/... as TFRecord."""
+    """A folder of data sets, crowded_scenes and wrong_scenes as array_record, rec/... as TFRecord."""
     home = tmp_path_factory.mktemp("tfds")
-    for kind in (CrowdedScenes, FaultyScenes):
+    for kind in (CrowdedScenes, WrongScenes):
         builder = kind(data_dir=home, file_format="array_record")
         builder.download_and_prepare()
         as_tfrecord(Path(builder.data_path), home / "rec" / kind.name / "1.2.0")
@@ -167,7 +167,7 @@ def test_samples_are_the_originals(name: str, split: str, count: int):
     first = 0 if split == "train" else 7
     assert sorted(source.image_ids) == list(range(1000 + first, 1000 + first + count))
     for index, image_id in enumerate(source.image_ids):
-        content, expected = picture(image_id - 1000), things(image_id - 1000)
+        content, expected = encoded_image(image_id - 1000), things(image_id - 1000)
         sample, labels = source[index], source.labels(index)
         np.testing.assert_array_equal(sample.image, decode_image(content, name="x"))
         height, width = sample.image.shape[:2]
@@ -271,11 +271,11 @@ def test_training_rows_and_the_audit_before(name: str):
 
 def test_what_is_kept_of_labels_is_of_these_images(home: Path, tmp_path: Path):
     """Halves of a split are in the same file, and without ids of their own their images are called alike."""
-    whole = open_source(f"tfds:{home}/faulty_scenes", "train[:6]", on_error="skip")
+    whole = open_source(f"tfds:{home}/wrong_scenes", "train[:6]", on_error="skip")
     for _ in range(2):
         tables = [
             cached_findings(
-                open_source(f"tfds:{home}/faulty_scenes", split, on_error="skip"), mode="hashes", folder=tmp_path
+                open_source(f"tfds:{home}/wrong_scenes", split, on_error="skip"), mode="hashes", folder=tmp_path
             ).table
             for split in ("train[:3]", "train[3:6]")
         ]
@@ -288,21 +288,21 @@ def test_what_is_kept_of_labels_is_of_these_images(home: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("folder", ["", "rec/"])
 def test_wrong_objects_are_left_out_and_named(home: Path, folder: str):
-    name = f"tfds:{home}/{folder}faulty_scenes"
+    name = f"tfds:{home}/{folder}wrong_scenes"
     source = open_source(name, on_error="skip")
     assert source.image_ids == (1, 2, 3, 4)
     labels = source.labels(2)
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([1], 1, 1)
     assert labels.ignored_class_ids.tolist() == [2]
     expected = [(number, text) for number, (_, _, text) in enumerate(WRONG, start=1) if text]
-    for fault, (number, text) in zip(labels.issues, expected, strict=True):
-        assert fault.message.startswith(f"{name}/validation/3, object {number}: ")
-        assert text in fault.message
+    for issue, (number, text) in zip(labels.issues, expected, strict=True):
+        assert issue.message.startswith(f"{name}/validation/3, object {number}: ")
+        assert text in issue.message
     notes = open_source(name, on_error="note").labels(2).issues[len(labels.issues) :]
-    assert [fault.kind for fault in notes] == ["repeated object", "object without area"]
+    assert [issue.kind for issue in notes] == ["repeated object", "object without area"]
     assert notes[0].message.startswith(f"{name}/validation/3, object 7: the object repeats that of object 1")
     kinds = ["class out of range", "not finite", "negative size", "outside of the image", "outside of the image"]
-    assert [fault.kind for fault in labels.issues] == kinds
+    assert [issue.kind for issue in labels.issues] == kinds
     with pytest.raises(DataError) as error:
         open_source(name)[2]
     assert str(error.value) == labels.issues[0].message
@@ -347,13 +347,13 @@ def test_an_example_that_is_damaged_is_named_and_can_be_skipped(copied: Path):
     assert source.image_ids == (1, 2, 3, 4, 5, 6, 7)
     found = audit(source)
     assert found.unusable
-    for fault in found.unusable.values():
-        assert re.search(r"copied/train/\d: the example cannot be read", fault.message)
-        assert fault.kind == "unreadable example"
+    for issue in found.unusable.values():
+        assert re.search(r"copied/train/\d: the example cannot be read", issue.message)
+        assert issue.kind == "unreadable example"
 
 
 def test_an_example_without_anything_is_named(home: Path, tmp_path: Path):
-    copied = shutil.copytree(home / "rec" / "faulty_scenes" / "1.2.0", tmp_path / "copied")
+    copied = shutil.copytree(home / "rec" / "wrong_scenes" / "1.2.0", tmp_path / "copied")
     write_records(shards(copied)[0], [b""] * 3)
     source = open_source(f"tfds:{copied}", "train", on_error="skip")
     for use, key in ((source.read, "image"), (source.check_image, "image"), (source.labels, "")):
@@ -370,7 +370,7 @@ def test_an_image_that_is_cut_short_is_named(home: Path, tmp_path: Path):
         file.write_bytes(file.read_bytes().replace(b"\xff\xd9", b"\xff\x00"))
     source = open_source(f"tfds:{copied}", "train")
     for use in (source.read, source.check_image, source.__getitem__):
-        with pytest.raises(DataError, match=r"copied/train/\d+: the end of the picture is missing"):
+        with pytest.raises(DataError, match=r"copied/train/\d+: the end of the image is missing"):
             use(3)
 
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.voc_xml import read_annotation
+from yolov7_jax.datasets.voc import read_annotation
 from yolov7_jax.errors import DataError
 
 WIDTH, HEIGHT = 40, 20
@@ -26,12 +27,6 @@ def annotation(*parts: str, size: str = SIZE) -> str:
     return "\n".join(["<annotation>", size, *parts, "</annotation>"])
 
 
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two images to train on, with objects; of the three to evaluate on one has no objects and one no annotation."""
@@ -45,9 +40,9 @@ def root(tmp_path: Path) -> Path:
         "c": annotation(item("ant", 1, 1, 1, 1)),
         "d": annotation(),
     }.items():
-        write(tmp_path / "Annotations" / f"{name}.xml", text)
-    write(tmp_path / "ImageSets" / "Main" / "train.txt", "b\na\n")
-    write(tmp_path / "ImageSets" / "Main" / "val.txt", "c.jpg\n\nd\ne\n")
+        write_text(tmp_path / "Annotations" / f"{name}.xml", text)
+    write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "b\na\n")
+    write_text(tmp_path / "ImageSets" / "Main" / "val.txt", "c.jpg\n\nd\ne\n")
     return tmp_path
 
 
@@ -91,7 +86,7 @@ def test_splits_share_their_classes(root: Path):
 
 @pytest.mark.parametrize("name", ["classes.txt", "labels.txt"])
 def test_a_file_of_classes_says_their_order(root: Path, name: str):
-    write(root / name, "dog\nbird\n\ncat\nunseen\n")
+    write_text(root / name, "dog\nbird\n\ncat\nunseen\n")
     source = open_source(root, "train")
     assert source.names == ("dog", "bird", "cat", "unseen")
     assert source[1].class_ids.tolist() == [0, 2]
@@ -100,7 +95,7 @@ def test_a_file_of_classes_says_their_order(root: Path, name: str):
 
 
 def test_boxes_are_clipped_to_the_image(root: Path):
-    write(root / "Annotations" / "c.xml", annotation(item("dog", 0, 0, 45, 22), item("dog", -5, 20, 1, 20)))
+    write_text(root / "Annotations" / "c.xml", annotation(item("dog", 0, 0, 45, 22), item("dog", -5, 20, 1, 20)))
     source = open_source(root)
     assert source[0].boxes_xyxy_px.tolist() == [[0, 0, 40, 20], [0, 19, 1, 20]]
     assert [row["bbox"] for row in source.ground_truth()["annotations"]] == [[0, 0, 40, 20], [0, 19, 1, 1]]
@@ -108,16 +103,18 @@ def test_boxes_are_clipped_to_the_image(root: Path):
 
 def test_objects_that_repeat_or_have_no_area_are_counted(root: Path):
     twice = item("dog", 1, 1, 9, 9)
-    write(root / "Annotations" / "c.xml", annotation(twice, twice, item("cat", 5, 5, 4, 9), item("dog", 2, 2, 9, 9)))
+    write_text(
+        root / "Annotations" / "c.xml", annotation(twice, twice, item("cat", 5, 5, 4, 9), item("dog", 2, 2, 9, 9))
+    )
     labels = open_source(root).labels(0)
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty, labels.issues) == ([2, 2], 1, 1, ())
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size/>"])
 def test_without_a_size_the_image_says_it(root: Path, size: str):
-    write(root / "Annotations" / "c.xml", annotation(item("dog", 1, 1, 40, 20), size=size))
+    write_text(root / "Annotations" / "c.xml", annotation(item("dog", 1, 1, 40, 20), size=size))
     assert open_source(root)[0].boxes_xyxy_px.tolist() == [[0, 0, 40, 20]]
-    write(root / "Annotations" / "c.xml", annotation(item("dog", 41, 1, 50, 20), size=size))
+    write_text(root / "Annotations" / "c.xml", annotation(item("dog", 41, 1, 50, 20), size=size))
     with pytest.raises(DataError, match="outside of the image of 40 x 20 pixels"):
         open_source(root)[0]
 
@@ -144,18 +141,18 @@ def test_an_image_of_another_size_is_refused(root: Path):
         (item("dog", -3, 1, 0, 9), "outside", "outside of the image"),
     ],
 )
-def test_faults_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str, kind: str):
-    file = write(root / "Annotations" / "c.xml", annotation(item("cat", 1, 1, 9, 9), "", "", part, ""))
+def test_issues_of_an_object_are_named_with_file_and_line(root: Path, part: str, message: str, kind: str):
+    file = write_text(root / "Annotations" / "c.xml", annotation(item("cat", 1, 1, 9, 9), "", "", part, ""))
     sentence = rf"c\.xml, line 6 \(object 2\): .*{message}"
     for use in (lambda: open_source(root)[0], lambda: open_source(root).ground_truth()):
         with pytest.raises(DataError, match=sentence):
             use()
     skipping = open_source(root, on_error="skip")
     assert skipping[0].boxes_xyxy_px.tolist() == [[0, 0, 9, 9]]
-    (fault,) = skipping.labels(0).issues
+    (issue,) = skipping.labels(0).issues
     with pytest.raises(DataError) as error:
         read_annotation(file, root / "JPEGImages" / "c.jpg", None, names=skipping.names)
-    assert fault == ("error", kind, str(error.value), None, None)
+    assert issue == ("error", kind, str(error.value), None, None)
     assert error.value.kind == kind
     assert len(skipping.ground_truth()["annotations"]) == 1
 
@@ -184,22 +181,22 @@ def test_annotations_that_cannot_be_read(root: Path, content: bytes, message: st
     assert open_source(root, "train", on_error="skip").names == ("bird", "cat", "dog")
 
 
-def test_faults_of_the_folder_are_named(root: Path):
+def test_issues_of_the_folder_are_named(root: Path):
     with pytest.raises(DataError, match=r"no split 'test'; it has train, val: add .*test\.txt"):
         open_source(root, "test")
     with pytest.raises(DataError, match="an image folder is for COCO JSON"):
         open_source(root, image_folder=root)
-    write(root / "ImageSets" / "Main" / "test.txt", "a\n\nx\n")
+    write_text(root / "ImageSets" / "Main" / "test.txt", "a\n\nx\n")
     with pytest.raises(DataError, match=r"test\.txt, line 3: no image x in .*JPEGImages"):
         open_source(root, "test")
-    write(root / "ImageSets" / "Main" / "test.txt", " \n")
+    write_text(root / "ImageSets" / "Main" / "test.txt", " \n")
     with pytest.raises(DataError, match=r"test\.txt: lists no images"):
         open_source(root, "test")
-    write(root / "ImageSets" / "Main" / "test.txt", "e\n")
+    write_text(root / "ImageSets" / "Main" / "test.txt", "e\n")
     with pytest.raises(DataError, match=r"no annotation file at all; expected .*e\.xml"):
         open_source(root, "test")
     for file in (root / "Annotations").iterdir():
-        write(file, "<annotation/>")
+        write_text(file, "<annotation/>")
     with pytest.raises(DataError, match=r"no object has a name; name the classes in .*classes\.txt"):
         open_source(root)
 
@@ -209,7 +206,7 @@ xs, ys = st.integers(1, WIDTH), st.integers(1, HEIGHT)
 
 @given(x=st.tuples(xs, xs).map(sorted), y=st.tuples(ys, ys).map(sorted))
 def test_a_box_covers_the_pixels_it_names(tmp_path_factory: pytest.TempPathFactory, x: list, y: list):
-    file = write(tmp_path_factory.getbasetemp() / "box.xml", annotation(item("dog", x[0], y[0], x[1], y[1])))
+    file = write_text(tmp_path_factory.getbasetemp() / "box.xml", annotation(item("dog", x[0], y[0], x[1], y[1])))
     ((left, top, right, bottom),) = read_annotation(file, file, None, names=("dog",)).boxes_xyxy_px
     # pixel n of 1, 2, 3 … reaches from edge n - 1 to edge n
     assert [n for n in range(1, WIDTH + 1) if left < n - 0.5 < right] == list(range(x[0], x[1] + 1))

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tests.datasets.labeled_images import labels_of, write_picture
+from tests.datasets.labeled_images import labels_of, write_png
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.writers import Content, Format, Item, write_data
+from yolov7_jax.datasets.content import Content, Item
+from yolov7_jax.datasets.writers import Format, write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Labels
 
@@ -27,7 +28,7 @@ def content(*items: Item, names: tuple[str, ...] = NAMES, category_ids: tuple[in
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    return write_picture(tmp_path / "in" / "a.png")
+    return write_png(tmp_path / "in" / "a.png")
 
 
 def one(image: Path, labels: Labels) -> Content:
@@ -134,7 +135,7 @@ def test_what_a_format_cannot_hold_is_said(image: Path, tmp_path: Path, to: Form
 
 
 def test_ids_that_a_format_cannot_hold_are_said(image: Path, tmp_path: Path):
-    other = write_picture(tmp_path / "in" / "b.png")
+    other = write_png(tmp_path / "in" / "b.png")
     given = content(Item(other, 1, labels_of()), Item(image, 2, labels_of()), category_ids=(1, 2, 90))
     for to, renumbered in (("yolo", 2), ("voc", 0)):  # folders are read in the order of names, lists in their own
         sentences = write_data(tmp_path / to, given, to=to).sentences
@@ -154,7 +155,7 @@ def test_two_images_of_one_id_get_two(image: Path, tmp_path: Path):
 def test_equal_names_of_different_folders(tmp_path: Path, to: Format):
     places = ("x/a.png", "y/a.png", "x/a.jpg", "y/A.png", "x/b.png.jpg", "x/ c.png", "x/.d.png", "x/e.gif")
     items = [
-        Item(write_picture(tmp_path / place, value=number), number, labels_of((0, (number, 1, number + 3, 9))))
+        Item(write_png(tmp_path / place, value=number), number, labels_of((0, (number, 1, number + 3, 9))))
         for number, place in enumerate(places)
     ]
     written = write_data(tmp_path / "out", content(*items), to=to)
@@ -167,7 +168,7 @@ def test_equal_names_of_different_folders(tmp_path: Path, to: Format):
     assert "images saved anew as PNG, as their names have no ending that readers know: 1" in written.sentences
 
 
-def test_pictures_are_linked_or_copied(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_images_are_linked_or_copied(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given = one(image, labels_of())
     copied = Path("images/train/a.png")
     write_data(tmp_path / "linked", given, to="yolo")
@@ -178,7 +179,7 @@ def test_pictures_are_linked_or_copied(image: Path, tmp_path: Path, monkeypatch:
     assert same == [True, False, False]
 
 
-def test_pictures_that_are_made_are_written(image: Path, tmp_path: Path):
+def test_images_that_are_made_are_written(image: Path, tmp_path: Path):
     drawn = np.full((20, 40, 3), 77, np.uint8)
     before = image.read_bytes()
     write_data(tmp_path / "out", content(Item(image, 1, labels_of(), lambda: drawn)), to="yolo")

@@ -12,25 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.datasets.labeled_images import write_png, write_text
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.image_files import image_size
-from yolov7_jax.datasets.labels import label_file, read_labels
+from yolov7_jax.datasets.yolo import label_file, read_labels
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import read_image
 
 WIDTH, HEIGHT = 40, 20
 NAMES = "[cat, dog, bird]"
-
-
-def write_image(file: Path, width: int = WIDTH, height: int = HEIGHT, value: int = 0) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (width, height), (value, 0, 255)).save(file)
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 @pytest.fixture
@@ -39,15 +29,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "set"
     for name in ("a.png", "b.png", "c.png"):
-        write_image(root / "images" / "val" / name)
-    write(root / "labels" / "val" / "a.txt", "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.1 0.2\n")
-    write(root / "labels" / "val" / "b.txt", "")
-    write(root / "data.yaml", f"path: .\nval: images/val\nnames: {NAMES}\n")
+        write_png(root / "images" / "val" / name)
+    write_text(root / "labels" / "val" / "a.txt", "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.1 0.2\n")
+    write_text(root / "labels" / "val" / "b.txt", "")
+    write_text(root / "data.yaml", f"path: .\nval: images/val\nnames: {NAMES}\n")
     return root
 
 
 def test_samples_in_pixels(root: Path):
-    write_image(root / "images" / "val" / "a.png", value=200)
+    write_png(root / "images" / "val" / "a.png", value=200)
     source = open_source(root / "data.yaml")
     assert (len(source), source.names) == (3, ("cat", "dog", "bird"))
     image, boxes, class_ids, image_id, _ = source[0]
@@ -84,12 +74,12 @@ def test_sources_travel_to_worker_processes(root: Path):
 
 def test_numeric_names_are_the_image_ids(root: Path):
     for number in ("000000000139", "7"):
-        write_image(root / "images" / "numbers" / f"{number}.jpg")
-    write(root / "labels" / "numbers" / "7.txt", "0 0.5 0.5 0.1 0.1")
-    write(root / "data.yaml", f"train: images/numbers\nval: [images/val, images/numbers]\nnames: {NAMES}\n")
+        write_png(root / "images" / "numbers" / f"{number}.jpg")
+    write_text(root / "labels" / "numbers" / "7.txt", "0 0.5 0.5 0.1 0.1")
+    write_text(root / "data.yaml", f"train: images/numbers\nval: [images/val, images/numbers]\nnames: {NAMES}\n")
     assert open_source(root / "data.yaml", "train").image_ids == (139, 7)
     assert open_source(root / "data.yaml").image_ids == (1, 2, 3, 4, 5)
-    write_image(root / "images" / "numbers" / "007.png")  # the same number twice
+    write_png(root / "images" / "numbers" / "007.png")  # the same number twice
     assert open_source(root / "data.yaml", "train").image_ids == (1, 2, 3)
 
 
@@ -109,23 +99,23 @@ def test_numeric_names_are_the_image_ids(root: Path):
     ],
 )
 def test_places_that_users_write(root: Path, yaml: str):
-    write(root / "list.txt", "./images/val/a.png\n\n./images/val/b.png\n./images/val/c.png\n")
-    write(root / "images" / "list.txt", "val/a.png\nval/b.png\nval/c.png")
-    write(root / "data.yaml", yaml.format(root=root) + f"nc: 3\nnames: {NAMES}\n")
+    write_text(root / "list.txt", "./images/val/a.png\n\n./images/val/b.png\n./images/val/c.png\n")
+    write_text(root / "images" / "list.txt", "val/a.png\nval/b.png\nval/c.png")
+    write_text(root / "data.yaml", yaml.format(root=root) + f"nc: 3\nnames: {NAMES}\n")
     source = open_source(root / "data.yaml")
     assert [source.path(index).resolve() for index in range(len(source))] == sorted((root / "images/val").iterdir())
     assert source[0].class_ids.tolist() == [1, 0]
 
 
 def test_names_by_number_and_names_that_are_numbers(root: Path):
-    write(root / "data.yaml", "val: images/val\nnames: {1: dog, 0: cat, 2: 3}\n")
+    write_text(root / "data.yaml", "val: images/val\nnames: {1: dog, 0: cat, 2: 3}\n")
     assert open_source(root / "data.yaml").names == ("cat", "dog", "3")
 
 
 def test_hidden_files_are_no_images(root: Path):
-    write(root / "images" / "val" / "._a.png", "not an image")
-    write_image(root / "images" / ".cache" / "x.png")
-    write(root / "data.yaml", f"val: images\nnames: {NAMES}\n")
+    write_text(root / "images" / "val" / "._a.png", "not an image")
+    write_png(root / "images" / ".cache" / "x.png")
+    write_text(root / "data.yaml", f"val: images\nnames: {NAMES}\n")
     assert len(open_source(root / "data.yaml")) == 3
 
 
@@ -151,16 +141,16 @@ def test_hidden_files_are_no_images(root: Path):
         (f"val: [images/val\nnames: {NAMES}", "line 2"),
     ],
 )
-def test_faults_of_the_yaml_are_named(root: Path, yaml: str, message: str):
-    write(root / "empty.txt", "\n\n")
-    write(root / "first.txt", "\nimages/val/x.png\n")
-    write(root / "third.txt", "images/val/a.png\n\nimages/val/x.png\n")
-    write(root / "data.yaml", yaml)
+def test_issues_of_the_yaml_are_named(root: Path, yaml: str, message: str):
+    write_text(root / "empty.txt", "\n\n")
+    write_text(root / "first.txt", "\nimages/val/x.png\n")
+    write_text(root / "third.txt", "images/val/a.png\n\nimages/val/x.png\n")
+    write_text(root / "data.yaml", yaml)
     with pytest.raises(InputError, match=message):
         open_source(root / "data.yaml")
 
 
-def test_images_without_any_label_file_are_a_fault(root: Path):
+def test_images_without_any_label_file_are_a_issue(root: Path):
     (root / "labels").rename(root / "labeled")
     with pytest.raises(DataError, match=r"3 images but no label file at all; expected for example .*labels/val/a.txt"):
         open_source(root / "data.yaml")
@@ -204,8 +194,8 @@ def test_an_image_folder_is_for_json_files(root: Path):
         ("0 0.5 0.5 inf 0.1", "not finite"),
     ],
 )
-def test_faults_of_a_label_are_named_with_file_and_line(root: Path, line: str, message: str):
-    write(root / "labels" / "val" / "b.txt", f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
+def test_issues_of_a_label_are_named_with_file_and_line(root: Path, line: str, message: str):
+    write_text(root / "labels" / "val" / "b.txt", f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
     source = open_source(root / "data.yaml")  # labels are read when asked for
     assert len(source[0].class_ids) == 2
     for use in (lambda: source[1], source.ground_truth):
@@ -221,12 +211,12 @@ def test_a_label_file_that_is_not_text_is_named(tmp_path: Path):
 
 def test_rows_that_repeat_and_boxes_without_area_are_left_out_and_counted(tmp_path: Path):
     text = "2 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n2.0 0.50 0.5 0.2 0.4\n1 0.5 0.5 0 0.4\n1 0.2 0.2 0.2 0.7 0.2 0.9\n"
-    labels = read_labels(write(tmp_path / "a.txt", text), (HEIGHT, WIDTH), num_classes=3)
+    labels = read_labels(write_text(tmp_path / "a.txt", text), (HEIGHT, WIDTH), num_classes=3)
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([2, 0], 1, 2)
 
 
 def test_a_byte_order_mark_and_edges_of_the_image_are_fine(tmp_path: Path):
-    file = write(tmp_path / "a.txt", "\ufeff0 0.5 0.5 1 1\r\n0 0 0 1 0.5")
+    file = write_text(tmp_path / "a.txt", "\ufeff0 0.5 0.5 1 1\r\n0 0 0 1 0.5")
     labels = read_labels(file, (HEIGHT, WIDTH), num_classes=1)
     assert labels.boxes_xyxy_px.tolist() == [[0, 0, WIDTH, HEIGHT], [-WIDTH / 2, -HEIGHT / 4, WIDTH / 2, HEIGHT / 4]]
 
@@ -240,7 +230,7 @@ def test_boxes_and_polygons_in_one_file(root: Path):
         "2 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75",
         "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75",  # the box of the second line, but outlined
     ]
-    write(root / "labels" / "val" / "a.txt", "\n".join(lines))
+    write_text(root / "labels" / "val" / "a.txt", "\n".join(lines))
     source = open_source(root / "data.yaml")
     labels = source.labels(0)
     assert (labels.class_ids.tolist(), labels.duplicates, labels.empty) == ([0, 1, 2, 1], 1, 1)
@@ -265,10 +255,10 @@ def test_boxes_and_polygons_in_one_file(root: Path):
         ("0 0.5 0.5 nan 0.1", "not finite"),
     ],
 )
-def test_kinds_of_faults(root: Path, line: str, kind: str):
-    write(root / "labels" / "val" / "b.txt", line)
-    (fault,) = open_source(root / "data.yaml", on_error="skip").labels(1).issues
-    assert fault.kind == kind
+def test_kinds_of_issues(root: Path, line: str, kind: str):
+    write_text(root / "labels" / "val" / "b.txt", line)
+    (issue,) = open_source(root / "data.yaml", on_error="skip").labels(1).issues
+    assert issue.kind == kind
 
 
 @pytest.mark.parametrize(
@@ -290,7 +280,7 @@ def test_kinds_of_images_that_cannot_be_used(root: Path, content: bytes | None, 
 
 def test_a_list_of_images_does_not_name_classes(root: Path):
     with pytest.raises(DataError, match=r"list\.txt: .*write a data YAML with train: list\.txt and names"):
-        open_source(write(root / "list.txt", "images/val/a.png"), "train")
+        open_source(write_text(root / "list.txt", "images/val/a.png"), "train")
 
 
 fractions = st.floats(0, 1, width=16)
@@ -299,7 +289,7 @@ fractions = st.floats(0, 1, width=16)
 @given(points=st.lists(st.tuples(fractions, fractions), min_size=3, max_size=9))
 def test_the_box_of_a_polygon_holds_all_its_points(tmp_path_factory: pytest.TempPathFactory, points: list):
     text = "0 " + " ".join(f"{x} {y}" for x, y in points)
-    file = write(tmp_path_factory.getbasetemp() / "polygon.txt", text)
+    file = write_text(tmp_path_factory.getbasetemp() / "polygon.txt", text)
     labels = read_labels(file, (HEIGHT, WIDTH), num_classes=1)
     points_px = np.array(points) * [WIDTH, HEIGHT]
     low, high = points_px.min(axis=0), points_px.max(axis=0)
@@ -344,7 +334,7 @@ def test_the_header_says_the_size_that_decoding_gives(tmp_path: Path, suffix: st
     [
         lambda file: cv2.imwrite(str(file), np.zeros((HEIGHT, WIDTH), np.uint8)),
         lambda file: cv2.imwrite(str(file), np.zeros((HEIGHT, WIDTH, 4), np.uint8)),
-        lambda file: write_image(file),
+        lambda file: write_png(file),
     ],
 )
 @pytest.mark.parametrize("suffix", [".bmp", ".png", ".tif", ".webp"])

@@ -94,7 +94,7 @@ def test_nothing_is_written_where_the_network_has_the_best_anchors(
     assert not Path("anchors.yaml").exists()
 
 
-def test_faults_are_told(tmp_path: Path, outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_issues_are_told(tmp_path: Path, outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
     with (tmp_path / "labels" / "0.txt").open("a") as file:
         file.write("\n7 0.5 0.5 0.5 0.5\n")

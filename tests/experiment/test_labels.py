@@ -30,7 +30,7 @@ def test_the_command_counts_draws_and_writes(
 
 def test_without_a_folder_nothing_is_written(data: Path) -> None:
     done = label_statistics(data)
-    assert (done.folder, done.counts.size, done.faults) == (None, 640, ())
+    assert (done.folder, done.counts.size, done.issues) == (None, 640, ())
     assert label_statistics(data, model="yolov7-w6").counts.size == 1280
 
 
@@ -39,8 +39,8 @@ def test_images_that_cannot_be_used_are_left_out_and_told(tmp_path: Path) -> Non
     (tmp_path / "images" / "3.png").write_bytes(b"")
     done = label_statistics(data)
     assert (done.counts.images, done.counts.objects) == (9, 18)
-    assert len(done.faults) == 1
-    assert "3.png: is empty" in done.faults[0]
+    assert len(done.issues) == 1
+    assert "3.png: is empty" in done.issues[0]
 
 
 def test_a_size_that_is_none_is_refused(data: Path) -> None:

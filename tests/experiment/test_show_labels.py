@@ -40,12 +40,12 @@ def test_all_images_are_shown_if_there_are_fewer(data: Path, tmp_path: Path) -> 
     assert len(show_labels(data, tmp_path / "show", images=1000).files) == 2
 
 
-def test_images_with_faults_come_first(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_with_issues_come_first(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, line in ((7, "9 0.5 0.5 0.2 0.2"), (11, "0 0.5 0.5 0.2 0")):
         with (data.parent / "labels" / f"{number}.txt").open("a") as file:
             file.write(f"\n{line}\n")
     (data.parent / "images" / "2.png").write_bytes(b"")
-    arguments = ["data", "show", str(data), "--num-images", "2", "--faults-first", "--output", str(tmp_path / "show")]
+    arguments = ["data", "show", str(data), "--num-images", "2", "--issues-first", "--output", str(tmp_path / "show")]
     assert main(arguments) == 0
     told = capsys.readouterr().err
     assert "2.png: is empty" in told
@@ -64,7 +64,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_told(data: Path, tmp_pa
     (data.parent / "images" / "2.png").write_bytes(content)
     done = show_labels(data, tmp_path / "show", images=20)
     assert len(done.files) == 2
-    (told,) = done.faults
+    (told,) = done.issues
     assert "2.png" in told
 
 

@@ -141,7 +141,7 @@ def test_starting_from_a_run_keeps_the_classes_in_common(run, tmp_path):
     np.testing.assert_allclose(after["4"]["m"]["0"]["bias"][5], before["4"]["m"]["0"]["bias"][6], **same)
 
 
-def test_faults_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
+def test_issues_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
     data = write_data(tmp_path, images=4)
     (tmp_path / "labels" / "0.txt").write_text("7 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "labels" / "1.txt").unlink()

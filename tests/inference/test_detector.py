@@ -101,7 +101,7 @@ def test_single_class_score_follows_the_family() -> None:
 def test_unreadable_images_are_named_and_the_others_go_on(detector: Detector, tmp_path: Path) -> None:
     write_image(tmp_path / "good.png", noise(40, 64))
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     names = ["empty.jpg", "good.png", "text.png", "absent.png"]
     results = {r.position: r for r in detector.stream([tmp_path / name for name in names])}
     assert [results[i].error is None for i in range(4)] == [False, True, False, False]
@@ -173,11 +173,11 @@ def test_options_are_frozen() -> None:
 def test_other_weights_of_the_same_network_compile_nothing():
     weights = small_weights()
     detector = Detector(weights)
-    picture = noise(64, 64)
-    first = detector([picture])[0]
+    noisy = noise(64, 64)
+    first = detector([noisy])[0]
     other = jax.tree.map(np.array, weights.variables)
     other["params"]["2"]["m"]["0"]["bias"][4::8] -= 1  # less objectness everywhere
     changed = detector.with_variables(other)
-    assert changed([picture])[0].scores.max() < first.scores.max()
+    assert changed([noisy])[0].scores.max() < first.scores.max()
     assert detector.compiled._cache_size() == 1
-    np.testing.assert_array_equal(detector([picture])[0].scores, first.scores)
+    np.testing.assert_array_equal(detector([noisy])[0].scores, first.scores)

@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> int:
         **labeled_options(parsed),
     )
     found, strides = done.found, done.graph.strides
-    tell_left_out(done.faults)
+    tell_left_out(done.issues)
     print(f"{found.given.boxes} boxes of {done.images} images, whose longer side becomes {done.size} pixels")
     if found.tiny:
         print(f"{found.tiny} of them have a side under {TINY:g} pixels then; new anchors are not made for those")

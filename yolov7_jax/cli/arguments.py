@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolov7_jax.datasets.writers import Written
 
 from yolov7_jax.config import LossConfig, Options
 
@@ -50,10 +53,10 @@ def add_labeled(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tell_left_out(faults: Sequence[str]) -> None:
+def tell_left_out(issues: Sequence[str]) -> None:
     """Says how much of labeled images was left out, if anything, on standard error."""
-    if faults:
-        print(f"{len(faults)} objects or images with errors were left out; the first: {faults[0]}", file=sys.stderr)
+    if issues:
+        print(f"{len(issues)} objects or images with errors were left out; the first: {issues[0]}", file=sys.stderr)
 
 
 def add_data_sets(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +66,9 @@ def add_data_sets(parser: argparse.ArgumentParser) -> None:
     add_image_dir(parser)
 
 
-def add_copy(parser: argparse.ArgumentParser) -> None:
-    """How images come into a new data set."""
+def add_new_data(parser: argparse.ArgumentParser, option: str = "output", text: str = "new folder") -> None:
+    """The folder of a new data set, and how images come into it."""
+    parser.add_argument(option, metavar="OUT", type=Path, help=text)
     parser.add_argument("--copy", action="store_true", help="copy images even where hard links can be had")
 
 
@@ -89,6 +93,16 @@ def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
         f"(default {'--rect' if defaults.rect else '--no-rect'})",
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def new_data_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What `add_data_sets` and `add_new_data` parsed, but the data and the folder, as functions that write call it."""
+    return {"image_folder": parsed.images, "link": not parsed.copy}
+
+
+def tell_written(written: Written) -> None:
+    """Says what of a data set is not as it was, and where the new one is."""
+    print("\n".join([*written.sentences, f"see {written.data}"]))
 
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:

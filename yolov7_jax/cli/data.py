@@ -9,7 +9,7 @@ from collections.abc import Mapping
 ACTIONS: Mapping[str, str] = {
     "check": "name all that is wrong or odd with images and labels, and leave it out of a new data set",
     "convert": "write a data set in another format",
-    "split": "deal images out to training, validation and test, each with its share of every class",
+    "split": "divide images into training, validation and test, each with its share of every class",
     "stats": "count and plot classes, sizes, shapes and places of objects, and the fit of anchors",
     "show": "draw labels on their images, or training samples as they are augmented",
 }

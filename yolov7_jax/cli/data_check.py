@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_copy, add_data_sets
+from yolov7_jax.cli.arguments import add_data_sets, add_new_data, new_data_options, tell_written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data_sets(parser)
     parser.add_argument("--quick", action="store_true", help="check beginnings and ends of images, decode none")
     parser.add_argument("--all", action="store_true", help=f"list all warnings, not {_MOST_WARNINGS} of a kind")
-    parser.add_argument("--fix", metavar="OUT", type=Path, help="write what can be used into this new folder")
-    add_copy(parser)
+    add_new_data(parser, "--fix", "write what can be used into this new folder")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -31,8 +29,7 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from yolov7_jax.cli.console import progress
-    from yolov7_jax.datasets.curate.check import check_data
-    from yolov7_jax.datasets.curate.fix import fix_data
+    from yolov7_jax.datasets.curate.check import check_data, fix_data
 
     report = check_data(
         parsed.data, splits=parsed.split, image_folder=parsed.images, decode=not parsed.quick, progress=progress
@@ -46,12 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
         f"{sum(report.images.values())} images ({images}): {len(report.errors)} errors, {len(report.warnings)} warnings"
     )
     if parsed.fix:
-        written = fix_data(
-            parsed.data, parsed.fix, report, image_folder=parsed.images, link=not parsed.copy, progress=progress
-        )
-        for sentence in written.sentences:
-            print(sentence)
-        print(f"see {written.data}")
+        tell_written(fix_data(parsed.data, parsed.fix, report, progress=progress, **new_data_options(parsed)))
     return 1 if report.errors else 0
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from yolov7_jax.cli.arguments import add_copy, add_data_sets
+from yolov7_jax.cli.arguments import add_data_sets, add_new_data, new_data_options, tell_written
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the action."""
     add_data_sets(parser)
-    parser.add_argument("output", metavar="OUT", type=Path, help="new folder")
+    add_new_data(parser)
     parser.add_argument("--to", required=True, choices=("yolo", "coco", "voc"), help="format of OUT")
-    add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -26,11 +24,8 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.output,
         to=parsed.to,
         splits=parsed.split,
-        image_folder=parsed.images,
-        link=not parsed.copy,
         progress=progress,
+        **new_data_options(parsed),
     )
-    for sentence in written.sentences:
-        print(sentence)
-    print(f"see {written.data}")
+    tell_written(written)
     return 0

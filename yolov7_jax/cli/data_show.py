@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="train", help="of a data YAML or VOC folder (default train)")
     data.add_argument("--image-dir", type=Path, help="folder with the images of a COCO JSON")
     data.add_argument("--seed", type=int, default=0, help="of the choice of images (default 0)")
-    data.add_argument("--faults-first", action="store_true", help="begin with images whose labels are wrong")
+    data.add_argument("--issues-first", action="store_true", help="begin with images whose labels are wrong")
     samples = parser.add_argument_group("of a configuration")
     samples.add_argument(
         "--assign", action="store_true", help="also draw which cells are candidates and positives for each box"
@@ -65,10 +65,10 @@ def _labels(parsed: argparse.Namespace) -> list[Path]:
         image_folder=parsed.image_dir,
         images=parsed.num_images,
         seed=parsed.seed,
-        faults_first=parsed.faults_first,
+        issues_first=parsed.issues_first,
         progress=progress,
     )
-    for sentence in done.faults:
+    for sentence in done.issues:
         print(sentence, file=sys.stderr)
     return done.files
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_copy, add_data_sets
+from yolov7_jax.cli.arguments import add_data_sets, add_new_data, new_data_options, tell_written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the action."""
     add_data_sets(parser)
-    parser.add_argument("output", metavar="OUT", type=Path, help="new folder")
+    add_new_data(parser)
     parser.add_argument("--fractions", type=_fractions, default="0.8,0.1,0.1", help="of images (default 0.8,0.1,0.1)")
     parser.add_argument("--names", default="train,val,test", help="of the splits (default train,val,test)")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another split (default 0)")
@@ -26,7 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="images of whose names the part in parentheses is the same stay together: '^(scene[0-9]+)_'",
     )
-    add_copy(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -44,14 +42,11 @@ def run(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
         group=parsed.group,
         splits=parsed.split,
-        image_folder=parsed.images,
-        link=not parsed.copy,
         progress=progress,
+        **new_data_options(parsed),
     )
     Console().print(_table(result))
-    for sentence in result.written.sentences:
-        print(sentence)
-    print(f"see {result.written.data}")
+    tell_written(result.written)
     return 0
 
 

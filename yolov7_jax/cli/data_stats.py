@@ -21,6 +21,6 @@ def run(parsed: argparse.Namespace) -> int:
 
     done = label_statistics(parsed.data, parsed.output, **labeled_options(parsed), progress=progress)
     print("\n".join(done.counts.lines()))
-    tell_left_out(done.faults)
+    tell_left_out(done.issues)
     print(f"see {done.folder}")
     return 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.config import AugmentConfig, ranges
-from yolov7_jax.data.color import random_gains, scale_hsv
 from yolov7_jax.data.geometry import random_warp, scale_and_shift
 from yolov7_jax.data.letterbox import fit
 from yolov7_jax.data.mosaic import FOUR, NINE, Tile, mixup, mosaic, mosaic9
@@ -68,39 +68,39 @@ def augmented(
         InputError: a number of the config is outside its range.
     """
     check_augment(config)
-    back = min(mosaic_window, count - 1)
-
-    def partners(number: int) -> list[Sample]:
-        steps = rng.integers(1, back, number, endpoint=True) if back > 0 else np.zeros(number, int)
-        return [fetch(int(position - step) % count) for step in steps]
-
+    partners = partial(_partners, rng, fetch, position, count, min(mosaic_window, count - 1))
+    mosaic_of = partial(_mosaic, rng, partners, side=side, size=size, config=config)
     if rng.random() < config.mosaic:
-        sample = _mosaic(rng, partners, [fetch(position)], side, size, config)
+        sample = mosaic_of([fetch(position)])
         if rng.random() < config.mixup:
-            second = _mosaic(rng, partners, [], side, size, config)
-            sample = mixup(sample, second, rng.beta(config.mixup_beta, config.mixup_beta))
+            sample = mixup(sample, mosaic_of([]), rng.beta(config.mixup_beta, config.mixup_beta))
     else:
         sample = _alone(rng, fetch(position), size, config)
-    scale_hsv(sample.image, random_gains(rng, config), out=sample.image)
+    scale_hsv(sample.image, random_gains(rng, config))
     if rng.random() < config.paste_in:
         sample = paste_in(rng, sample, partners(PASTE_IMAGES), zoom=max(size) / side)
-    image, boxes = sample.image, sample.boxes_xyxy_px  # of this sample alone: they may be written to
-    for axis, chance in enumerate((config.fliplr, config.flipud)):
-        if rng.random() < chance:
-            cv2.flip(image, 1 - axis, dst=image)
-            boxes[:, [axis, axis + 2]] = size[1 - axis] - boxes[:, [axis + 2, axis]]
+    _flip(rng, sample, (config.fliplr, config.flipud))
     return sample
+
+
+def _partners(
+    rng: np.random.Generator, fetch: Fetch, position: int, count: int, window: int, number: int
+) -> list[Sample]:
+    """Samples of random positions up to `window` before this one, in a circle of `count`."""
+    steps = rng.integers(1, window, number, endpoint=True) if window > 0 else np.zeros(number, int)
+    return [fetch(int(position - step) % count) for step in steps]
 
 
 def _mosaic(
     rng: np.random.Generator,
     partners: Callable[[int], list[Sample]],
     first: list[Sample],
+    *,
     side: int,
     size: tuple[int, int],
     config: AugmentConfig,
 ) -> Sample:
-    """Four or nine samples, the first of them given, on a canvas of twice the side, in a random view of the canvas."""
+    """Four or nine samples, `first` and partners, on a canvas of twice the side, in a random view of the canvas."""
     nine = rng.random() < config.mosaic9
     samples = first + partners((NINE if nine else FOUR) - len(first))
     canvas = 2 * side
@@ -120,3 +120,37 @@ def _alone(rng: np.random.Generator, sample: Sample, size: tuple[int, int], conf
     warp, scale = random_warp(rng, config, canvas=size, size=size)
     into_box = scale_and_shift(content_w / width, content_h / height, left, top)
     return render([Tile(sample, 0, 0, (0, 0, width, height))], warp @ into_box, scale * box.scale, size=size)
+
+
+def _flip(rng: np.random.Generator, sample: Sample, chances: tuple[float, float]) -> None:
+    """Flips image and boxes of a sample, in place, left to right and upside down by chance."""
+    for axis, chance in enumerate(chances):
+        if rng.random() < chance:
+            cv2.flip(sample.image, 1 - axis, dst=sample.image)
+            boxes, side = sample.boxes_xyxy_px, sample.image.shape[1 - axis]
+            boxes[:, [axis, axis + 2]] = side - boxes[:, [axis + 2, axis]]
+
+
+STRIP_BYTES = 2**17
+"""What is converted at once: fresh memory for a whole image would cost more than the arithmetic."""
+
+
+def random_gains(rng: np.random.Generator, config: AugmentConfig) -> NDArray[np.float64]:
+    """Factors of hue, saturation and value within the config's ranges; [3]."""
+    return 1 + rng.uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
+
+
+def scale_hsv(image: NDArray[np.uint8], gains: NDArray[np.float64]) -> None:
+    """Multiplies hue, saturation and value of an RGB image [h, w, 3], in place: hue in a circle, the others to the end.
+
+    Hues are counted in 180 steps of 8 bits, so a gain of hue must stay under 255/179 for the circle to close. Where all
+    three gains are 1 the image stays as it is, to the bit.
+    """
+    if (gains == 1).all():
+        return
+    rows = max(STRIP_BYTES // image[0].size, 1)
+    for top in range(0, len(image), rows):
+        strip = image[top : top + rows]
+        hsv = cv2.cvtColor(strip, cv2.COLOR_RGB2HSV)
+        # as a matrix of channels: six times as fast as tables in OpenCV 5, as fast in OpenCV 4
+        cv2.cvtColor(cv2.transform(hsv, np.diag(gains)), cv2.COLOR_HSV2RGB, dst=strip)

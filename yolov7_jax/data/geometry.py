@@ -85,16 +85,16 @@ def warp_boxes(boxes_xyxy_px: NDArray[np.floating], matrix: Matrix) -> NDArray[n
         boxes_xyxy_px: [n, 4].
         matrix: one for all, [3, 3], or one for each box, [n, 3, 3].
     """
-    corners = np.ones((len(boxes_xyxy_px), 4, 3))
+    corners = np.ones((len(boxes_xyxy_px), 4, 3))  # [n, 4, 3]
     corners[:, :, 0] = boxes_xyxy_px[:, [0, 2, 2, 0]]  # clockwise: neighbors share an edge
     corners[:, :, 1] = boxes_xyxy_px[:, [1, 1, 3, 3]]
-    points = corners @ matrix.swapaxes(-1, -2)
+    points = corners @ matrix.swapaxes(-1, -2)  # [n, 4, 3]
     visible = points[..., 2] >= HORIZON
     if not visible.all():
-        points = np.concatenate([points, _at_horizon(points)], axis=1)
+        points = np.concatenate([points, _at_horizon(points)], axis=1)  # [n, 8, 3]
         visible = points[..., 2] >= HORIZON
     place = points[..., :2] / np.where(visible, points[..., 2], 1)[..., None]
-    low = np.where(visible[..., None], place, np.inf).min(axis=1)
+    low = np.where(visible[..., None], place, np.inf).min(axis=1)  # [n, 2]
     high = np.where(visible[..., None], place, -np.inf).max(axis=1)
     gone = ~visible.any(axis=1)
     low[gone] = high[gone] = 0

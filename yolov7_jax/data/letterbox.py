@@ -46,14 +46,10 @@ class Letterbox:
         return clip_boxes((boxes_xyxy_px - pad) / np.asarray(self.scale, boxes_xyxy_px.dtype), self.source)
 
 
-def fit(
-    source: tuple[int, int], size: int | tuple[int, int], *, stride: int = 32, auto: bool, scaleup: bool = True
-) -> Letterbox:
+def fit(source: tuple[int, int], size: int | tuple[int, int], *, stride: int = 32, auto: bool) -> Letterbox:
     """Where an image of size `source` (h, w) comes to lie in a letterbox of `size`; see `letterbox`."""
     height, width = (size, size) if isinstance(size, int) else size
     scale = min(height / source[0], width / source[1])
-    if not scaleup:
-        scale = min(scale, 1.0)
     content_h, content_w = (max(round(side * scale), 1) for side in source)  # a hair of an image keeps a pixel
     spare_h, spare_w = height - content_h, width - content_w
     if auto:
@@ -73,7 +69,6 @@ def letterbox(
     *,
     stride: int = 32,
     auto: bool,
-    scaleup: bool = True,
     shrink: Literal["linear", "area"] = "linear",
 ) -> tuple[NDArray[np.uint8], Letterbox]:
     """The image [h, w, 3] resized as a whole to fit `size`, with gray around it, and where it lies.
@@ -83,15 +78,13 @@ def letterbox(
         size: height and width of the result, or the side of a square.
         stride: what the sides of the result are multiples of where `auto` is on.
         auto: pad each side only to the next multiple of the stride, so that most results are rectangles within `size`.
-        scaleup: enlarge images smaller than `size`.
         shrink: how pixels are made where there are fewer of them (where there are more, always bilinear).
     """
-    geometry = fit((image.shape[0], image.shape[1]), size, stride=stride, auto=auto, scaleup=scaleup)
-    (content_h, content_w), (top, left), (height, width) = geometry.content, geometry.offset, geometry.shape
+    geometry = fit((image.shape[0], image.shape[1]), size, stride=stride, auto=auto)
+    (content_h, content_w), (top, left) = geometry.content, geometry.offset
     if geometry.content != geometry.source:
-        shrinks = content_h * content_w < image.shape[0] * image.shape[1]
-        interpolation = cv2.INTER_AREA if shrinks and shrink == "area" else cv2.INTER_LINEAR
-        image = cv2.resize(image, (content_w, content_h), interpolation=interpolation)
-    boxed = np.full((height, width, 3), GRAY, np.uint8)
+        by_area = shrink == "area" and content_h * content_w < image.shape[0] * image.shape[1]
+        image = cv2.resize(image, (content_w, content_h), interpolation=cv2.INTER_AREA if by_area else cv2.INTER_LINEAR)
+    boxed = np.full((*geometry.shape, 3), GRAY, np.uint8)
     boxed[top : top + content_h, left : left + content_w] = image
     return boxed, geometry

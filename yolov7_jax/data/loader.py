@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import closing
 from itertools import count, islice
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
-from yolov7_jax.data.worker import IDLE, begin, make_row
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.image import opencv_threads
+from yolov7_jax.image import cv2, opencv_threads
 from yolov7_jax.prefetch import prefetch, prefetch_by
 from yolov7_jax.types import Batch
+
+IDLE = -1
+"""Where a worker's epoch and position stand while it makes no sample."""
 
 
 class Loader:
@@ -125,3 +132,44 @@ def _stacked(rows: Sequence[Any]) -> Any:
     if isinstance(rows[0], tuple):
         return type(rows[0])(*map(_stacked, zip(*rows, strict=True)))
     return None if rows[0] is None else np.stack(rows)
+
+
+_in_process: list[Callable[[tuple[int, int]], TrainingRow]] = []  # what makes the rows in this worker process
+
+
+def begin(pipeline: Pipeline, at_work: Any, begun: Any) -> None:
+    """Makes a worker of this process.
+
+    Args:
+        pipeline: makes the rows.
+        at_work: shared, epoch and position of what each worker makes.
+        begun: shared, how many workers have begun.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one who asked ends the others
+    Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # there are other workers
+    with begun.get_lock():
+        place = slice(2 * begun.value, 2 * begun.value + 2)
+        begun.value += 1
+
+    def row(slot: tuple[int, int]) -> TrainingRow:
+        at_work[place] = slot
+        try:
+            return pipeline.row(*slot)
+        finally:
+            at_work[place] = (IDLE, IDLE)
+
+    _in_process.append(row)
+
+
+def make_row(slot: tuple[int, int]) -> TrainingRow:
+    """The row of an epoch and position, in a process that has begun."""
+    return _in_process[0](slot)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

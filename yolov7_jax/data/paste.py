@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.data.clip import Floats, visible_region, warp_points
 from yolov7_jax.data.geometry import scale_and_shift, shift
 from yolov7_jax.data.mosaic import Tile
-from yolov7_jax.data.pieces import Piece, cut_out, shown
+from yolov7_jax.data.pieces import Floats, Piece, cut_out, shown, visible_region, warp_points
 from yolov7_jax.image import cv2
 from yolov7_jax.ops.polygons import of_object
 from yolov7_jax.types import Sample

@@ -21,7 +21,7 @@ from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.ops.polygons import scaled
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.types import Batch, Candidates, OnError, Sample
+from yolov7_jax.types import Batch, OnError, Sample
 
 _CACHED_BEYOND_WINDOW = 64  # images of batches in the making: speed alone depends on it
 
@@ -164,43 +164,32 @@ class Pipeline:
 
     def _padded(self, made: Sample, index: int) -> Batch:
         count = min(len(made.class_ids), self.max_boxes)
-        boxes_cxcywh_px = np.zeros((self.max_boxes, 4), np.float32)
+        boxes_cxcywh_px = np.zeros((self.max_boxes, 4), np.float32)  # [M, 4]
         boxes_cxcywh_px[:count] = xyxy_to_cxcywh(made.boxes_xyxy_px[:count])
-        class_ids = np.zeros(self.max_boxes, np.int32)
+        class_ids = np.zeros(self.max_boxes, np.int32)  # [M]
         class_ids[:count] = made.class_ids[:count]
-        valid = np.arange(self.max_boxes) < count
-        neighbor_offsets = (self.neighbor_offset, self.aux_neighbor_offset) if self.coarse else (self.neighbor_offset,)
-        shape = (made.image.shape[0], made.image.shape[1])
-        found = [
-            self._candidates(boxes_cxcywh_px, valid, shape, neighbor_offset) for neighbor_offset in neighbor_offsets
-        ]
+        valid = np.arange(self.max_boxes) < count  # [M]
+        find = partial(
+            candidates,
+            boxes_cxcywh_px,
+            valid,
+            anchors=self.anchors,
+            strides=self.strides,
+            image_size=(made.image.shape[0], made.image.shape[1]),
+            anchor_t=self.anchor_t,
+            capacity=self.capacity,
+        )
+        fine, beyond = find(neighbor_offset=self.neighbor_offset)
+        coarse, coarse_beyond = find(neighbor_offset=self.aux_neighbor_offset) if self.coarse else (None, 0)
         return Batch(
             image=made.image,
             boxes_cxcywh_px=boxes_cxcywh_px,
             class_ids=class_ids,
             valid=valid,
-            fine=found[0][0],
-            coarse=found[1][0] if self.coarse else None,
-            overflow=np.array([len(made.class_ids) - count, sum(beyond for _, beyond in found)], np.int32),
+            fine=fine,
+            coarse=coarse,
+            overflow=np.array([len(made.class_ids) - count, beyond + coarse_beyond], np.int32),
             index=np.asarray(index, np.int32),
-        )
-
-    def _candidates(
-        self,
-        boxes_cxcywh_px: NDArray[np.float32],
-        valid: NDArray[np.bool_],
-        shape: tuple[int, int],
-        neighbor_offset: float,
-    ) -> tuple[Candidates, int]:
-        return candidates(
-            boxes_cxcywh_px,
-            valid,
-            anchors=self.anchors,
-            strides=self.strides,
-            image_size=shape,
-            anchor_t=self.anchor_t,
-            neighbor_offset=neighbor_offset,
-            capacity=self.capacity,
         )
 
 

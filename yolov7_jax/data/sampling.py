@@ -1,4 +1,4 @@
-"""Which images an epoch has, in which order, and the shape of each of its batches."""
+"""Which images an epoch has, in which order, and the shapes of its batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.config import DataConfig
+from yolov7_jax.data.letterbox import fit
 from yolov7_jax.errors import InputError
 
 ClassIds = Sequence[NDArray[np.integer]]
@@ -47,16 +48,16 @@ def balanced_repeats(
         raise InputError(
             f"data.class_weights has {len(class_weights)} numbers; expected one for each of the {num_classes} classes"
         )
-    counts = np.bincount(objects, minlength=num_classes)
+    counts = np.bincount(objects, minlength=num_classes)  # [C]
     weights = np.array(class_weights, np.float64) if class_weights else 1 / np.maximum(counts, 1)
-    of_images = np.bincount(image, weights=weights[objects], minlength=len(class_ids))
+    of_images = np.bincount(image, weights=weights[objects], minlength=len(class_ids))  # [images]
     if not of_images.any():
         raise InputError(
             "data.sampling=balanced: no training image has an object of a class with a weight over 0; "
             "change data.class_weights, or use data.sampling=uniform"
         )
     of_images[np.bincount(image, minlength=len(class_ids)) == 0] = of_images[of_images > 0].min()
-    repeats: NDArray[np.float64] = of_images * (len(class_ids) / of_images.sum())
+    repeats: NDArray[np.float64] = of_images * (len(class_ids) / of_images.sum())  # [images]
     return repeats
 
 
@@ -115,11 +116,11 @@ def plan_epoch(
     """
     rng = np.random.default_rng([seed, epoch])
     steps = -(-epoch_length(repeats) // batch_size)
-    order = np.resize(_occurrences(rng, repeats), steps * batch_size)
+    order = np.resize(_occurrences(rng, repeats), steps * batch_size)  # [steps · batch_size]
     sides = np.array(shapes, np.int64)
     if buckets is None:
         return EpochPlan(order, sides[rng.integers(len(shapes), size=steps)])
-    batches = order[np.argsort(buckets[order], kind="stable")].reshape(steps, batch_size)
+    batches = order[np.argsort(buckets[order], kind="stable")].reshape(steps, batch_size)  # [steps, batch_size]
     batches = rng.permutation(batches)
     return EpochPlan(batches.ravel(), sides[buckets[batches]].max(axis=1))
 
@@ -140,3 +141,44 @@ def _occurrences(rng: np.random.Generator, repeats: NDArray[np.float64]) -> NDAr
         np.add.at(times, mixed[np.searchsorted(ends, cuts, side="right")], 1)
     chosen: NDArray[np.int64] = np.repeat(np.arange(len(repeats)), times)[order]
     return chosen
+
+
+Shape = tuple[int, int]
+"""(h, w) in pixels."""
+
+MOST_RECTANGLES = 5
+"""Each is compiled for."""
+
+
+def squares(size: int, multiples: Sequence[float], *, stride: int) -> tuple[Shape, ...]:
+    """A square for each multiple of a size, rounded to a multiple of the stride; without multiples one of the size."""
+    sides = [max(round(size * multiple / stride), 1) * stride for multiple in multiples] or [size]
+    return tuple((side, side) for side in sides)
+
+
+def rectangles(
+    sizes: Sequence[Shape], size: int, *, stride: int, most: int = MOST_RECTANGLES
+) -> tuple[tuple[Shape, ...], NDArray[np.int64]]:
+    """At most `most` shapes for images of these sizes, and of each image the place of its own: the smallest it fits.
+
+    The shapes have `size` as long side and multiples of the stride as short side. The square is always among them;
+    the others are taken one after another, always the one that saves most padding. They are ordered from
+    wide to high, so that images of neighboring places fit the larger of both.
+    """
+    wanted = np.array([fit(shape, size, stride=stride, auto=True).shape for shape in sizes]).reshape(-1, 2)
+    offered, place, counts = np.unique(wanted, axis=0, return_inverse=True, return_counts=True)
+    chosen = {(size, size)}
+    rest = {(int(height), int(width)) for height, width in offered} - chosen
+    while rest and len(chosen) < most:
+        best = min(sorted(rest), key=lambda shape: float(_areas(offered, [*chosen, shape]).min(axis=1) @ counts))
+        chosen.add(best)
+        rest.remove(best)
+    ordered = sorted(chosen, key=lambda shape: shape[0] / shape[1])
+    return tuple(ordered), _areas(offered, ordered).argmin(axis=1)[place]
+
+
+def _areas(wanted: NDArray[np.int64], shapes: Sequence[Shape]) -> NDArray[np.float64]:
+    """[wanted, shapes] the area of each shape; infinite where what is wanted does not fit."""
+    listed = np.array(shapes)
+    fits = (wanted[:, None] <= listed).all(axis=-1)
+    return np.where(fits, listed.prod(axis=-1), np.inf)

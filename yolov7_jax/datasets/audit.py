@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from yolov7_jax.datasets.known import KnownSource
-from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.datasets.table import KnownSource, LabelTable
 from yolov7_jax.errors import DataError
-from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import NO_LABELS, Issue, Labels
-
-_AHEAD = 64
-_MOST_CLASSES = 10  # that the summary names
 
 
 class Findings(NamedTuple):
@@ -27,20 +23,15 @@ class Findings(NamedTuple):
     unusable: dict[int, Issue]
 
 
-def audit_labels(
-    source: SourceMixin, *, progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items
-) -> Findings:
+def audit_labels(source: SourceMixin, *, progress: ProgressBar = no_progress) -> Findings:
     """Reads the labels and checks the image file of every image, but decodes none.
 
     Args:
         source: best one that was opened with on_error="skip": one that stops reports an image's first error only, and
             counts the image among those that cannot be used.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
     """
-    indices = range(len(source))
-    found = list(
-        progress(prefetch(partial(_labels, source), indices, workers=READER_THREADS, ahead=_AHEAD), len(source))
-    )
+    found = list(of_each(partial(_labels, source), range(len(source)), progress=progress))
     unusable = {index: one for index, one in enumerate(found) if isinstance(one, Issue)}
     return Findings(LabelTable.of([NO_LABELS if isinstance(one, Issue) else one for one in found]), unusable)
 
@@ -81,16 +72,14 @@ class Audit:
 
     def lines(self, *, most: int | None = 5) -> list[str]:
         """A summary for people: counts, then the first `most` of what is wrong (None: all of it)."""
-        present = [(count, name) for count, name in zip(self.objects, self.names, strict=True) if count]
-        present.sort(key=lambda pair: -pair[0])
         absent = [name for count, name in zip(self.objects, self.names, strict=True) if not count]
         lines = [
             f"{self.images} images: {self.without_file} without a label file, {self.without_objects} without objects, "
             f"{len(self.unusable)} cannot be used",
-            f"{sum(self.objects)} objects: " + _first([f"{name} {count}" for count, name in present], _MOST_CLASSES),
+            f"{sum(self.objects)} objects: {listed(by_frequency(self.objects, self.names))}",
         ]
         if absent:
-            lines.append(f"{len(absent)} classes without objects: " + _first(absent, _MOST_CLASSES))
+            lines.append(f"{len(absent)} classes without objects: {listed(absent)}")
         lines.append(
             f"objects left out: {self.duplicates} that repeat, {self.empty} without area, {len(self.issues)} wrong"
             + (f", {self.unlisted} of classes that are not asked for" if self.unlisted else "")
@@ -104,7 +93,7 @@ class Audit:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
-    def stop_at_faults(self, *, most: int = 5) -> None:
+    def stop_on_error(self, *, most: int = 5) -> None:
         """Refuses data with which anything is wrong; boxes that repeat or have no area are no error.
 
         Raises:
@@ -114,16 +103,11 @@ class Audit:
             raise DataError(
                 f"{len(self.unusable)} of {self.images} images cannot be used and {len(self.issues)} objects are "
                 "wrong; correct them, or go on without them (data.on_error=skip). "
-                f"The first: {_first(self.sentences, most, separator=' | ')}"
+                f"The first: {listed(self.sentences, most, separator=' | ')}"
             )
 
 
-def audit(
-    source: SourceMixin,
-    findings: Findings | None = None,
-    *,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
-) -> Audit:
+def audit(source: SourceMixin, findings: Findings | None = None, *, progress: ProgressBar = no_progress) -> Audit:
     """Counts what a source holds and what is wrong with it: from its findings, else it reads all labels first."""
     findings = findings or audit_labels(source, progress=progress)
     usable = [index for index in range(len(source)) if index not in findings.unusable]
@@ -165,6 +149,13 @@ def _labels(source: SourceMixin, index: int) -> Labels | Issue:
         return Issue("error", error.kind, str(error))
 
 
-def _first(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:
+def by_frequency(objects: Sequence[int], names: Sequence[str]) -> list[str]:
+    """The classes that have objects, each with its number, those with most first."""
+    present = [(count, name) for count, name in zip(objects, names, strict=True) if count]
+    return [f"{name} {count}" for count, name in sorted(present, key=lambda pair: -pair[0])]
+
+
+def listed(texts: Sequence[str], most: int = 10, *, separator: str = ", ") -> str:
+    """The first of some texts, and how many more there are."""
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []
     return separator.join([*texts[:most], *more])

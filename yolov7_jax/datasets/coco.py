@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from yolov7_jax.datasets.coco_json import Entries, Entry, polygons, read_content, sound_entries
-from yolov7_jax.datasets.image_files import image_size, present
-from yolov7_jax.datasets.image_source import FileSource, pick
-from yolov7_jax.datasets.objects import ObjectCollector, packed
+from yolov7_jax.datasets.image_files import FileSource, image_size, present
+from yolov7_jax.datasets.objects import LabelRow, ObjectCollector, packed
 from yolov7_jax.datasets.table import LabelTable
-from yolov7_jax.datasets.warnings import LabelRow
 from yolov7_jax.errors import DataError
 from yolov7_jax.source import require_size
 from yolov7_jax.types import Issue, Labels, OnError
@@ -20,9 +18,9 @@ from yolov7_jax.types import Issue, Labels, OnError
 _UNKNOWN = (0, 0)  # size of an image of which the file does not say it
 
 
-def is_coco_folder(folder: Path) -> bool:
-    """Whether a folder is laid out as COCO's: annotations/instances_SPLIT.json, images/SPLIT."""
-    return next(folder.glob("annotations/instances_*.json"), None) is not None
+def coco_splits(folder: Path) -> list[str]:
+    """The splits of a folder in COCO's layout, annotations/instances_SPLIT.json and images/SPLIT; none of another."""
+    return [file.stem.removeprefix("instances_") for file in sorted(folder.glob("annotations/instances_*.json"))]
 
 
 def annotation_file(folder: Path, split: str) -> Path:
@@ -60,7 +58,6 @@ class CocoSource(FileSource):
     """A source over a COCO annotation file. table: the labels of all images."""
 
     file: Path
-    names: tuple[str, ...]
     category_ids: tuple[int, ...] = field()
     table: LabelTable
     on_error: OnError
@@ -85,14 +82,9 @@ class CocoSource(FileSource):
         """Images and the annotation file."""
         return [self.file, *self.images]
 
-    def subset(self, indices: Sequence[int]) -> CocoSource:
+    def subset(self, indices: Sequence[int]) -> Self:
         """These images alone."""
-        return replace(
-            self,
-            images=pick(self.images, indices),
-            image_ids=pick(self.image_ids, indices),
-            table=self.table.subset(indices),
-        )
+        return replace(super().subset(indices), table=self.table.subset(indices))
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's own content, areas and crowds as given; polygons are left out, boxes need none.

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.objects import IssueCollector
+from yolov7_jax.datasets.objects import UNREADABLE, IssueCollector, read_label_file
 from yolov7_jax.errors import DataError
 from yolov7_jax.types import Issue, OnError
 
 Entry = dict[str, Any]
 
 _LEAST_CORNERS = 3  # of a polygon
-_UNREADABLE = "unreadable label file"
 
 
 class Entries(NamedTuple):
@@ -78,23 +77,20 @@ def read_content(file: Path) -> dict[str, list[Any]]:
     Raises:
         DataError: the file cannot be read, or has not the three lists of such files.
     """
+    data = read_label_file(file, expected="a COCO annotation file")
     try:
-        content = json.loads(file.read_bytes(), object_hook=_compact_polygons)
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror}); expected a COCO annotation file", kind=_UNREADABLE
-        ) from error
+        content = json.loads(data, object_hook=_compact_polygons)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{file}, line {error.lineno}: not JSON ({error.msg}); the file may be cut off", kind=_UNREADABLE
+            f"{file}, line {error.lineno}: not JSON ({error.msg}); the file may be cut off", kind=UNREADABLE
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text; expected a COCO annotation file", kind=_UNREADABLE) from error
+        raise DataError(f"{file}: not UTF-8 text; expected a COCO annotation file", kind=UNREADABLE) from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(
                 f"{file}: no list {key!r}; expected a COCO annotation file: images, annotations, categories",
-                kind=_UNREADABLE,
+                kind=UNREADABLE,
             )
     return content
 

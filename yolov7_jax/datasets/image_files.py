@@ -1,16 +1,24 @@
-"""Image files that are looked at but not decoded: which there are, and how large."""
+"""Image files that are listed and measured but not decoded, and the bases of sources over images."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from yolov7_jax.errors import DataError
-from yolov7_jax.image import UNREADABLE, check_content, check_picture
+from yolov7_jax.image import UNREADABLE, check_image, read_image
+from yolov7_jax.source import SourceMixin
+from yolov7_jax.types import Labels, Sample
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -48,33 +56,19 @@ def present(files: Iterable[Path]) -> Iterator[bool]:
         yield file.name in entries[folder] or file.exists()  # the latter where letter case does not matter
 
 
-def image_size(file: Path) -> tuple[int, int]:
+def image_size(file: Path | BytesIO, *, name: str = "") -> tuple[int, int]:
     """Height and width in pixels as the image is seen, orientation applied, read from the file's header.
 
     Raises:
-        DataError: not there, or not an image.
+        DataError: not there, or not an image; `name` is what it is called, by default the path.
     """
-    return _size(file, name=str(file))
-
-
-def checked_content_size(data: bytes, *, name: str) -> tuple[int, int]:
-    """`checked_size` of the content of a file; `name` is what errors call it.
-
-    Raises:
-        DataError: empty, cut short or not an image.
-    """
-    check_content(data, name=name)
-    return _size(BytesIO(data), name=name)
-
-
-def _size(file: Path | BytesIO, *, name: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
             orientation = _orientation(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{name}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
+            f"{name or file}: the image cannot be read ({error}); replace or remove the file", kind=UNREADABLE
         ) from error
     return (width, height) if orientation in _QUARTER_ROTATIONS else (height, width)
 
@@ -91,16 +85,6 @@ def is_rotated(file: Path) -> bool:
         return _orientation(image) in _ROTATIONS
 
 
-def checked_size(file: Path) -> tuple[int, int]:
-    """`image_size` of a file that is whole as far as can be told without decoding it.
-
-    Raises:
-        DataError: missing, empty, cut short or not an image.
-    """
-    check_picture(file)
-    return image_size(file)
-
-
 def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
     """The numbers in the names where all names are numbers and no two are equal (COCO's are), else 1, 2, 3 ..."""
     stems = [image.stem for image in images]
@@ -109,3 +93,65 @@ def image_ids(images: Sequence[Path]) -> tuple[int, ...]:
         if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER:
             return tuple(ids)
     return tuple(range(1, len(images) + 1))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadSource(SourceMixin):
+    """A source that reads images and labels apart; its labels depend on the image's size only if they must."""
+
+    names: tuple[str, ...]
+    image_ids: tuple[int, ...] = field()
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids",)  # names of fields
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The decoded image and its objects, without those ignored, repeated, or without area."""
+        image = self.read(index)
+        height, width = image.shape[:2]
+        labels = self.labels(index, (height, width))
+        boxes_xyxy_px = labels.boxes_xyxy_px.astype(np.float32)
+        return Sample(image, boxes_xyxy_px, labels.class_ids.copy(), self.image_ids[index], deepcopy(labels.polygons))
+
+    @abstractmethod
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+
+    @abstractmethod
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The objects of the image, whose height and width are `size` if they are known."""
+
+    def labels_for(self, index: int, size: tuple[int, int]) -> Labels:
+        """The labels of an image whose height and width are known already."""
+        return self.labels(index, size)
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """The same data with these images alone, in this order."""
+        of_images = {name: getattr(self, name) for name in self.per_image}
+        return replace(self, **{name: tuple(all_[at] for at in indices) for name, all_ in of_images.items()})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileSource(ReadSource):
+    """A source whose images are files."""
+
+    images: tuple[Path, ...]
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "images")
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.images[index]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The decoded image."""
+        return read_image(self.images[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, read from its header."""
+        return image_size(self.images[index])
+
+    def check_image(self, index: int) -> tuple[int, int]:
+        """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
+        check_image(self.images[index])
+        return image_size(self.images[index])

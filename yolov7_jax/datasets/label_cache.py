@@ -7,22 +7,20 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from yolov7_jax.datasets.audit import Findings, audit_labels
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.files import write_atomically
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Issue
-
-T = TypeVar("T")
 
 CacheMode = Literal["times", "hashes", "off"]
 """What tells that files are the same: sizes and times of change, or hashes of their content; or nothing is kept."""
@@ -31,16 +29,12 @@ VARIABLE = "YOLOV7_JAX_LABEL_CACHE"
 """Environment variable: the folder to keep findings in, else labels in yolov7_jax in the user's cache folder."""
 
 _SETTLED_NS = 2_000_000_000
-"""Files that changed later than this before they were looked at may change again within a tick of their clock."""
+"""Files that changed later than this before they were examined may change again within a tick of their clock."""
 _MOST_KEPT = 32  # data sets; those used last stay
 
 
 def cached_findings(
-    source: SourceMixin,
-    *,
-    mode: CacheMode,
-    folder: Path | None = None,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
+    source: SourceMixin, *, mode: CacheMode, folder: Path | None = None, progress: ProgressBar = no_progress
 ) -> Findings:
     """What `audit_labels` finds, or found before in the same files; a source without files is read each time.
 
@@ -48,19 +42,19 @@ def cached_findings(
         source: whose labels to read.
         mode: what the files are known by again.
         folder: where findings are kept; see VARIABLE. One that cannot be written to does no harm.
-        progress: as in `audit_labels`.
+        progress: a display of progress.
     """
     began, files = time.time_ns(), list(dict.fromkeys(source.files()))
     if mode == "off" or not files:
         return audit_labels(source, progress=progress)
-    times = _each(_times, files)
-    key = _key(source, mode, files, times if mode == "times" else _each(_content, files))
+    times = list(of_each(_times, files))
+    key = _key(source, mode, files, times if mode == "times" else list(of_each(_content, files)))
     file = (folder or _folder()) / f"{key}.npz"
     findings = _read(file)
     if findings is None:
         findings = audit_labels(source, progress=progress)
         newest = max((changed for *_, changed in times), default=0)
-        if began - newest > _SETTLED_NS and _each(_times, files) == times:
+        if began - newest > _SETTLED_NS and list(of_each(_times, files)) == times:
             _write(file, findings)
     return findings
 
@@ -78,11 +72,6 @@ def _key(source: SourceMixin, mode: CacheMode, files: Sequence[Path], states: Se
     for file, state in zip(files, states, strict=True):
         digest.update(f"{file.absolute()}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _each(state: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        return list(pool.map(state, files))
 
 
 @cache

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov7_jax.datasets.coco import annotation_file, is_coco_folder, open_coco
-from yolov7_jax.datasets.joined import open_joined
-from yolov7_jax.datasets.joined_yaml import Part, is_joined
+from yolov7_jax.datasets.coco import annotation_file, coco_splits, open_coco
+from yolov7_jax.datasets.joined import Part, is_joined, open_joined
 from yolov7_jax.datasets.tfds import open_tfds
 from yolov7_jax.datasets.voc import is_voc, open_voc
 from yolov7_jax.datasets.yolo import open_yolo
@@ -36,7 +35,7 @@ def locate(data: Path | str) -> Place:
     if colon and len(name) > 1 and name.isidentifier() and not path.exists():
         return Place(name, rest)
     suffix = path.suffix.lower()
-    if suffix == ".json" or is_coco_folder(path):
+    if suffix == ".json" or coco_splits(path):
         return Place("coco", text)
     if is_voc(path):
         return Place("voc", text)
@@ -86,29 +85,12 @@ def _open(
     return complete(look_up(SOURCES, format_name, where=text)(place, split, on_error=on_error))
 
 
-@register_source("yolo")
-def _open_yolo(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_yolo(Path(place), split, on_error=on_error)
-
-
-@register_source("coco")
 def _open_coco(place: str, split: str, *, on_error: OnError, image_folder: Path | None = None) -> SourceMixin:
     data = Path(place)
-    file = _annotations(data, split) if is_coco_folder(data) else data
+    file = _annotations(data, split, splits) if (splits := coco_splits(data)) else data
     return open_coco(file, image_folder=image_folder, on_error=on_error)
 
 
-@register_source("voc")
-def _open_voc(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_voc(Path(place), split, on_error=on_error)
-
-
-@register_source("tfds")
-def _open_tfds(place: str, split: str, *, on_error: OnError) -> SourceMixin:
-    return open_tfds(place, split, on_error=on_error)
-
-
-@register_source("joined")
 def _open_joined(place: str, split: str, *, on_error: OnError, within: tuple[Path, ...] = ()) -> SourceMixin:
     data = Path(place)
     if data.resolve() in within:
@@ -120,15 +102,13 @@ def _open_joined(place: str, split: str, *, on_error: OnError, within: tuple[Pat
     return open_joined(data, split, open_part, on_error=on_error)
 
 
-def _annotations(folder: Path, split: str) -> Path:
+def _annotations(folder: Path, split: str, known: list[str]) -> Path:
     """The annotation file of a split; train is train2017 where that is the only one of this beginning."""
-    file = annotation_file(folder, split)
-    known = sorted(file.parent.glob("instances_*.json"))
-    like = [it for it in known if it.name.startswith(file.stem)]
-    if file not in known and len(like) != 1:
-        names = ", ".join(it.stem.removeprefix("instances_") for it in known)
-        raise DataError(f"{folder}: no split {split!r}; it has {names}: add {file} or choose another")
-    return file if file in known else like[0]
+    like = [split] if split in known else [name for name in known if name.startswith(split)]
+    if len(like) != 1:
+        add = annotation_file(folder, split)
+        raise DataError(f"{folder}: no split {split!r}; it has {', '.join(known)}: add {add} or choose another")
+    return annotation_file(folder, *like)
 
 
 def _unknown(data: Path, split: str) -> DataError:
@@ -142,3 +122,13 @@ def _unknown(data: Path, split: str) -> DataError:
         "in Pascal VOC layout (with Annotations and ImageSets/Main in it), tfds:NAME, or a format of your own as "
         "NAME:PLACE"
     )
+
+
+for _name, _function in (
+    ("yolo", open_yolo),
+    ("coco", _open_coco),
+    ("voc", open_voc),
+    ("tfds", open_tfds),
+    ("joined", _open_joined),
+):
+    register_source(_name)(_function)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.datasets.image_files import ReadSource
+from yolov7_jax.errors import DataError
+from yolov7_jax.source import SourceMixin, SourceView
 from yolov7_jax.types import Issue, Labels, Polygons
 
 _FLAT = ("class_ids", "boxes_xyxy_px", "ignored_class_ids", "ignored_boxes_xyxy_px")
@@ -106,3 +110,55 @@ _PARTS = ("values", "starts")
 
 def _arrays(labels: Labels) -> dict[str, NDArray[Any]]:
     return {name: getattr(labels, name) for name in _FLAT} | labels.polygons._asdict()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KnownSource(SourceView, ReadSource):
+    """Another source with the labels of its images, in its order, as they were read before: only images are read."""
+
+    category_ids: tuple[int, ...] = field()
+    source: SourceMixin
+    table: LabelTable
+    issues: tuple[Issue, ...] = ()
+
+    @classmethod
+    def of(cls, source: SourceMixin, table: LabelTable) -> KnownSource:
+        """A source with a table of its labels."""
+        same = {name: getattr(source, name) for name in ("names", "image_ids", "category_ids", "issues")}
+        return cls(source=source, table=table, **same)
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Those of the other source."""
+        return self.source.settings
+
+    def place(self, index: int) -> tuple[SourceMixin, int]:
+        """The same image of the other source."""
+        return self.source, index
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in pixels, as they were when its labels were read."""
+        return self.table.labels(index).size
+
+    def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
+        """The labels as they were read before."""
+        labels = self.table.labels(index)
+        if size and size != labels.size:
+            raise DataError(
+                f"{self.path(index)}: the image is {size[1]} x {size[0]} pixels; it had {labels.size[1]} x "
+                f"{labels.size[0]} when its labels were read: begin anew",
+                kind="labels of another size",
+            )
+        return labels
+
+    def files(self) -> list[Path]:
+        """Those of the other source."""
+        return self.source.files()
+
+    def subset(self, indices: Sequence[int]) -> KnownSource:
+        """These images alone."""
+        return KnownSource.of(self.source.subset(indices), self.table.subset(indices))
+
+    def ground_truth(self) -> dict[str, Any]:
+        """That of the other source."""
+        return self.source.ground_truth()

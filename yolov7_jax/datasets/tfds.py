@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, checked_content_size
-from yolov7_jax.datasets.image_source import ReadSource, pick
-from yolov7_jax.datasets.objects import IssueCollector, ObjectCollector
-from yolov7_jax.datasets.tfds_folder import FEATURES_FILE, INFO_FILE, PREFIX, prepared_folder
-from yolov7_jax.datasets.tfrecord import Stretch, TfRecords
-from yolov7_jax.datasets.warnings import LabelRow
+from yolov7_jax.datasets.image_files import MOST_EXACT_INTEGER, ReadSource, image_size
+from yolov7_jax.datasets.objects import IssueCollector, LabelRow, ObjectCollector
+from yolov7_jax.datasets.tfds_files import FEATURES_FILE, INFO_FILE, PREFIX, Stretch, TfRecords, prepared_folder
 from yolov7_jax.errors import DataError, InstallationError
-from yolov7_jax.image import decode_image
-from yolov7_jax.source import READER_THREADS
+from yolov7_jax.image import check_content, decode_image
+from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Labels, OnError
 
 _IMAGE, _OBJECTS, _ID = "image", "objects", "image/id"
@@ -78,8 +75,6 @@ class Layout(NamedTuple):
 class TfdsSource(ReadSource):
     """A source over examples that TensorFlow Datasets prepared. positions: of its images among the records."""
 
-    names: tuple[str, ...]
-    image_ids: tuple[int, ...] = field()
     on_error: OnError
     title: str
     split: str
@@ -88,6 +83,7 @@ class TfdsSource(ReadSource):
     positions: tuple[int, ...]
     records: Any
     layout: Layout
+    per_image: ClassVar[tuple[str, ...]] = ("image_ids", "positions")
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -108,7 +104,9 @@ class TfdsSource(ReadSource):
 
     def check_image(self, index: int) -> tuple[int, int]:
         """The image's size; raises DataError where it cannot be used, as far as its header and end tell."""
-        return checked_content_size(self._content(index), name=str(self.path(index)))
+        content, name = self._content(index), str(self.path(index))
+        check_content(content, name=name)
+        return image_size(BytesIO(content), name=name)
 
     def labels(self, index: int, size: tuple[int, int] | None = None) -> Labels:
         """The objects of the example; crowds and difficult objects are ignored ones."""
@@ -127,10 +125,6 @@ class TfdsSource(ReadSource):
     def files(self) -> list[Path]:
         """The files of its examples, and those that describe them."""
         return [self.folder / INFO_FILE, self.folder / FEATURES_FILE, *self.shards]
-
-    def subset(self, indices: Sequence[int]) -> TfdsSource:
-        """These images alone."""
-        return replace(self, positions=pick(self.positions, indices), image_ids=pick(self.image_ids, indices))
 
     def _content(self, index: int) -> bytes:
         return self._example(index, self.layout.image)[_IMAGE]
@@ -260,10 +254,7 @@ def _image_ids(records: Any, features: Any, title: str, on_error: OnError) -> tu
     numbers = tuple(range(1, len(records) + 1))
     if features is None:
         return numbers
-    with (
-        IssueCollector(on_error),
-        ThreadPoolExecutor(READER_THREADS) as pool,
-    ):  # an unreadable one is reported when it is used
-        ids = tuple(pool.map(read, range(len(records))))
+    with IssueCollector(on_error):  # an unreadable one is reported when it is used
+        ids = tuple(of_each(read, range(len(records))))
         return ids if len(set(ids)) == len(ids) and max(ids) < MOST_EXACT_INTEGER else numbers
     return numbers

@@ -24,7 +24,7 @@ _WEIGHTS = (".pt", ".pth", ".safetensors")
 class AnchorRun(NamedTuple):
     """What was found for the images that can be used.
 
-    graph: the network, with its own anchors. size: the longer side of images in pixels. images: how many. faults:
+    graph: the network, with its own anchors. size: the longer side of images in pixels. images: how many. issues:
     sentences on what was left out. file: the configuration that was written, if any.
     """
 
@@ -32,7 +32,7 @@ class AnchorRun(NamedTuple):
     graph: Graph
     size: int
     images: int
-    faults: tuple[str, ...]
+    issues: tuple[str, ...]
     file: Path | None
 
 

@@ -77,7 +77,7 @@ class StatisticsRun(NamedTuple):
     """Counts of the images that can be used, sentences on what was left out, and the folder if one was written."""
 
     counts: Statistics
-    faults: tuple[str, ...]
+    issues: tuple[str, ...]
     folder: Path | None
 
 

@@ -14,9 +14,8 @@ from yolov7_jax.config import Config
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.batch_shapes import rectangles, squares
 from yolov7_jax.data.pipeline import Pipeline
-from yolov7_jax.data.sampling import image_repeats
+from yolov7_jax.data.sampling import image_repeats, rectangles, squares
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.errors import InputError
@@ -80,7 +79,7 @@ def _audited(
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
-        found.stop_at_faults()
+        found.stop_on_error()
     return readable(source, found), found
 
 

@@ -35,7 +35,7 @@ class LabelSheets(NamedTuple):
     """The sheets that were drawn, and sentences on what is wrong with the images chosen or their labels."""
 
     files: list[Path]
-    faults: list[str]
+    issues: list[str]
 
 
 def show_labels(
@@ -46,7 +46,7 @@ def show_labels(
     image_folder: Path | str | None = None,
     images: int = 16,
     seed: int = 0,
-    faults_first: bool = False,
+    issues_first: bool = False,
     progress: ProgressBar = no_progress,
 ) -> LabelSheets:
     """Draws images of a data set with their labels, chosen by chance, in a new folder: sheets of 16, labels-1.png ….
@@ -60,7 +60,7 @@ def show_labels(
         image_folder: of the images of a COCO JSON.
         images: how many; all, if there are fewer.
         seed: of the choice.
-        faults_first: begin with images from whose labels something is left out.
+        issues_first: begin with images from whose labels something is left out.
         progress: a display of progress.
 
     Raises:
@@ -68,12 +68,12 @@ def show_labels(
     """
     _check_count(images)
     source, found = open_labeled(data, split, image_folder=image_folder, progress=progress)
-    faults = [issue.message for issue in found.unusable.values()]
+    issues = [issue.message for issue in found.unusable.values()]
     order: list[int] = np.random.default_rng(seed).permutation(len(source)).tolist()
-    if faults_first:
+    if issues_first:
         order.sort(key=lambda index: not left_out(source.labels(index)))
-    sheets = (draw_labels(_readable(source, part, faults), source.names) for part in _sheets(order[:images]))
-    return LabelSheets(_write(new_folder(Path(folder)), "labels", sheets), faults)
+    sheets = (draw_labels(_readable(source, part, issues), source.names) for part in _sheets(order[:images]))
+    return LabelSheets(_write(new_folder(Path(folder)), "labels", sheets), issues)
 
 
 def show_samples(
@@ -132,16 +132,16 @@ def _write(folder: Path, stem: str, sheets: Iterable[Image]) -> list[Path]:
     return files
 
 
-def _readable(source: SourceMixin, order: Sequence[int], faults: list[str]) -> list[LabeledImage]:
-    """The images that can be read; adds what is wrong to `faults`."""
+def _readable(source: SourceMixin, order: Sequence[int], issues: list[str]) -> list[LabeledImage]:
+    """The images that can be read; adds what is wrong to `issues`."""
     images = []
     for index in order:
         labels = source.labels(index)
-        faults += [issue.message for issue in labels.issues]
+        issues += [issue.message for issue in labels.issues]
         try:
             images.append(LabeledImage(source.path(index).name, source.read(index), labels))
         except DataError as error:
-            faults.append(str(error))
+            issues.append(str(error))
     return images
 
 

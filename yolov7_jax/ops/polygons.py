@@ -1,4 +1,4 @@
-"""Outlines of objects: chosen, joined, moved with their image, and the boxes around what of them shows."""
+"""Polygons of objects: chosen, joined, moved with their image, and the boxes around what of them shows."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _cell(one: LabeledImage, names: Sequence[str]) -> Image:
 
 
 def left_out(labels: Labels) -> int:
-    """How many objects were left out: those that repeat, have no area, are of other classes or faulty."""
+    """How many objects were left out: those that repeat, have no area, are of other classes or wrong."""
     return labels.duplicates + labels.empty + labels.unlisted + len(labels.issues)
 
 

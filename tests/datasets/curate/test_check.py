@@ -11,9 +11,8 @@ from PIL import Image
 
 from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
-from yolov7_jax.datasets.curate.check import Report, check_data
+from yolov7_jax.datasets.curate.check import Report, check_data, fix_data
 from yolov7_jax.datasets.curate.conversion import open_splits
-from yolov7_jax.datasets.curate.fix import fix_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import read_image
 
@@ -21,7 +20,7 @@ SIDE = 40
 GOOD = "1 0.5 0.5 0.25 0.25"
 
 
-def picture(file: Path, seed: int, side: int = SIDE) -> Path:
+def write_noise(file: Path, seed: int, side: int = SIDE) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(file)
     return file
@@ -30,7 +29,7 @@ def picture(file: Path, seed: int, side: int = SIDE) -> Path:
 def make_yolo(root: Path) -> Path:
     """Three images of two splits; all classes have objects enough."""
     for seed, name in enumerate(("train/a", "train/b", "val/c")):
-        picture(root / f"images/{name}.png", seed)
+        write_noise(root / f"images/{name}.png", seed)
         rows = [f"{n % 3} {0.1 + 0.02 * n} 0.3 0.1 0.2" for n in range(30)] if name == "train/b" else [GOOD]
         write_text(root / f"labels/{name}.txt", "\n".join(rows))
     return write_text(root / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog, bird]\n")
@@ -38,7 +37,7 @@ def make_yolo(root: Path) -> Path:
 
 def make_coco(root: Path, **changes: Any) -> Path:
     for seed, name in enumerate("ab"):
-        picture(root / f"images/{name}.png", seed)
+        write_noise(root / f"images/{name}.png", seed)
     size = {"width": SIDE, "height": SIDE}
     content: dict[str, Any] = {
         "images": [{"id": 11, "file_name": "a.png"} | size, {"id": 12, "file_name": "b.png"} | size],
@@ -67,7 +66,7 @@ def voc_annotation(*objects: str, side: int = SIDE) -> str:
 
 def make_voc(root: Path) -> Path:
     for seed, name in enumerate("ab"):
-        picture(root / f"JPEGImages/{name}.png", seed)
+        write_noise(root / f"JPEGImages/{name}.png", seed)
     rows = [voc_object((n + 1, 1, n + 9, 9), ("cat", "dog")[n % 2]) for n in range(20)]
     write_text(root / "Annotations/a.xml", voc_annotation(voc_object((1, 2, 13, 14))))
     write_text(root / "Annotations/b.xml", voc_annotation(*rows))
@@ -141,7 +140,7 @@ def bytes_of(place: str, content: bytes) -> Callable[[Path], Any]:
 
 def cut_jpeg(root: Path) -> None:
     (root / "images/train/a.png").unlink()
-    cut("images/train/a.jpg")(picture(root / "images/train/a.jpg", 0).parents[2])
+    cut("images/train/a.jpg")(write_noise(root / "images/train/a.jpg", 0).parents[2])
 
 
 def folder_for_labels(root: Path) -> None:
@@ -165,7 +164,7 @@ def turn(root: Path) -> None:
     image.save(root / "images/train/a.jpg", exif=exif)
 
 
-def copy_picture(source: str, target: str) -> Callable[[Path], Any]:
+def copy_image(source: str, target: str) -> Callable[[Path], Any]:
     def spoil(root: Path) -> None:
         bytes_of(target, (root / source).read_bytes())(root)
         name = Path(target.replace("images", "labels", 1)).with_suffix(".txt")
@@ -198,11 +197,11 @@ def empty_folder(root: Path) -> None:
 
 def beside(root: Path) -> None:
     """Two images of one stem, with content of their own."""
-    picture(root / "images/train/a.bmp", 9)
+    write_noise(root / "images/train/a.bmp", 9)
 
 
 def beside_voc(root: Path) -> None:
-    picture(root / "JPEGImages/a.bmp", 9)
+    write_noise(root / "JPEGImages/a.bmp", 9)
 
 
 CASES = [
@@ -260,18 +259,20 @@ CASES = [
     Case("yolo", "cut JPEG", cut_jpeg, "truncated image", ("images/train/a.jpg",)),
     Case("yolo", "pixels", damage_pixels, "unreadable image", ("images/train/a.png",)),
     Case("yolo", "turned", turn, "image rotated by EXIF", ("images/train/a.jpg",)),
-    Case("yolo", "tiny", lambda root: picture(root / "images/train/a.png", 5, 31), "tiny image", ("a.png", "31 x 31")),
+    Case(
+        "yolo", "tiny", lambda root: write_noise(root / "images/train/a.png", 5, 31), "tiny image", ("a.png", "31 x 31")
+    ),
     Case(
         "yolo",
         "copy",
-        copy_picture("images/train/a.png", "images/train/z.png"),
+        copy_image("images/train/a.png", "images/train/z.png"),
         "duplicate image",
         ("images/train/z.png", "images/train/a.png"),
     ),
     Case(
         "yolo",
         "leak",
-        copy_picture("images/train/a.png", "images/val/z.png"),
+        copy_image("images/train/a.png", "images/val/z.png"),
         "image in two splits",
         ("images/val/z.png", "in val", "in train", "images/train/a.png"),
     ),
@@ -369,7 +370,7 @@ CASES = [
     Case(
         "coco",
         "other size",
-        lambda root: picture(root / "images/a.png", 0, 50),
+        lambda root: write_noise(root / "images/a.png", 0, 50),
         "labels of another size",
         ("images/a.png", "50 x 50", "mine.json (image 11) says 40 x 40"),
     ),
@@ -511,7 +512,7 @@ def test_sound_data_has_no_findings(tmp_path: Path, format: str):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.format}: {case.name}"[:40])
-def test_every_fault_is_named_and_can_be_left_out(tmp_path: Path, case: Case):
+def test_every_issue_is_named_and_can_be_left_out(tmp_path: Path, case: Case):
     root = tmp_path / "in"
     data = MAKERS[case.format](root)
     case.spoil(root)
@@ -521,7 +522,7 @@ def test_every_fault_is_named_and_can_be_left_out(tmp_path: Path, case: Case):
     assert len(named) == 1 or case.kind in ("split that cannot be opened",), report.issues
     for word in case.words:
         assert any(word in finding.message for finding in named)
-    assert {finding.kind for finding in report.errors} == ({case.kind} - WARNINGS)  # one cause, one kind of fault
+    assert {finding.kind for finding in report.errors} == ({case.kind} - WARNINGS)  # one cause, one kind of issue
     if sum(report.images.values()):
         fixed = fix_data(data, tmp_path / "out", report)
         again = check_data(fixed.data if case.format == "yolo" else tmp_path / "out")
@@ -533,7 +534,7 @@ def contents(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_faults_of_all_kinds_at_once(tmp_path: Path):
+def test_issues_of_all_kinds_at_once(tmp_path: Path):
     data = make_yolo(tmp_path / "in")
     lines = [case.name for case in CASES if case.format == "yolo" and case.words[0].endswith("a.txt, line 2")]
     write_text(tmp_path / "in/labels/train/a.txt", "\n".join([GOOD, *lines]))
@@ -559,7 +560,7 @@ def test_pixels_are_looked_at_unless_it_is_to_be_quick(tmp_path: Path):
 def test_the_labels_of_copies_are_not_counted_out(tmp_path: Path):
     data = make_yolo(tmp_path)
     for target in ("train/y", "train/z", "val/y", "val/z"):
-        copy_picture("images/train/a.png", f"images/{target}.png")(tmp_path)
+        copy_image("images/train/a.png", f"images/{target}.png")(tmp_path)
     counts = check_data(data).counts()
     assert counts == {"duplicate image": {"train": 2, "val": 1}, "image in two splits": {"val": 2}}
 
@@ -580,8 +581,8 @@ def test_what_was_changed_is_said(tmp_path: Path):
     second_line("9 .5 .5 .1 .1\n1 .1 .1 0 0")(tmp_path / "in")
     turn(tmp_path / "in")
     cut("images/val/c.png")(tmp_path / "in")
-    copy_picture("images/train/b.png", "images/train/z.png")(tmp_path / "in")
-    copy_picture("images/train/b.png", "images/val/z.png")(tmp_path / "in")
+    copy_image("images/train/b.png", "images/train/z.png")(tmp_path / "in")
+    copy_image("images/train/b.png", "images/val/z.png")(tmp_path / "in")
     written = fix_data(data, tmp_path / "out", check_data(data))
     assert set(written.sentences) == {
         "images left out, truncated image: 1",

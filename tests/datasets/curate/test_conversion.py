@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from tests.datasets.labeled_images import labels_of, write_picture, write_text
+from tests.datasets.labeled_images import labels_of, write_png, write_text
 from yolov7_jax.datasets import open_source
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.curate.conversion import convert_data, format_of, open_splits, split_names
-from yolov7_jax.datasets.writers import Content, Item, write_data
+from yolov7_jax.datasets.writers import write_data
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import of_object
 from yolov7_jax.source import SourceMixin
@@ -62,7 +63,7 @@ def labels(draw: st.DrawFn) -> Labels:
 def written(folder: Path, splits: dict[str, list[Labels]], *, to: str = "coco") -> Path:
     content = {
         split: [
-            Item(write_picture(folder / "in" / f"{split}{number:03}.png", *found.size[::-1]), number + 1, found)
+            Item(write_png(folder / "in" / f"{split}{number:03}.png", *found.size[::-1]), number + 1, found)
             for number, found in enumerate(images)
         ]
         for split, images in splits.items()
@@ -173,7 +174,7 @@ def test_a_coco_file_keeps_ids(tmp_path: Path):
         "categories": [{"id": 44, "name": "dog"}, {"id": 7, "name": "cat"}],
     }
     for name in ("a", "b"):
-        write_picture(tmp_path / "pictures" / f"{name}.png")
+        write_png(tmp_path / "pictures" / f"{name}.png")
     file = write_text(tmp_path / "in" / "mine.json", json.dumps(content))
     out = convert_data(file, tmp_path / "out", to="coco", splits=["val"], image_folder=tmp_path / "pictures")
     source = open_source(out.data)
@@ -184,7 +185,7 @@ def test_a_coco_file_keeps_ids(tmp_path: Path):
 
 
 def test_objects_that_readers_leave_out_are_said(tmp_path: Path):
-    write_picture(tmp_path / "images" / "a.png")
+    write_png(tmp_path / "images" / "a.png")
     write_text(tmp_path / "labels" / "a.txt", "0 .5 .5 .1 .1\n0 .5 .5 .1 .1\n0 .5 .5 0 .1\n")
     data = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
     assert convert_data(data, tmp_path / "out", to="coco").sentences == [
@@ -193,8 +194,8 @@ def test_objects_that_readers_leave_out_are_said(tmp_path: Path):
     ]
 
 
-def test_faulty_data_is_refused_and_nothing_is_left(tmp_path: Path):
-    write_picture(tmp_path / "images" / "a.png")
+def test_wrong_data_is_refused_and_nothing_is_left(tmp_path: Path):
+    write_png(tmp_path / "images" / "a.png")
     write_text(tmp_path / "labels" / "a.txt", "9 .5 .5 .1 .1\n")
     data = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
     with pytest.raises(DataError, match=r"a\.txt, line 1: class 9 is not one of"):

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.datasets.labeled_images import labels_of, write_picture, write_text
+from tests.datasets.labeled_images import labels_of, write_png, write_text
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.curate.conversion import format_of, open_splits
 from yolov7_jax.datasets.curate.split import split_data, stratified_split
-from yolov7_jax.datasets.writers import Content, Format, Item, write_data
+from yolov7_jax.datasets.writers import Format, write_data
 from yolov7_jax.errors import InputError
 
 NAMES = ("cat", "dog", "bird")
@@ -91,7 +92,7 @@ def made(root: Path, to: Format = "yolo") -> Path:
     items = []
     for number in range(40):
         objects = [(number % 3, (1.0 + number / 4, 2, 30, 15))] * (number % 4 > 0)
-        image = write_picture(root / "in" / f"scene{number // 5}_{number:02}.png", value=number)
+        image = write_png(root / "in" / f"scene{number // 5}_{number:02}.png", value=number)
         items.append(Item(image, 100 + number, labels_of(*objects)))
     splits = {"train": items[:30], "val": items[30:]}
     written = write_data(root / "data", Content(NAMES, (1, 2, 3), splits), to=to)

@@ -20,7 +20,7 @@ TINY = 3.0
 """Pixels; boxes with a shorter side tell nothing of shapes, and training drops those that shrink to under 2."""
 ENOUGH = 0.98
 """Best possible recall from which on anchors need no replacing (YOLOv5)."""
-_SAMPLE = 10_000  # boxes that the search looks at; the mean of a fraction over so many is known to half a percent
+_SAMPLE = 10_000  # boxes that the search uses; the mean of a fraction over so many is known to half a percent
 _STARTS = 10  # of k-means, which ends in the nearest of many solutions
 _CHANCE = 0.3  # of a number to be changed by a mutation
 _STEPS = (-2.5, -0.5)  # decimal logarithm of the smallest and the largest mean change of a mutation
@@ -47,7 +47,7 @@ class AnchorSearch(NamedTuple):
     """What was found.
 
     anchors: the fittest: found, or those that the search was given. fit: of them. given: of those that it was given.
-    tiny: boxes that it did not look at, because a side is under `TINY` pixels.
+    tiny: boxes that it leaves aside, because a side is under `TINY` pixels.
     """
 
     anchors: Anchors
@@ -82,8 +82,8 @@ def fit(sizes_px: Sizes, anchors: Anchors, anchor_t: float) -> AnchorFit:
     """
     if not len(sizes_px):
         raise DataError("there are no boxes that anchors could fit; name data with labeled objects")
-    levels = [ratios(sizes_px, level) for level in anchors]
-    nearest = np.min([level.min(axis=1) for level in levels], axis=0)
+    levels = [ratios(sizes_px, level) for level in anchors]  # [L] of [n, A]
+    nearest = np.min([level.min(axis=1) for level in levels], axis=0)  # [n]
     level_fitting = tuple(float((level < anchor_t).sum(axis=1).mean()) for level in levels)
     return AnchorFit(
         boxes=len(sizes_px),
@@ -122,23 +122,32 @@ def search(
         DataError: there are fewer boxes than anchors. InputError: a number is out of its range.
     """
     _check(anchor_t, generations, population)
-    count = sum(map(len, given))
+    flat = np.array([pair for level in given for pair in level], np.float64)  # [J, 2]
+    large = _large_enough(sizes_px, len(flat))
+    rng = np.random.default_rng(seed)
+    sample = rng.choice(large, _SAMPLE, replace=False) if len(large) > _SAMPLE else large
+    clusters = cluster(rng, sample, len(flat))
+    start = max(clusters, flat, key=lambda anchors_px: _fitness(ratios(sample, anchors_px).min(axis=1), anchor_t))
+    evolved = evolve(rng, sample, start, anchor_t=anchor_t, generations=generations, population=population)
+    found = [given, _by_level(clusters, given), _by_level(evolved, given)]
+    fits = [fit(sizes_px, anchors, anchor_t) for anchors in found]
+    best = max(range(len(fits)), key=lambda place: fits[place].fitness)
+    return AnchorSearch(found[best], fits[best], fits[0], len(sizes_px) - len(large))
+
+
+def _large_enough(sizes_px: Sizes, count: int) -> Sizes:
+    """The boxes that are not tiny.
+
+    Raises:
+        DataError: there are fewer than `count`.
+    """
     large = sizes_px[(sizes_px >= TINY).all(axis=1)]
     if len(large) < count:
         raise DataError(
             f"{len(large)} boxes of {TINY:g} pixels or more are too few for {count} anchors; "
             "label more objects, or keep the network's own anchors"
         )
-    rng = np.random.default_rng(seed)
-    sample = rng.choice(large, _SAMPLE, replace=False) if len(large) > _SAMPLE else large
-    clusters = cluster(rng, sample, count)
-    flat = np.array([pair for level in given for pair in level], np.float64)
-    start = max(clusters, flat, key=lambda anchors_px: _fitness(ratios(sample, anchors_px).min(axis=1), anchor_t))
-    evolved = evolve(rng, sample, start, anchor_t=anchor_t, generations=generations, population=population)
-    found = [given, *(_by_level(anchors_px, given) for anchors_px in (clusters, evolved))]
-    fits = [fit(sizes_px, anchors, anchor_t) for anchors in found]
-    best = max(range(len(fits)), key=lambda place: fits[place].fitness)
-    return AnchorSearch(found[best], fits[best], fits[0], len(sizes_px) - len(large))
+    return large
 
 
 def cluster(rng: np.random.Generator, sizes_px: Sizes, count: int) -> Sizes:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from yolov7_jax.datasets.coco import coco_splits
+from yolov7_jax.datasets.content import Content, Item
 from yolov7_jax.datasets.data_yaml import SPLITS, read_data_yaml
-from yolov7_jax.datasets.joined_yaml import Part, read_joined_yaml
+from yolov7_jax.datasets.joined import Part, read_joined_yaml
 from yolov7_jax.datasets.opening import locate, open_source
-from yolov7_jax.datasets.voc import VocSource
-from yolov7_jax.datasets.writers import Content, Format, Item, Written, write_data
+from yolov7_jax.datasets.voc import VocSource, voc_splits
+from yolov7_jax.datasets.writers import Format, Written, write_data
 from yolov7_jax.datasets.yolo import YoloSource
 from yolov7_jax.errors import DataError
-from yolov7_jax.prefetch import prefetch
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import OnError
-
-_AHEAD = 64
-
-ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def split_names(data: Path | str) -> tuple[str, ...]:
@@ -36,9 +33,9 @@ def split_names(data: Path | str) -> tuple[str, ...]:
     format_name, place = locate(data)
     folder = Path(place)
     if format_name == "coco" and folder.is_dir():
-        known = [file.stem.removeprefix("instances_") for file in sorted(folder.glob("annotations/instances_*.json"))]
+        known = coco_splits(folder)
     elif format_name == "voc":
-        known = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt"))
+        known = voc_splits(folder)
     elif format_name == "joined":
         known = [name for name in SPLITS if _is_joined_split(folder, name)]
     elif format_name == "yolo":
@@ -97,7 +94,7 @@ def convert_data(
     splits: Sequence[str] | None = None,
     image_folder: Path | None = None,
     link: bool = True,
-    progress: ProgressBar = lambda items, _: items,
+    progress: ProgressBar = no_progress,
 ) -> Written:
     """Writes a data set into a new folder in another format (or the same); what it was is left as it is.
 
@@ -108,51 +105,39 @@ def convert_data(
         splits: which to write; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
         link: hard links of images where the disk can have them, else copies.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data cannot be used or written, or is wrong; names the file, and the line or id.
     """
     sources = open_splits(data, splits, image_folder=image_folder)
-    return write_data(folder, content_of(sources, progress=progress), to=to, link=link)
+    content = content_of({split: [source] for split, source in sources.items()}, progress=progress)
+    return write_data(folder, content, to=to, link=link)
 
 
 def content_of(
-    sources: Mapping[str, SourceMixin],
-    *,
-    saved_anew: Mapping[str, Container[int]] | None = None,
-    progress: ProgressBar = lambda items, _: items,
+    parts: Mapping[str, Sequence[SourceMixin]], *, saved_anew: Container[Path] = (), progress: ProgressBar = no_progress
 ) -> Content:
     """What sources of the same classes hold, for a writer; read as it is written.
 
     Args:
-        sources: by the name of their split.
-        saved_anew: which images of each are to be saved anew from their pixels.
-        progress: as in `convert_data`.
+        parts: of each split.
+        saved_anew: which images are to be saved anew from their pixels.
+        progress: a display of progress, of each part.
     """
-    first = next(iter(sources.values()))
+    first = next(iter(parts.values()))[0]
     splits = {
-        split: items_of(source, (saved_anew or {}).get(split, ()), progress=progress)
-        for split, source in sources.items()
+        split: chain.from_iterable(_items(source, saved_anew, progress) for source in sources if len(source))
+        for split, sources in parts.items()
     }
-    return Content(first.names, first.category_ids, splits, has_ids=has_ids(first))
+    has_ids = not isinstance(first, YoloSource | VocSource)
+    return Content(first.names, first.category_ids, splits, has_ids=has_ids)
 
 
-def has_ids(source: SourceMixin) -> bool:
-    """Whether the ids of images are in the files of a source, and do not follow from the order or names of images."""
-    return not isinstance(source, YoloSource | VocSource)
+def _items(source: SourceMixin, saved_anew: Container[Path], progress: ProgressBar) -> Iterator[Item]:
+    def item(index: int) -> Item:
+        path, labels = source.path(index), source.labels_for(index, source.check_image(index))
+        has_file = path.is_file() and path not in saved_anew
+        return Item(path, source.image_ids[index], labels, None if has_file else partial(source.read, index))
 
-
-def items_of(
-    source: SourceMixin, saved_anew: Container[int] = (), *, progress: ProgressBar = lambda items, _: items
-) -> Iterator[Item]:
-    """The images of a source for a writer; see `content_of`."""
-    item = partial(_item, source, saved_anew=saved_anew)
-    with closing(prefetch(item, range(len(source)), workers=READER_THREADS, ahead=_AHEAD)) as items:
-        yield from progress(items, len(source))
-
-
-def _item(source: SourceMixin, index: int, *, saved_anew: Container[int]) -> Item:
-    path, labels = source.path(index), source.labels_for(index, source.check_image(index))
-    has_file = path.is_file() and index not in saved_anew
-    return Item(path, source.image_ids[index], labels, None if has_file else partial(source.read, index))
+    return of_each(item, range(len(source)), progress=progress)

@@ -1,4 +1,4 @@
-"""One labeled image looked at as closely as can be, and files of labels against files of images."""
+"""One labeled image audited as closely as can be, and files of labels against files of images."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES, is_rotated
-from yolov7_jax.datasets.labels import label_file
 from yolov7_jax.datasets.voc import VocSource
-from yolov7_jax.datasets.yolo import YoloSource
+from yolov7_jax.datasets.yolo import YoloSource, label_file
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import UNREADABLE
 from yolov7_jax.source import SourceMixin
-from yolov7_jax.types import Issue, Labels
+from yolov7_jax.types import NO_LABELS, Issue, Labels
 
 ORPHAN = "label file without image"
 SHARED = "label file of several images"
+ROTATED, TINY, MISSING = "image rotated by EXIF", "tiny image", "no label file"
+
+_TINY_PX = 32  # a side of this many pixels is one cell of the coarsest level of most networks
 
 _NO_LABELS = frozenset({"classes.txt", "labels.txt"})  # lists of class names that tools leave beside label files
 
 
 class ImageAudit(NamedTuple):
-    """The labels of an image and why it cannot be used (either may be None); (h, w) in pixels.
+    """What is known of an image and its labels.
 
-    digest: SHA-256 of the file's bytes. rotated: it is upright only by its EXIF orientation.
+    issues: what is wrong or odd. problem: the one of them for which the image cannot be used. class_ids: int32 [n], of
+    its objects. without_polygon: how many of these have none. digest: SHA-256 of the file's bytes.
     """
 
-    labels: Labels | None
-    problem: Issue | None
-    size: tuple[int, int] | None = None
+    issues: tuple[Issue, ...]
+    problem: Issue | None = None
+    class_ids: NDArray[np.int32] = NO_LABELS.class_ids
+    without_polygon: int = 0
     digest: str | None = None
-    rotated: bool = False
 
 
 def audit_image(source: SourceMixin, index: int, *, decode: bool) -> ImageAudit:
@@ -43,14 +49,19 @@ def audit_image(source: SourceMixin, index: int, *, decode: bool) -> ImageAudit:
         if decode:
             _decode(source, index, size)
     except DataError as error:
+        problem = Issue("error", error.kind, str(error))
         with suppress(DataError):  # reports what is wrong with the labels all the same, if their size is known
-            return ImageAudit(source.labels(index), Issue("error", error.kind, str(error)))
-        return ImageAudit(None, Issue("error", error.kind, str(error)))
-    digest, rotated = _of_file(source, index)
+            return ImageAudit((*_of_labels(source, index, source.labels(index)), problem), problem)
+        return ImageAudit((problem,), problem)
+    digest, odd = _of_file(source.path(index), size)
     try:
-        return ImageAudit(source.labels_for(index, size), None, size, digest, rotated)
+        labels = source.labels_for(index, size)
     except DataError as error:
-        return ImageAudit(None, Issue("error", error.kind, str(error)), size, digest, rotated)
+        problem = Issue("error", error.kind, str(error))
+        return ImageAudit((*odd, problem), problem)
+    without_polygon = len(labels.class_ids) - len(np.unique(labels.polygons.owner))
+    issues = (*odd, *_of_labels(source, index, labels))
+    return ImageAudit(issues, None, labels.class_ids, without_polygon, digest)
 
 
 def _decode(source: SourceMixin, index: int, size: tuple[int, int]) -> None:
@@ -63,12 +74,25 @@ def _decode(source: SourceMixin, index: int, size: tuple[int, int]) -> None:
         )
 
 
-def _of_file(source: SourceMixin, index: int) -> tuple[str | None, bool]:
-    path = source.path(index)
+def _of_file(path: Path, size: tuple[int, int]) -> tuple[str | None, list[Issue]]:
+    """The digest of an image's file, and what is odd about the image; size: (h, w)."""
+    odd = []
+    if min(size) < _TINY_PX:
+        odd.append(Issue("warning", TINY, f"{path}: has {size[1]} x {size[0]} pixels only"))
     if not path.is_file():  # images of some sources are in files with others
-        return None, False
+        return None, odd
+    if is_rotated(path):
+        message = f"{path}: is upright by its EXIF orientation only; see that its labels are for the upright"
+        odd.append(Issue("warning", ROTATED, message))
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), is_rotated(path)
+        return hashlib.file_digest(file, "sha256").hexdigest(), odd
+
+
+def _of_labels(source: SourceMixin, index: int, labels: Labels) -> Iterable[Issue]:
+    if labels.missing:
+        message = f"{source.path(index)}: has no file {labels_of(source, index)}; it counts as without objects"
+        yield Issue("warning", MISSING, message)
+    yield from labels.issues
 
 
 def labels_of(source: SourceMixin, index: int) -> Path | None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.datasets.curate.conversion import ProgressBar, format_of, has_ids, items_of, open_splits
-from yolov7_jax.datasets.writers import Content, Written, write_data
+from yolov7_jax.datasets.curate.conversion import content_of, format_of, open_splits
+from yolov7_jax.datasets.writers import Written, write_data
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.source import READER_THREADS, SourceMixin
+from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
+from yolov7_jax.source import SourceMixin
 
 _UNASSIGNED = -1
 _SUM = 1e-6  # rounding of fractions such as 0.1
@@ -41,7 +40,7 @@ def split_data(
     splits: Sequence[str] | None = None,
     image_folder: Path | None = None,
     link: bool = True,
-    progress: ProgressBar = lambda items, _: items,
+    progress: ProgressBar = no_progress,
 ) -> SplitResult:
     """Writes a data set into a new folder, in its format, with its images split anew; see `stratified_split`.
 
@@ -57,7 +56,7 @@ def split_data(
         splits: which to take images of; by default all that the data set names.
         image_folder: where the images of a COCO annotation file are.
         link: hard links of images where the disk can have them, else copies.
-        progress: is given what is gone through and its length, and hands it on; for a display of progress.
+        progress: a display of progress.
 
     Raises:
         InputError: the data cannot be used or written, a setting is wrong, or a split would be empty.
@@ -66,25 +65,26 @@ def split_data(
         raise InputError(f"{len(fractions)} fractions for the splits {', '.join(names)}; name each fraction's split")
     sources = list(open_splits(data, splits, image_folder=image_folder).values())
     places = {source.path(at): (number, at) for number, source in enumerate(sources) for at in range(len(source))}
-    counts = _counts(sources, list(places.values()))
-    member = _groups(list(places), group)
-    by_group = np.zeros((member.max() + 1, counts.shape[1]), np.int64)
-    np.add.at(by_group, member, counts)
-    split = stratified_split(by_group, np.bincount(member), fractions, seed=seed)[member]
-    images = {name: int((split == number).sum()) for number, name in enumerate(names)}
+    counts = _counts(sources, list(places.values()))  # [images, classes + 1]
+    group_of = _groups(list(places), group)  # [images]
+    by_group = np.zeros((group_of.max() + 1, counts.shape[1]), np.int64)
+    np.add.at(by_group, group_of, counts)
+    split = stratified_split(by_group, np.bincount(group_of), fractions, seed=seed)[group_of]  # [images]
+    images = dict(zip(names, np.bincount(split, minlength=len(names)).tolist(), strict=True))
     if empty := [name for name, count in images.items() if not count]:
         raise DataError(
             f"{data}: {len(by_group)} groups of images leave none for {', '.join(empty)}; give it a larger fraction"
         )
     where = np.array(list(places.values()))
-    content = {}
-    for number, name in enumerate(names):
-        mine = where[split == number]
-        parts = [source.subset(mine[mine[:, 0] == at, 1].tolist()) for at, source in enumerate(sources)]
-        content[name] = chain.from_iterable(items_of(part, progress=progress) for part in parts if len(part))
-    whole = Content(sources[0].names, sources[0].category_ids, content, has_ids=has_ids(sources[0]))
-    objects = np.stack([counts[split == number, :-1].sum(axis=0) for number in range(len(names))])
-    return SplitResult(write_data(folder, whole, to=format_of(data), link=link), images, sources[0].names, objects)
+    parts = {name: _subsets(sources, where[split == at]) for at, name in enumerate(names)}
+    written = write_data(folder, content_of(parts, progress=progress), to=format_of(data), link=link)
+    objects = np.stack([counts[split == at, :-1].sum(axis=0) for at in range(len(names))])  # [splits, classes]
+    return SplitResult(written, images, sources[0].names, objects)
+
+
+def _subsets(sources: Sequence[SourceMixin], places: NDArray[np.int64]) -> list[SourceMixin]:
+    """Of each source some images; places: [images, 2], the number of a source and an index there."""
+    return [source.subset(places[places[:, 0] == at, 1].tolist()) for at, source in enumerate(sources)]
 
 
 def _counts(sources: Sequence[SourceMixin], places: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -96,8 +96,7 @@ def _counts(sources: Sequence[SourceMixin], places: Sequence[tuple[int, int]]) -
         class_ids = sources[source].labels(index).class_ids
         return np.bincount(class_ids if len(class_ids) else np.array([classes]), minlength=classes + 1)
 
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        return np.stack(list(pool.map(count, places)))
+    return np.stack(list(of_each(count, places)))
 
 
 def _groups(images: Sequence[Path], pattern: str | None) -> NDArray[np.int64]:
@@ -143,21 +142,18 @@ def stratified_split(
     Raises:
         InputError: the fractions are not positive with sum 1.
     """
-    share = np.array(fractions, np.float64)
-    if len(share) == 0 or not (share > 0).all() or abs(share.sum() - 1) > _SUM:
-        raise InputError(f"fractions must be positive with sum 1, got {', '.join(map(str, fractions))}")
-    wanted_images = share * sizes.sum()
-    wanted = share[:, None] * counts.sum(axis=0)
+    share = _shares(fractions)
+    wanted_images = share * sizes.sum()  # [splits], those that each still lacks
+    wanted = share[:, None] * counts.sum(axis=0)  # [splits, classes]
     order = np.random.default_rng(seed).permutation(len(sizes))
     split = np.full(len(sizes), _UNASSIGNED)
     while (left := order[split[order] == _UNASSIGNED]).size:
-        groups_with = (counts[left] > 0).sum(axis=0)
-        if groups_with.any():
-            rarest = np.where(groups_with > 0, groups_with, len(sizes) + 1).argmin()
+        rarest = _rarest(counts[left])
+        if rarest is None:
+            amount, demand, mine = sizes, wanted_images, left
+        else:
             amount, demand = counts[:, rarest], wanted[:, rarest]
             mine = left[amount[left] > 0]
-        else:
-            amount, demand, mine = sizes, wanted_images, left
         for group in mine[np.argsort(-amount[mine], kind="stable")]:
             to = max(range(len(share)), key=lambda at: (wanted_images[at] > _SUM, demand[at], wanted_images[at]))
             split[group] = to
@@ -165,6 +161,19 @@ def stratified_split(
             wanted[to] -= counts[group]
     _even_out(split, counts, sizes, wanted, wanted_images)
     return split
+
+
+def _shares(fractions: Sequence[float]) -> NDArray[np.float64]:
+    share = np.array(fractions, np.float64)
+    if len(share) == 0 or not (share > 0).all() or abs(share.sum() - 1) > _SUM:
+        raise InputError(f"fractions must be positive with sum 1, got {', '.join(map(str, fractions))}")
+    return share
+
+
+def _rarest(counts: NDArray[np.integer]) -> np.intp | None:
+    """The class that fewest of some groups have, [groups, classes]; none if they have no objects."""
+    groups_with = (counts > 0).sum(axis=0)
+    return np.where(groups_with > 0, groups_with, len(counts) + 1).argmin() if groups_with.any() else None
 
 
 def _even_out(

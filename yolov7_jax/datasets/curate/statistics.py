@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.datasets.audit import by_frequency, listed
 from yolov7_jax.datasets.curate.anchors import TINY, AnchorFit, fit, ratios
 from yolov7_jax.graph.spec import Anchors
 from yolov7_jax.types import Labels
@@ -17,7 +18,6 @@ SMALL, MEDIUM = 32, 96
 """Sides in pixels of the squares up to whose area COCO calls an object small and medium."""
 PLACES = 32
 """Rows and columns that the heat map of centers has."""
-_MOST_NAMED = 10  # classes in the summary
 _STEPS_AN_OCTAVE = 4
 _ASPECT_EDGES = np.linspace(-4, 4, 33)  # log2 of width / height
 _RATIOS = np.linspace(1, 8, 57)
@@ -98,16 +98,14 @@ class Statistics:
 
     def lines(self) -> list[str]:
         """A summary for people."""
-        present = sorted(zip(self.class_objects, self.names, strict=True), key=lambda pair: -pair[0])
-        common = [f"{name} {count}" for count, name in present if count]
-        more = f", and {len(common) - _MOST_NAMED} more" if len(common) > _MOST_NAMED else ""
-        absent = f"; {len(present) - len(common)} have none" if len(common) < len(present) else ""
+        common, classes = by_frequency(self.class_objects, self.names), len(self.names)
+        absent = f"; {classes - len(common)} have none" if len(common) < classes else ""
         fitted = self.anchor_fit
         levels = " ".join(f"{100 * share:.1f} %" for share in fitted.level_recall)
         return [
             f"{self.objects} objects in {self.images} images: {self.objects / self.images:.1f} an image, "
             f"{len(self.objects_of_images) - 1} at most, {self.objects_of_images[0]} images have none",
-            f"{len(present)} classes{absent}: {', '.join(common[:_MOST_NAMED])}{more}",
+            f"{classes} classes{absent}: {listed(common)}",
             f"at {self.size} pixels {self.small} are small (under {SMALL} × {SMALL}), {self.medium} medium (under "
             f"{MEDIUM} × {MEDIUM}), {self.large} large; {self.tiny} have a side under {TINY:g} pixels",
             f"anchors fit {100 * fitted.recall:.2f} % of the boxes (by level {levels}), {fitted.fitting:.1f} a box",
@@ -117,8 +115,8 @@ class Statistics:
 def objects_of(labels: Iterable[Labels]) -> Objects:
     """The objects of images in a row, without those that lie wholly outside of their image."""
     given = list(labels)
-    sizes = np.array([one.size for one in given], np.int64).reshape(-1, 2)
-    image = np.repeat(np.arange(len(given)), [len(one.class_ids) for one in given])
+    sizes = np.array([one.size for one in given], np.int64).reshape(-1, 2)  # [images, 2]
+    image = np.repeat(np.arange(len(given)), [len(one.class_ids) for one in given])  # [n]
     boxes = np.concatenate([np.zeros((0, 4)), *(one.boxes_xyxy_px for one in given)])
     boxes = boxes.clip(0, np.tile(sizes[:, ::-1], 2)[image])
     inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -148,8 +146,8 @@ def statistics(
     Raises:
         DataError: there are no objects.
     """
-    sizes_px = sizes_at(objects, size)
-    area = sizes_px.prod(axis=1)
+    sizes_px = sizes_at(objects, size)  # [n, 2]
+    area = sizes_px.prod(axis=1)  # [n]
     small, medium = int((area < SMALL**2).sum()), int((area < MEDIUM**2).sum())
     images, classes = len(objects.image_sizes), len(names)
     pairs = np.unique(objects.image * classes + objects.class_ids)  # an image and a class that it has
@@ -206,7 +204,7 @@ def _rows(counts: NDArray[np.float64]) -> tuple[tuple[int, ...], ...]:
 
 
 def _coverage(sizes_px: NDArray[np.float64], anchors: Anchors) -> Coverage:
-    nearest = np.stack([ratios(sizes_px, level).min(axis=1) for level in anchors])
+    nearest = np.stack([ratios(sizes_px, level).min(axis=1) for level in anchors])  # [L, n]
     levels, every = (_fractions_under(part) for part in (nearest, nearest.min(axis=0)[None]))
     return Coverage(tuple(_RATIOS.tolist()), every[0], levels)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datasets.labeled_images import write_text
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError
 from yolov7_jax.source import SourceMixin
@@ -15,12 +16,6 @@ from yolov7_jax.source import SourceMixin
 WIDTH, HEIGHT = 40, 20
 GOOD = "0 0.5 0.5 0.1 0.1"
 WRONG_LINES = ["3 0.5 0.5 0.1 0.1", "0 1.5 0.5 0.1 0.1", "0 0.5 nan 0.1 0.1", "0 0.5 0.5 0.1", "cat 0.5 0.5 0.1 0.1"]
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 def write_images(folder: Path, *names: str) -> None:
@@ -32,9 +27,9 @@ def write_images(folder: Path, *names: str) -> None:
 @pytest.fixture
 def yolo(tmp_path: Path) -> Path:
     write_images(tmp_path / "images", "a.png", "b.png")
-    write(tmp_path / "labels" / "a.txt", "\n".join([GOOD, *WRONG_LINES, "2 0.5 0.5 0.2 0.2"]))
-    write(tmp_path / "labels" / "b.txt", GOOD)
-    return write(tmp_path / "data.yaml", "val: images\nnames: [cat, dog, bird]\n")
+    write_text(tmp_path / "labels" / "a.txt", "\n".join([GOOD, *WRONG_LINES, "2 0.5 0.5 0.2 0.2"]))
+    write_text(tmp_path / "labels" / "b.txt", GOOD)
+    return write_text(tmp_path / "data.yaml", "val: images\nnames: [cat, dog, bird]\n")
 
 
 def sentence_of(source: SourceMixin, index: int) -> str:
@@ -46,10 +41,10 @@ def sentence_of(source: SourceMixin, index: int) -> str:
 def test_wrong_lines_are_left_out_and_named(yolo: Path, tmp_path: Path):
     source = open_source(yolo, on_error="skip")
     assert source[0].class_ids.tolist() == [0, 2]
-    faults = source.labels(0).issues
+    issues = source.labels(0).issues
     file = tmp_path / "labels" / "a.txt"
-    assert [fault.message.split(":")[0] for fault in faults] == [f"{file}, line {number}" for number in range(2, 7)]
-    assert faults[0].message == sentence_of(open_source(yolo), 0)  # the first is what stops
+    assert [issue.message.split(":")[0] for issue in issues] == [f"{file}, line {number}" for number in range(2, 7)]
+    assert issues[0].message == sentence_of(open_source(yolo), 0)  # the first is what stops
     assert source.labels(1).issues == source.issues == ()
     assert [row["category_id"] for row in source.ground_truth()["annotations"]] == [1, 3, 1]
 
@@ -60,20 +55,20 @@ def test_label_files_that_are_no_text_are_not_images_without_objects(yolo: Path,
 
 
 def test_listed_images_that_are_not_there_are_kept(yolo: Path, tmp_path: Path):
-    write(tmp_path / "list.txt", "images/x.png\nimages/b.png\n")
-    write(yolo, "val: list.txt\nnames: [cat, dog, bird]\n")
+    write_text(tmp_path / "list.txt", "images/x.png\nimages/b.png\n")
+    write_text(yolo, "val: list.txt\nnames: [cat, dog, bird]\n")
     source = open_source(yolo, on_error="skip")
     assert [source.path(index).name for index in range(len(source))] == ["x.png", "b.png"]
     assert "x.png: cannot be read" in sentence_of(source, 0)
-    write(tmp_path / "list.txt", "images/x.png\nimages/y.png\n")
+    write_text(tmp_path / "list.txt", "images/x.png\nimages/y.png\n")
     with pytest.raises(DataError, match=r"list\.txt, line 1: the image images/x\.png is not there"):
         open_source(yolo, on_error="skip")
 
 
-def test_faults_of_the_whole_are_raised_all_the_same(yolo: Path):
+def test_issues_of_the_whole_are_raised_all_the_same(yolo: Path):
     with pytest.raises(DataError, match="no split 'train'"):
         open_source(yolo, "train", on_error="skip")
-    write(yolo, "val: images\n")
+    write_text(yolo, "val: images\n")
     with pytest.raises(DataError, match="the key names is missing"):
         open_source(yolo, on_error="skip")
 
@@ -118,23 +113,23 @@ def coco(tmp_path: Path) -> Path:
         ],
         "categories": [{"id": 1, "name": "cat"}],
     }
-    return write(tmp_path / "data.json", json.dumps(content))
+    return write_text(tmp_path / "data.json", json.dumps(content))
 
 
 def test_wrong_entries_are_left_out_and_named(coco: Path):
     source = open_source(coco, on_error="skip")
     assert source.image_ids == (2, 1)
     assert source[1].boxes_xyxy_px.tolist() == [[1, 1, 6, 6]]
-    faults = source.labels(1).issues
+    issues = source.labels(1).issues
     expected = [message for _, message, image in WRONG_ANNOTATIONS if image is not None]
-    for fault, message, number in zip(faults, expected, range(2, 9), strict=True):
-        assert fault.message.startswith(f"{coco}: annotation {number} ")
-        assert message in fault.message
+    for issue, message, number in zip(issues, expected, range(2, 9), strict=True):
+        assert issue.message.startswith(f"{coco}: annotation {number} ")
+        assert message in issue.message
     whole = ["two entries have the image id 1", "image number 4 has no integer id", "image 4 has width 0"]
     whole += [message for _, message, image in WRONG_ANNOTATIONS if image is None]
-    for fault, message in zip(source.issues, whole, strict=True):
-        assert fault.message.startswith(f"{coco}: ")
-        assert message in fault.message
+    for issue, message in zip(source.issues, whole, strict=True):
+        assert issue.message.startswith(f"{coco}: ")
+        assert message in issue.message
     truth = source.ground_truth()
     assert [row["id"] for row in truth["images"]] == [2, 1]
     assert [row["id"] for row in truth["annotations"]] == [1, 20, 21, 22, 23]

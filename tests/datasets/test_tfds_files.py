@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.tfrecord_files import crc32c, masked, write_records
-from yolov7_jax.datasets.tfrecord import Stretch, TfRecords
+from yolov7_jax.datasets.tfds_files import Stretch, TfRecords
 from yolov7_jax.errors import DataError
 
 CONTENT = [b"first", b"", b"x" * 1000, bytes(range(256))]
