@@ -102,7 +102,9 @@ class AugmentConfig:
     translate: Fraction = 0.1
     """shift, up to ± this fraction of the image"""
     scale: Annotated[float, Range(0, 0.99)] = 0.5
-    """factor from 1 - scale to 1.1 + scale; 0: none"""
+    """factor from 1 - scale to 1 + scale_extra + scale; 0: none"""
+    scale_extra: NotNegative = 0.1
+    """how much further images are enlarged than shrunk: 0.1 of YOLOv7, 0 of YOLOv5"""
     shear: Annotated[float, Range(0, 80)] = 0.0
     """shear angle in degrees, up to ± this"""
     perspective: Annotated[float, Range(0, 0.1)] = 0.0

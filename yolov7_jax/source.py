@@ -16,6 +16,30 @@ from yolov7_jax.ops.boxes import xyxy_to_xywh
 from yolov7_jax.prefetch import of_each
 from yolov7_jax.types import Issue, Labels, OnError, Sample
 
+_COCO_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking
+meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie,
+suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis
+racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog,
+pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell
+phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush
+"""
+_COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_COCO_CATEGORIES = dict(
+    zip(
+        " ".join(_COCO_NAMES.split()).split(", "),
+        (number for number in range(1, 91) if number not in _COCO_GAPS),
+        strict=True,
+    )
+)
+
+
+def default_category_ids(names: Sequence[str]) -> tuple[int, ...]:
+    """COCO's own numbers, 1 to 90 with gaps, where the classes are its 80 by name; else they count from 1."""
+    if set(names) == set(_COCO_CATEGORIES):
+        return tuple(_COCO_CATEGORIES[name] for name in names)
+    return tuple(range(1, len(names) + 1))
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -78,8 +102,8 @@ class SourceMixin(ABC):
 
     @cached_property
     def category_ids(self) -> tuple[int, ...]:
-        """The category of each class in `ground_truth()`; by default they count from 1, as COCO's do."""
-        return tuple(range(1, len(self.names) + 1))
+        """The category of each class in `ground_truth()`; see `default_category_ids`."""
+        return default_category_ids(self.names)
 
     @property
     def settings(self) -> tuple[Any, ...]:

@@ -67,11 +67,11 @@ def test_rotation_comes_before_shear_and_perspective_before_both():
     assert place(matrix, 10, 0) == pytest.approx((10 / 1.1, 10 / 1.1), abs=1e-9)
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9), st.floats(0, 0.5), st.floats(0, 180))
-def test_scale_and_center_stay_within_their_ranges(seed, scale, translate, degrees):
-    config = AugmentConfig(scale=scale, translate=translate, degrees=degrees)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9), st.sampled_from([0.0, 0.1]), st.floats(0, 0.5), st.floats(0, 180))
+def test_scale_and_center_stay_within_their_ranges(seed, scale, scale_extra, translate, degrees):
+    config = AugmentConfig(scale=scale, scale_extra=scale_extra, translate=translate, degrees=degrees)
     matrix, drawn = random_warp(np.random.default_rng(seed), config, canvas=(128, 128), size=(64, 64))
-    assert 1 - scale <= drawn <= 1.1 + scale
+    assert 1 - scale <= drawn <= 1 + scale_extra + scale
     assert np.linalg.det(matrix) == pytest.approx(drawn**2)
     assert np.allclose(place(matrix, 64, 64), 32, rtol=0, atol=64 * translate + 1e-9)
 

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +27,19 @@ def yolov5n(shared: Path) -> Detector:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("data", "rect", "recorded"),
-    [("instances.json", False, "square_linear"), ("data.yaml", True, "rectangle_linear")],
+    ("data", "changes", "recorded"),
+    [
+        ("data.yaml", {}, "square_area"),
+        ("instances.json", {"shrink": "linear"}, "square_linear"),
+        ("data.yaml", {"shrink": "linear", "rect": True}, "rectangle_linear"),
+    ],
 )
 def test_average_precision_equals_the_reference(
-    shared: Path, tmp_path: Path, yolov5n: Detector, data: str, rect: bool, recorded: str
+    shared: Path, tmp_path: Path, yolov5n: Detector, data: str, changes: dict[str, Any], recorded: str
 ) -> None:
     golden = json.loads((shared / "goldens/detect/coco128_ap.json").read_text())
     source = open_source(shared / "coco128" / data)
-    options = replace(EVALUATION, iou=golden["iou"], rect=rect)
+    options = replace(EVALUATION, iou=golden["iou"], **changes)
     run = validate(yolov5n, source, options=options, folder=tmp_path / "val")
     numbers = list(run.result.numbers().values())
     expected = golden["results"][recorded]["stats"]
@@ -56,7 +61,7 @@ def test_average_precision_equals_the_reference(
 
     metrics = json.loads((tmp_path / "val/metrics.json").read_text())
     assert metrics["AP"] == numbers[0]
-    assert metrics["settings"]["rect"] == rect
+    assert metrics["settings"]["rect"] == options.rect
     assert len(metrics["per_class"]) == 80
     assert set(metrics["speed_ms"]) == {"read", "device", "total", "evaluate"}
     for figure in ("precision_recall.png", "confusion.png"):

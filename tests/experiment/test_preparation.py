@@ -1,10 +1,14 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from yolov7_jax.config_file import make_config
-from yolov7_jax.experiment.preparation import ineffective_settings
+from yolov7_jax.experiment.preparation import expectations, ineffective_settings
+from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.source import SourceMixin
+from yolov7_jax.types import Labels, Sample
 
 EVERYTHING = {"copy_paste": 0.1, "paste_in": 0.1, "mixup": 0.1, "mosaic9": 0.2, "close_mosaic": 2}
 
@@ -51,3 +55,38 @@ def test_class_weights_act_on_balanced_sampling_alone(sampling: str, told: int) 
     config = make_config({"data": {"sampling": sampling, "class_weights": [1, 2]}}, where="test")
     lines = ineffective_settings(config, images=20, with_polygons=5)
     assert [line.startswith("data.class_weights: has no effect") for line in lines] == [True] * told
+
+
+SIZES = [
+    (10.0, 13.0),
+    (20.0, 26.0),
+    (640.0, 3.0),
+]  # of yolov7-tiny's anchors 10 × 13 is the smallest; none fits the last
+
+
+class Boxes(SourceMixin):
+    """One image of 640 pixels with a box of each size."""
+
+    names = ("thing",)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def labels(self, index: int) -> Labels:
+        boxes = np.array([(0, 0, *size) for size in SIZES])
+        return Labels(size=(640, 640), class_ids=np.zeros(len(SIZES), np.int32), boxes_xyxy_px=boxes)
+
+
+def test_what_to_expect_is_said_before_the_first_step() -> None:
+    config = make_config({"train": {"epochs": 2, "batch_size": 16}, "optim": {"lrf": 0.1}}, where="test")
+    lines = expectations(config, zoo("yolov7-tiny", num_classes=1), Boxes(), 8)
+    assert lines == [
+        "anchors fit 66.67 % of 3 boxes; see for better ones: yolov7-jax anchors",
+        "an update sees 64 images (16 × 4); learning rate 0.01 to 0.001, weight decay 0.0005",
+        "warm-up lasts 1000 iterations and the run 16: its learning rate never gets to 0.01; "
+        "set optim.warmup_min_steps and optim.warmup_epochs, or train longer",
+    ]
+    assert len(expectations(config, zoo("yolov7-tiny", num_classes=1), Boxes(), 501)) == 2

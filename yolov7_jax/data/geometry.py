@@ -35,10 +35,6 @@ def scale_and_shift(across: float, down: float, x: float, y: float) -> Matrix:
     return np.array([[across, 0, x], [0, down, y], [0, 0, 1]], np.float64)
 
 
-LARGEST = 1.1
-"""The greatest scale, before the config's range is added (YOLOv7's recipes)."""
-
-
 def random_warp(
     rng: np.random.Generator,
     config: AugmentConfig,
@@ -60,7 +56,7 @@ def random_warp(
         zoom: pixels of the image to one of the canvas, before the random scale; part of the scale that is returned.
     """
     draws = rng.uniform(-1, 1, 7)
-    scale = zoom * (rng.uniform(1 - config.scale, LARGEST + config.scale) if config.scale else 1.0)
+    scale = zoom * (rng.uniform(1 - config.scale, 1 + config.scale_extra + config.scale) if config.scale else 1.0)
     tilt_x, tilt_y = draws[:2] * config.perspective
     angle = math.radians(draws[2] * config.degrees)
     shear_x, shear_y = (math.tan(math.radians(draw * config.shear)) for draw in draws[3:5])

@@ -29,6 +29,7 @@ from yolov7_jax.datasets.yolo import label_file
 from yolov7_jax.errors import DataError
 from yolov7_jax.files import yaml_text
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh, xyxy_to_xywh
+from yolov7_jax.source import default_category_ids
 from yolov7_jax.types import Labels
 
 _IGNORED = "objects to be ignored left out, as YOLO labels have none"
@@ -216,7 +217,7 @@ _WRITERS: Mapping[Format, Callable[[Path, Content, ImageFiles, Losses], Path]] =
     "coco": write_coco,
     "voc": write_voc,
 }
-_CATEGORIES = "category ids counted from 1, as only COCO's files have them"
+_CATEGORIES = "category ids, as only COCO's files have them"
 _RESERVED = frozenset({"path", "names", "nc", "images"})  # they mean something in a data YAML or in paths
 
 
@@ -252,7 +253,8 @@ def write_data(folder: Path | str, content: Content, *, to: Format, link: bool =
             raise DataError(f"a split cannot be named {split!r}; use letters, digits, - and _, such as train")
     losses = Losses()
     if to != "coco":
-        losses[_CATEGORIES] = sum(given != new for new, given in enumerate(content.category_ids, start=1))
+        own = default_category_ids(content.names)
+        losses[_CATEGORIES] = sum(given != new for given, new in zip(content.category_ids, own, strict=True))
     with new_folder(folder) as partial:
         data = _WRITERS[to](partial, content, ImageFiles(link=link, losses=losses), losses).relative_to(partial)
     return Written(folder / data, {what: count for what, count in losses.items() if count})

@@ -18,6 +18,8 @@ from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sampling import image_repeats, rectangles, squares
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
+from yolov7_jax.datasets.curate.anchors import ENOUGH, fit
+from yolov7_jax.datasets.curate.statistics import objects_of, sizes_at
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.inference import ProgressBar
 from yolov7_jax.experiment.labels import audit_data
@@ -25,8 +27,10 @@ from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
+from yolov7_jax.prefetch import of_each
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.optimizer import Schedule
 
 GivenData = tuple[Source, Source | None]
 """Images to train on, and to evaluate on."""
@@ -113,6 +117,28 @@ def ineffective_settings(config: Config, *, images: int, with_polygons: int) -> 
         lines.append(f"augment.mosaic: of {tiles} images, but there are {images}: the same ones are in it repeatedly")
     if config.data.class_weights and config.data.sampling != "balanced":
         lines.append(f"data.class_weights: has no effect, as data.sampling is {config.data.sampling}, not balanced")
+    return lines
+
+
+def expectations(config: Config, graph: Graph, source: SourceMixin, steps_per_epoch: int) -> list[str]:
+    """What people want to know before the first step: how anchors fit, images of an update, rates, warm-up."""
+    optim, steps = config.optim, config.train.epochs * steps_per_epoch
+    schedule = Schedule(optim, steps_per_epoch, config.train.epochs, config.train.batch_size)
+    batch, summed = config.train.batch_size, schedule.full_accumulation
+    lines = [
+        f"an update sees {batch * summed} images ({batch} × {summed}); learning rate "
+        f"{optim.lr0:g} to {optim.lr0 * optim.lrf:g}, weight decay {schedule.update_config.weight_decay:g}"
+    ]
+    if schedule.warmup_steps >= steps:
+        lines.append(
+            f"warm-up lasts {schedule.warmup_steps} iterations and the run {steps}: its learning rate never gets to "
+            f"{optim.lr0:g}; set optim.warmup_min_steps and optim.warmup_epochs, or train longer"
+        )
+    objects = objects_of(of_each(source.labels, range(len(source))))
+    if len(objects.image):
+        fitted = fit(sizes_at(objects, config.train.size), graph.anchors, config.loss.anchor_t)
+        advice = "" if fitted.recall >= ENOUGH else "; see for better ones: yolov7-jax anchors"
+        lines.insert(0, f"anchors fit {100 * fitted.recall:.2f} % of {fitted.boxes} boxes{advice}")
     return lines
 
 

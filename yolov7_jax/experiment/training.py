@@ -18,7 +18,7 @@ from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
-from yolov7_jax.experiment.preparation import Data, open_data, starting_weights
+from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_memory, set_up
 from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
@@ -93,6 +93,8 @@ def train(
         weights, report = starting_weights(config, data.train.names)
         watching.log(report)
         setup = set_up(config, weights.graph, data, given)
+        for line in expectations(config, weights.graph, data.train, setup.plan.steps_per_epoch):
+            watching.log(line)
         config = with_whole_paths(config)
         began = _Beginning(weights.graph, weights.names, len(data.train), kinds, config_dict(config))
         began.write(folder / NETWORK)

@@ -92,9 +92,14 @@ class Schedule:
         images = self.batch_size * self.full_accumulation
         return replace(self.config, weight_decay=self.config.weight_decay * images / self.config.nominal_batch_size)
 
+    @property
+    def warmup_steps(self) -> int:
+        """Iterations of the warm-up."""
+        return max(round(self.config.warmup_epochs * self.steps_per_epoch), self.config.warmup_min_steps)
+
     def _warmed(self, iteration: Scalar) -> Scalar:
         """How much of the warm-up is done, 0..1."""
-        length = max(round(self.config.warmup_epochs * self.steps_per_epoch), self.config.warmup_min_steps)
+        length = self.warmup_steps
         return _numeric(iteration).minimum(_real(iteration) / length, 1.0) if length else 1.0
 
 
