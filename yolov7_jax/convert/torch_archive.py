@@ -8,11 +8,41 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from yolov7_jax.convert.torch_values import Refused, damaged, shown
-
 ADVICE = "expected a checkpoint written by torch.save"
 _MAX_DIRECTORY = 4 * 2**20  # bytes: some 40 000 members
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # the pickled number that older PyTorch files open with
+
+
+class Refused(Exception):  # noqa: N818 - never leaves the reader, which makes it a WeightsError
+    """Why a file is not read, in words that follow the file's name."""
+
+
+def damaged(what: str) -> Refused:
+    """The refusal of a file that no program would write like this."""
+    return Refused(f"is damaged ({what}); download it or copy it again")
+
+
+def shown(value: object) -> str:
+    """Text from a file made fit for a message: one line, short, ASCII."""
+    return str(value)[:80].encode("unicode_escape").decode("ascii")
+
+
+class Budget:
+    """How much a file may ask for: what would go beyond is refused before it is made."""
+
+    def __init__(self, limit: int, refusal: str) -> None:
+        self.left = limit
+        self.refusal = refusal
+
+    def spend(self, amount: int) -> None:
+        """Takes an amount away.
+
+        Raises:
+            Refused: there is not so much left.
+        """
+        self.left -= amount
+        if self.left < 0:
+            raise Refused(self.refusal)
 
 
 class _Directory(io.FileIO):
@@ -25,7 +55,11 @@ class _Directory(io.FileIO):
 
 
 class Archive:
-    """A PyTorch zip: members are stored as they are, once each, under one root."""
+    """A PyTorch zip: members are stored as they are, once each, under one root.
+
+    Raises:
+        Refused: the file is none, or is damaged.
+    """
 
     def __init__(self, path: Path, file: io.BufferedReader) -> None:
         self.file = file
@@ -44,13 +78,16 @@ class Archive:
             raise Refused(
                 f"has the byte order {shown(order.decode('latin-1'))}; save it again on a little-endian machine"
             )
-        folder = f"{self.root}data/"
-        sizes = {name: member.file_size for name, member in self.members.items() if name.startswith(folder)}
-        self.storages = {name.removeprefix(folder): size for name, size in sizes.items()}
 
     def read(self, name: str) -> bytes:
-        """A member's content, checked against its checksum."""
-        member = self.members[self.root + name]
+        """A member's content, checked against its checksum.
+
+        Raises:
+            Refused: there is no such member, or it is damaged.
+        """
+        member = self.members.get(self.root + name)
+        if member is None:
+            raise damaged(f"its member {shown(name)} is missing")
         self.file.seek(member.header_offset)
         header = self.file.read(30)
         if len(header) < 30 or header[:4] != b"PK\3\4":
@@ -70,11 +107,8 @@ def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.Zip
         name = member.orig_filename
         if name.startswith("/") or not {"\\", ":", "\0"}.isdisjoint(name) or ".." in name.split("/"):
             raise Refused(f"has a member named {shown(name)} that leads out of the archive; {ADVICE}")
-        if (
-            member.compress_type != zipfile.ZIP_STORED
-            or member.flag_bits & 1
-            or member.compress_size != member.file_size
-        ):
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        if not stored or member.flag_bits & 1:
             raise Refused(f"has a compressed or encrypted member {shown(name)}; save it again with torch.save")
         if member.header_offset < end:
             raise damaged(f"its member {shown(name)} overlaps another")
