@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.convert.torch_archive import ADVICE, Archive, Budget, Refused
+from yolov7_jax.convert.torch_archive import ADVICE, Archive, Budget
 from yolov7_jax.convert.torch_pickle import read_pickle
 from yolov7_jax.convert.torch_values import Instance, Name, Numpy
 from yolov7_jax.errors import WeightsError
@@ -69,13 +69,13 @@ def read_torch_file(path: Path | str) -> TorchCheckpoint:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise Refused(f"is not a file; {ADVICE}")
+            raise WeightsError(f"is not a file; {ADVICE}")
         with path.open("rb") as file:
             archive = Archive(path, file)
             content = read_pickle(archive.read("data.pkl"), lambda key: archive.read(f"data/{key}"))
         return _checkpoint(content, archive.size)
-    except Refused as refused:
-        raise WeightsError(f"{path}: {refused}") from None
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); {ADVICE}") from error
 
@@ -107,7 +107,7 @@ def _best_part(content: Any, within: dict[Any, Any]) -> tuple[str, Any, dict[str
         tensors, activations = _weights(model, left)
         if tensors:
             return source, model, tensors, activations
-    raise Refused(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
+    raise WeightsError(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
 
 
 def _is_module(value: Any) -> bool:
@@ -162,7 +162,7 @@ def _held(module: Instance, kind: str, left: Budget) -> dict[str, Any]:
 
 def _joined(prefix: str, name: str) -> str:
     if len(prefix) + len(name) > _MAX_NAME:
-        raise Refused(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {ADVICE}")
+        raise WeightsError(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {ADVICE}")
     return prefix + name
 
 
@@ -178,7 +178,7 @@ def _activation(module: Any) -> str | None:
 def _copied(views: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """Tensors with memory of their own, if they take no more of it than a few times the size of the file."""
     if sum(view.nbytes for view in views.values()) > _COPIES * size + _SPARE:
-        raise Refused(f"has tensors of more than {_COPIES} times its own size (views of few numbers); {ADVICE}")
+        raise WeightsError(f"has tensors of more than {_COPIES} times its own size (views of few numbers); {ADVICE}")
     stored = {name: view.view(np.uint8) if view.dtype == np.bool_ else view for name, view in views.items()}
     return {name: stored[name].astype(view.dtype, order="C") for name, view in views.items()}  # any byte but 0 is true
 
@@ -187,7 +187,7 @@ def _plain(value: Any, left: Budget, depth: int = 0) -> Any:
     """Settings in a file as plain Python values. left: how many values a file may still have."""
     left.spend(1)
     if depth > _MAX_DEPTH:
-        raise Refused(_ENDLESS)
+        raise WeightsError(_ENDLESS)
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -205,7 +205,7 @@ def _plain(value: Any, left: Budget, depth: int = 0) -> Any:
         case Instance() if content := value.items or value.elements or value.attributes:
             return _plain(content, left, depth + 1)
     kind = value.kind if isinstance(value, Instance) else type(value).__name__
-    raise Refused(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
+    raise WeightsError(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
 
 
 def _settings(value: Any, left: Budget) -> dict[Any, Any] | None:
@@ -218,7 +218,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not all(isinstance(name, str | int) for name in value):
-        raise Refused(
+        raise WeightsError(
             "has class names that are not a list of texts, or texts numbered from 0; correct the model's names"
         )
     return tuple(str(name) for name in value)

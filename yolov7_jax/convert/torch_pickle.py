@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.convert.torch_archive import Budget, Refused, damaged, shown
+from yolov7_jax.convert.torch_archive import Budget, damaged, shown
 from yolov7_jax.convert.torch_values import (
     STORAGES,
     Instance,
@@ -33,6 +33,7 @@ from yolov7_jax.convert.torch_values import (
     is_shape,
     new_instance,
 )
+from yolov7_jax.errors import WeightsError
 
 MAX_WORK = 4_000_000
 """Of one file. yolov7-e6e with its EMA and its optimizer needs a third; the worst that it allows is some 200 MB."""
@@ -74,7 +75,7 @@ def read_pickle(content: bytes, storage: Callable[[str], bytes]) -> Any:
         storage: gives the bytes that the archive has for a storage key.
 
     Raises:
-        Refused: the pickle is damaged, or asks for what weights do not need.
+        WeightsError: the pickle is damaged, or asks for what weights do not need.
     """
     return _Reader(content, storage).load()
 
@@ -110,7 +111,7 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Name:
         plain = len(module) + len(name) <= _MAX_NAME and name.isidentifier()
         if not (plain and all(map(str.isidentifier, module.split(".")))):
-            raise Refused(
+            raise WeightsError(
                 f"names '{shown(name)}' of '{shown(module)}', which is no function or class of a module, "
                 "and nothing was executed; use a file from a source you trust"
             )
@@ -124,7 +125,7 @@ class _Reader(pickle._Unpickler):
             case _:
                 raise damaged("the storage of a tensor is not described as PyTorch does")
         if str(kind) not in STORAGES:
-            raise Refused(
+            raise WeightsError(
                 f"holds tensors of kind {kind} (quantized or unknown); save a state dict of plain tensors instead"
             )
         dtype, content = np.dtype(STORAGES[str(kind)]), self.storage(key)
@@ -185,7 +186,7 @@ def _instruction(code: int) -> Callable[[Any], None]:
 
     def step(reader: _Reader) -> None:
         if run is None:
-            raise Refused(
+            raise WeightsError(
                 f"uses the pickle instruction {name}, which plain weights do not need, and nothing was executed; "
                 "use a file from a source you trust, or save it with the usual protocol of torch.save"
             )
@@ -196,6 +197,8 @@ def _instruction(code: int) -> Callable[[Any], None]:
             run(reader)
             if name in _TEXTS:
                 reader.stack[-1].encode()  # the pickle module lets lone surrogates pass
+        except WeightsError:
+            raise
         except UnicodeError:
             raise damaged("a text is not UTF-8") from None
         except (pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError):

@@ -10,7 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from yolov7_jax.convert.torch_archive import Budget, Refused, damaged, shown
+from yolov7_jax.convert.torch_archive import Budget, damaged, shown
+from yolov7_jax.errors import WeightsError
 
 _MAX_NUMBERS = 2**48
 _MAX_AXES = 8  # networks have up to 6
@@ -95,10 +96,10 @@ def check_key(value: Any) -> None:
     """Whether a value may be a key: of a type whose hash neither recurses nor can be made to collide at will.
 
     Raises:
-        Refused: it may not.
+        WeightsError: it may not.
     """
     if type(value) not in _KEYS or (type(value) is int and not -(2**63) <= value < 2**64):
-        raise Refused(f"has a dictionary key of type {type(value).__name__}; expected texts and numbers")
+        raise WeightsError(f"has a dictionary key of type {type(value).__name__}; expected texts and numbers")
 
 
 def is_shape(sizes: tuple[Any, ...]) -> bool:
@@ -111,7 +112,7 @@ def new_instance(kind: Any) -> Instance:
     """An object of a class, without anything in it.
 
     Raises:
-        Refused: it is a class of Python's, PyTorch's or numpy's own.
+        WeightsError: it is a class of Python's, PyTorch's or numpy's own.
     """
     known = isinstance(kind, Name) and (
         kind.module.split(".")[0] not in _CLOSED or kind.module.startswith("torch.nn.") or str(kind) in _OPEN
@@ -127,7 +128,7 @@ def called(function: Any, args: Any, copies: Budget) -> Any:
     copies: what may still be copied from values of the file.
 
     Raises:
-        Refused: it is any other call.
+        WeightsError: it is any other call.
     """
     if not isinstance(function, Name) or not isinstance(args, tuple):
         raise _refused(function)
@@ -168,7 +169,9 @@ def _of_python(function: Name, args: tuple[Any, ...], copies: Budget) -> Any:
             return text.encode("latin-1")
         case "numpy.dtype", (str(code), *_):
             if code not in _NUMPY_CODES:
-                raise Refused(f"holds a numpy array of type {shown(code)}; expected numbers, save the file without it")
+                raise WeightsError(
+                    f"holds a numpy array of type {shown(code)}; expected numbers, save the file without it"
+                )
             return Numpy(np.dtype(code))
         case "numpy.core.multiarray._reconstruct", (Name("numpy", "ndarray"), *_):
             return Numpy()
@@ -193,13 +196,13 @@ def _view(storage: Storage, offset: int, shape: tuple[Any, ...], strides: tuple[
     return np.ndarray(shape, storage.dtype, storage.content, offset * width, steps)
 
 
-def _refused(function: Any) -> Refused:
+def _refused(function: Any) -> WeightsError:
     """The refusal of a call, or of an object of a class that may have none."""
     name = str(function) if isinstance(function, Name) else f"a {type(function).__name__}"
     known = name in _TENSORS + _PARAMETERS
     if name.startswith(("torch._utils._rebuild", "torch.serialization._get_layout")) and not known:
-        return Refused(f"holds a quantized, sparse or empty tensor (it calls {name}); save dense tensors instead")
-    return Refused(
+        return WeightsError(f"holds a quantized, sparse or empty tensor (it calls {name}); save dense tensors instead")
+    return WeightsError(
         f"calls {name} as weights never do, and nothing was executed; "
         "use a file from a source you trust, or save only the state dict"
     )
