@@ -180,7 +180,7 @@ def test_what_an_object_is_said_to_have_is_not_asked_when_more_comes(tmp_path: P
 
 
 def test_the_machinery_of_python_cannot_be_reached_through_a_name(tmp_path: Path) -> None:
-    for target in (name("yolov7_jax.convert.torch_values", "STORAGES"), name("builtins", "list")):
+    for target in (name("yolov7_jax.convert.torch_values", "_STORAGES"), name("builtins", "list")):
         assert isinstance(read_pickle(pickled(target), STORAGE), Name)
         for use in (code("a") + code(1) + b"s", code(1) + b"a", code({"a": 1}) + b"b", b"(" + code(1) + b"\x90"):
             with pytest.raises(WeightsError, match="is damaged"):

@@ -12,27 +12,14 @@ keys of any depth, makes room for a memo of the size that the file claims, and s
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import pickletools
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from yolov7_jax.convert.torch_archive import Budget, damaged, shown
-from yolov7_jax.convert.torch_values import (
-    STORAGES,
-    Instance,
-    Name,
-    Numpy,
-    Storage,
-    called,
-    check_key,
-    is_shape,
-    new_instance,
-)
+from yolov7_jax.convert.torch_values import Name, Storage, called, check_key, new_instance, set_state, storage_of
 from yolov7_jax.errors import WeightsError
 
 MAX_WORK = 4_000_000
@@ -118,22 +105,7 @@ class _Reader(pickle._Unpickler):
         return Name(_RENAMED.get(module, module), name)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a persistent id of PyTorch means."""
-        match pid:
-            case ("storage", Name() as kind, str(key), str(), int(count)):
-                pass
-            case _:
-                raise damaged("the storage of a tensor is not described as PyTorch does")
-        if str(kind) not in STORAGES:
-            raise WeightsError(
-                f"holds tensors of kind {kind} (quantized or unknown); save a state dict of plain tensors instead"
-            )
-        dtype, content = np.dtype(STORAGES[str(kind)]), self.storage(key)
-        if not 0 <= count * dtype.itemsize <= len(content):
-            raise damaged(
-                f"its member data/{shown(key)} has {len(content)} bytes, not {shown(count)} numbers as declared"
-            )
-        return Storage(content, dtype, count)
+        return storage_of(pid, self.storage)
 
     def load_frame(self) -> None:
         self.read(8)  # how many bytes could be read ahead
@@ -152,28 +124,7 @@ class _Reader(pickle._Unpickler):
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        match self.stack[-1], state:
-            case Instance() as target, _:  # a dict, with __slots__ a tuple of two; other states hold no weights
-                for attributes in state[:2] if isinstance(state, tuple) else (state,):
-                    if isinstance(attributes, dict):
-                        self.set_attributes(target, attributes)
-            case dict(), dict():
-                pass  # the attributes of an OrderedDict
-            case Numpy(value=np.dtype() as dtype) as target, (_, "<" | ">" | "=" | "|" as order, *_):
-                target.value = dtype.newbyteorder(order)
-            case (
-                Numpy(value=None) as target,
-                (_, tuple(shape), Numpy(value=np.dtype() as dtype), int(fortran), bytes(content)),
-            ) if is_shape(shape) and math.prod(shape) * dtype.itemsize == len(content):
-                target.value = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
-            case target, _:
-                raise damaged(f"it sets the state of a {type(target).__name__} that has none such")
-
-    def set_attributes(self, target: Instance, attributes: dict[Any, Any]) -> None:
-        self.copies.spend(len(attributes))
-        if not all(type(name) is str for name in attributes):
-            raise damaged(f"an attribute of {target.kind} has a name that is not text")
-        target.attributes.update(attributes)
+        set_state(self.stack[-1], state, self.copies)
 
 
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ _MAX_NUMBERS = 2**48
 _MAX_AXES = 8  # networks have up to 6
 _KEYS = (str, int, float, bool, bytes, type(None))
 
-STORAGES: dict[str, Any] = {
+_STORAGES: dict[str, Any] = {
     "torch.DoubleStorage": np.float64,
     "torch.FloatStorage": np.float32,
     "torch.HalfStorage": np.float16,
@@ -102,7 +103,7 @@ def check_key(value: Any) -> None:
         raise WeightsError(f"has a dictionary key of type {type(value).__name__}; expected texts and numbers")
 
 
-def is_shape(sizes: tuple[Any, ...]) -> bool:
+def _is_shape(sizes: tuple[Any, ...]) -> bool:
     """Whether these can be the sizes of an array: whole, few, and of a product that no machine exceeds."""
     whole = len(sizes) <= _MAX_AXES and all(type(size) is int and size >= 0 for size in sizes)
     return whole and math.prod(max(size, 1) for size in sizes) <= _MAX_NUMBERS
@@ -134,6 +135,54 @@ def called(function: Any, args: Any, copies: Budget) -> Any:
         raise _refused(function)
     value = _of_torch(function, args)
     return _of_python(function, args, copies) if value is None else value
+
+
+def storage_of(reference: Any, read: Callable[[str], bytes]) -> Storage:
+    """The storage that a persistent id of PyTorch means. read: gives the bytes that the archive has for a key.
+
+    Raises:
+        WeightsError: it is described otherwise, of an unknown kind, or smaller than declared.
+    """
+    match reference:
+        case ("storage", Name() as kind, str(key), str(), int(count)):
+            pass
+        case _:
+            raise damaged("the storage of a tensor is not described as PyTorch does")
+    if str(kind) not in _STORAGES:
+        raise WeightsError(
+            f"holds tensors of kind {kind} (quantized or unknown); save a state dict of plain tensors instead"
+        )
+    dtype, content = np.dtype(_STORAGES[str(kind)]), read(key)
+    if not 0 <= count * dtype.itemsize <= len(content):
+        raise damaged(f"its member data/{shown(key)} has {len(content)} bytes, not {shown(count)} numbers as declared")
+    return Storage(content, dtype, count)
+
+
+def set_state(target: Any, state: Any, copies: Budget) -> None:
+    """What BUILD does: gives a value its state. copies: as in `called`.
+
+    Raises:
+        WeightsError: the value has no state, or another kind of it.
+    """
+    match target, state:
+        case Instance(), _:  # a dict, with __slots__ a tuple of two; other states hold no weights
+            for attributes in state[:2] if isinstance(state, tuple) else (state,):
+                if isinstance(attributes, dict):
+                    copies.spend(len(attributes))
+                    if not all(type(name) is str for name in attributes):
+                        raise damaged(f"an attribute of {target.kind} has a name that is not text")
+                    target.attributes.update(attributes)
+        case dict(), dict():
+            pass  # the attributes of an OrderedDict
+        case Numpy(value=np.dtype() as dtype), (_, "<" | ">" | "=" | "|" as order, *_):
+            target.value = dtype.newbyteorder(order)
+        case (
+            Numpy(value=None),
+            (_, tuple(shape), Numpy(value=np.dtype() as dtype), int(fortran), bytes(content)),
+        ) if _is_shape(shape) and math.prod(shape) * dtype.itemsize == len(content):
+            target.value = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+        case _:
+            raise damaged(f"it sets the state of a {type(target).__name__} that has none such")
 
 
 def _of_torch(function: Name, args: tuple[Any, ...]) -> Any:
@@ -185,7 +234,7 @@ def _of_python(function: Name, args: tuple[Any, ...], copies: Budget) -> Any:
 def _view(storage: Storage, offset: int, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> np.ndarray:
     """The part of a storage that a tensor is; offset and strides count numbers, not bytes."""
     whole = all(type(step) is int and step >= 0 for step in (offset, *strides))
-    if not (whole and is_shape(shape) and len(shape) == len(strides)):
+    if not (whole and _is_shape(shape) and len(shape) == len(strides)):
         raise damaged("a tensor has an impossible shape, offset or stride")
     if 0 in shape:
         return np.ndarray(shape, storage.dtype, b"")
