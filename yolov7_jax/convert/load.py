@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov7_jax.convert.forms import State, best_fit, forms, with_module_activations
-from yolov7_jax.convert.torch_file import TorchCheckpoint, read_torch_file
+from yolov7_jax.convert.torch_file import read_torch_file
 from yolov7_jax.convert.torch_names import LoadReport, classes_in_state, from_torch_state, head_in_state
 from yolov7_jax.convert.weights_file import FORMAT, Weights, from_safetensors, read_safetensors
 from yolov7_jax.errors import GraphError, WeightsError
@@ -41,7 +41,12 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
     """As `load`, with the account of every tensor in the file."""
     path = Path(path)
     if path.is_dir():
-        path = _of_run(path)
+        path = path / RUN_WEIGHTS
+        if not path.is_file():
+            raise WeightsError(
+                f"{path.parent}: has no {RUN_WEIGHTS}; "
+                "expected a weights file, or the folder of a run that has a checkpoint"
+            )
     if path.is_file() and path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") == FORMAT:
@@ -54,24 +59,12 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
         model or checkpoint.config,
         names=checkpoint.names,
         activations=checkpoint.activations,
-        origin=_origin(checkpoint),
+        origin={
+            **checkpoint.meta,
+            "part": checkpoint.source,
+            "hyperparameters": dict(checkpoint.hyperparameters or {}),
+        },
     )
-
-
-def _of_run(folder: Path) -> Path:
-    if not (folder / RUN_WEIGHTS).is_file():
-        raise WeightsError(
-            f"{folder}: has no {RUN_WEIGHTS}; expected a weights file, or the folder of a run that has a checkpoint"
-        )
-    return folder / RUN_WEIGHTS
-
-
-def _origin(checkpoint: TorchCheckpoint) -> dict[str, Any]:
-    return {
-        **checkpoint.meta,
-        "part": checkpoint.source,
-        "hyperparameters": dict(checkpoint.hyperparameters or {}),
-    }
 
 
 def _from_state(

@@ -8,11 +8,39 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from yolov7_jax.convert.torch_values import Refused, damaged, shown
+from yolov7_jax.errors import WeightsError
 
 ADVICE = "expected a checkpoint written by torch.save"
 _MAX_DIRECTORY = 4 * 2**20  # bytes: some 40 000 members
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # the pickled number that older PyTorch files open with
+
+
+def damaged(what: str) -> WeightsError:
+    """The refusal of a file that no program would write like this."""
+    return WeightsError(f"is damaged ({what}); download it or copy it again")
+
+
+def shown(value: object) -> str:
+    """Text from a file made fit for a message: one line, short, ASCII."""
+    return str(value)[:80].encode("unicode_escape").decode("ascii")
+
+
+class Budget:
+    """How much a file may ask for: what would go beyond is refused before it is made."""
+
+    def __init__(self, limit: int, refusal: str) -> None:
+        self.left = limit
+        self.refusal = refusal
+
+    def spend(self, amount: int) -> None:
+        """Takes an amount away.
+
+        Raises:
+            WeightsError: there is not so much left.
+        """
+        self.left -= amount
+        if self.left < 0:
+            raise WeightsError(self.refusal)
 
 
 class _Directory(io.FileIO):
@@ -25,7 +53,11 @@ class _Directory(io.FileIO):
 
 
 class Archive:
-    """A PyTorch zip: members are stored as they are, once each, under one root."""
+    """A PyTorch zip: members are stored as they are, once each, under one root.
+
+    Raises:
+        WeightsError: the file is none, or is damaged.
+    """
 
     def __init__(self, path: Path, file: io.BufferedReader) -> None:
         self.file = file
@@ -41,16 +73,19 @@ class Archive:
         self.members = _checked(members, self.size)
         order = self.read("byteorder") if f"{self.root}byteorder" in self.members else b"little"
         if order != b"little":
-            raise Refused(
+            raise WeightsError(
                 f"has the byte order {shown(order.decode('latin-1'))}; save it again on a little-endian machine"
             )
-        folder = f"{self.root}data/"
-        sizes = {name: member.file_size for name, member in self.members.items() if name.startswith(folder)}
-        self.storages = {name.removeprefix(folder): size for name, size in sizes.items()}
 
     def read(self, name: str) -> bytes:
-        """A member's content, checked against its checksum."""
-        member = self.members[self.root + name]
+        """A member's content, checked against its checksum.
+
+        Raises:
+            WeightsError: there is no such member, or it is damaged.
+        """
+        member = self.members.get(self.root + name)
+        if member is None:
+            raise damaged(f"its member {shown(name)} is missing")
         self.file.seek(member.header_offset)
         header = self.file.read(30)
         if len(header) < 30 or header[:4] != b"PK\3\4":
@@ -69,13 +104,10 @@ def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.Zip
     for member in sorted(members, key=lambda member: member.header_offset):
         name = member.orig_filename
         if name.startswith("/") or not {"\\", ":", "\0"}.isdisjoint(name) or ".." in name.split("/"):
-            raise Refused(f"has a member named {shown(name)} that leads out of the archive; {ADVICE}")
-        if (
-            member.compress_type != zipfile.ZIP_STORED
-            or member.flag_bits & 1
-            or member.compress_size != member.file_size
-        ):
-            raise Refused(f"has a compressed or encrypted member {shown(name)}; save it again with torch.save")
+            raise WeightsError(f"has a member named {shown(name)} that leads out of the archive; {ADVICE}")
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        if not stored or member.flag_bits & 1:
+            raise WeightsError(f"has a compressed or encrypted member {shown(name)}; save it again with torch.save")
         if member.header_offset < end:
             raise damaged(f"its member {shown(name)} overlaps another")
         end = member.header_offset + 30 + len(name) + member.file_size
@@ -89,10 +121,10 @@ def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.Zip
 
 def _root(names: list[str]) -> str:
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise Refused("is a TorchScript archive; save a state dict instead: torch.save(model.state_dict(), path)")
+        raise WeightsError("is a TorchScript archive; save a state dict instead: torch.save(model.state_dict(), path)")
     roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
-        raise Refused(f"is a zip with {len(roots)} members data.pkl instead of one; {ADVICE}")
+        raise WeightsError(f"is a zip with {len(roots)} members data.pkl instead of one; {ADVICE}")
     return roots[0]
 
 
@@ -101,19 +133,19 @@ def _refuse_other_formats(start: bytes, size: int) -> None:
         return
     opening = start.lstrip().lower()
     if size == 0:
-        raise Refused(f"is empty; {ADVICE}: download it or copy it again")
+        raise WeightsError(f"is empty; {ADVICE}: download it or copy it again")
     if _LEGACY_MAGIC in start[:64]:
-        raise Refused(
+        raise WeightsError(
             "is in the format of PyTorch before 1.6; save it again with a newer one: torch.save(torch.load(path), path)"
         )
     if start[257:262] == b"ustar":
-        raise Refused("is a tar archive, perhaps of the first PyTorch; save it again with a newer one")
+        raise WeightsError("is a tar archive, perhaps of the first PyTorch; save it again with a newer one")
     if opening.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise Refused("is a web page, so its download probably failed; download the file itself")
+        raise WeightsError("is a web page, so its download probably failed; download the file itself")
     if opening.startswith(b"version https://git-lfs"):
-        raise Refused("is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
+        raise WeightsError("is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
     if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
-        raise Refused("is a safetensors file; give it the ending .safetensors")
+        raise WeightsError("is a safetensors file; give it the ending .safetensors")
     if start.isascii() and not any(byte < 9 for byte in start):
-        raise Refused(f"is a text file, perhaps of a failed download; {ADVICE}")
-    raise Refused(f"is not a PyTorch file; {ADVICE}")
+        raise WeightsError(f"is a text file, perhaps of a failed download; {ADVICE}")
+    raise WeightsError(f"is not a PyTorch file; {ADVICE}")

@@ -6,62 +6,62 @@ of the tensors, uncompressed. What is read never takes more than a few times the
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolov7_jax.convert.torch_archive import ADVICE, Archive
-from yolov7_jax.convert.torch_modules import activations_of, attributes_of, is_module, tensors_of
+from yolov7_jax.convert.torch_archive import ADVICE, Archive, Budget
 from yolov7_jax.convert.torch_pickle import read_pickle
-from yolov7_jax.convert.torch_values import Budget, Instance, Name, NumpyArray, Refused, Tensor
+from yolov7_jax.convert.torch_values import Instance, Name, Numpy
 from yolov7_jax.errors import WeightsError
 
 _PARTS = ("ema", "model", "state_dict", "model_state_dict")
 """Where the weights are in checkpoints, the best first: the EMA is what is published."""
 _WHOLE = "file"
+_PARALLEL = "module"
 _MAX_ENTRIES = 100_000
 _MAX_DEPTH = 64
 _MAX_TEXT = 1000
+_MAX_NAME = 300
 _ENDLESS = "has settings that are nested too deep, too many, or hold themselves; save only the state dict"
 _COPIES = 4
 _SPARE = 2**20
 
+_ACTIVATIONS = {
+    **{name: name for name in ("SiLU", "ReLU", "Hardswish", "Mish", "Sigmoid", "Identity")},
+    "Swish": "SiLU",
+    "MemoryEfficientSwish": "SiLU",
+    "MemoryEfficientMish": "Mish",
+}
+"""What classes of activations compute, by their names alone: before PyTorch had them, model code brought its own."""
+_LEAKY_SLOPE = 0.01  # PyTorch's default
+
 
 @dataclass(frozen=True)
 class TorchCheckpoint:
-    """What a PyTorch file holds.
+    """The weights in a PyTorch file, and what it says of their model.
 
-    kind: "model" (a whole pickled module) or "state_dict". source: the part that the state was taken from ("ema",
-    "model", "state_dict" ..., "file" for a file that is a state dict). state: arrays by PyTorch name, in the order of
-    `Module.state_dict()`, with their own layout, dtype and memory. config: the model's YAML as a dict. names: of the
-    classes. hyperparameters: the model's `hyp`. meta: numbers and short texts beside the model. optimizer: its state
-    dict. other: the states of the other parts, by part. activations: of a whole module's parts, by their paths (see
-    `torch_modules.activations_of`).
+    source: the part that the state was taken from ("ema", "model", "state_dict" ..., "file" for a file that is a model
+    or a state dict itself). state: arrays by PyTorch name, in the order of `Module.state_dict()`, with their own
+    layout, dtype and memory. activations: of a whole module's parts, as in `nn.LeakyReLU(0.1)`, by the state-dict path
+    of the part; those that a part holds as `act`, and whose class has a known name. config: the model's YAML as a dict.
+    names: of the classes. hyperparameters: the model's `hyp`. meta: numbers and short texts beside the model.
     """
 
-    path: Path
-    kind: str
     source: str
     state: Mapping[str, np.ndarray]
+    activations: Mapping[str, str]
     config: Mapping[str, Any] | None
     names: tuple[str, ...] | None
     hyperparameters: Mapping[str, Any] | None
-    strides: tuple[int, ...] | None
     meta: Mapping[str, Any]
-    optimizer: Mapping[str, Any] | None
-    other: Mapping[str, Mapping[str, np.ndarray]]
-    activations: Mapping[str, str]
 
 
-def read_torch_file(path: Path | str, *, prefer: str = "ema") -> TorchCheckpoint:
+def read_torch_file(path: Path | str) -> TorchCheckpoint:
     """The weights of a PyTorch checkpoint and what is known of their model; nothing in the file is executed.
-
-    prefer: the part to take where there are several (the others are in `other`); a part that is not there is passed
-    over for the next of ema, model, state_dict, model_state_dict.
 
     Raises:
         WeightsError: the file is not there, damaged, of another kind, or holds what weights do not need.
@@ -69,112 +69,147 @@ def read_torch_file(path: Path | str, *, prefer: str = "ema") -> TorchCheckpoint
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise Refused(f"is not a file; {ADVICE}")
+            raise WeightsError(f"is not a file; {ADVICE}")
         with path.open("rb") as file:
             archive = Archive(path, file)
-            return _checkpoint(path, read_pickle(archive.read("data.pkl"), archive.storages), _Arrays(archive), prefer)
-    except Refused as refused:
-        raise WeightsError(f"{path}: {refused}") from None
+            content = read_pickle(archive.read("data.pkl"), lambda key: archive.read(f"data/{key}"))
+        return _checkpoint(content, archive.size)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); {ADVICE}") from error
 
 
-class _Arrays:
-    """Copies tensors out of an archive, no more of them than a few times its size."""
-
-    def __init__(self, archive: Archive) -> None:
-        self.archive = archive
-        refusal = f"has tensors of more than {_COPIES} times its own size (views of few numbers); {ADVICE}"
-        self.bytes = Budget(_COPIES * archive.size + _SPARE, refusal)
-        self.storages: dict[str, bytes] = {}
-
-    def __call__(self, tensor: Tensor) -> np.ndarray:
-        dtype, key = tensor.storage.dtype, tensor.storage.key
-        self.bytes.spend(math.prod(tensor.shape) * dtype.itemsize)
-        if 0 in tensor.shape:
-            return np.zeros(tensor.shape, dtype)
-        if key not in self.storages:
-            self.storages[key] = self.archive.read(f"data/{key}")
-        steps = zip(tensor.shape, tensor.strides, strict=True)
-        strides = tuple(step * dtype.itemsize if size > 1 else 0 for size, step in steps)
-        stored = np.uint8 if dtype == np.bool_ else dtype  # any byte but 0 is true
-        offset = tensor.offset * dtype.itemsize
-        return np.ndarray(tensor.shape, stored, self.storages[key], offset, strides).astype(dtype, order="C")
-
-
-class _Plain:
-    """Turns settings in a file into plain Python values, no more of them than a file can hold."""
-
-    def __init__(self, tensor: Callable[[Tensor], np.ndarray], *, lists: bool) -> None:
-        self.tensor = tensor
-        self.lists = lists
-        self.values = Budget(_MAX_ENTRIES, _ENDLESS)
-
-    def __call__(self, value: Any, depth: int = 0) -> Any:
-        self.values.spend(1)
-        if depth > _MAX_DEPTH:
-            raise Refused(_ENDLESS)
-        match value:
-            case None | bool() | int() | float() | str():
-                return value
-            case Name():
-                return str(value)
-            case Tensor():
-                array = self.tensor(value)
-                return self(NumpyArray(array), depth) if self.lists else array
-            case NumpyArray(value=np.ndarray() as array):
-                self.values.spend(array.size)
-                return array.tolist()
-            case dict():
-                return {key: self(item, depth + 1) for key, item in value.items()}
-            case list():
-                return [self(item, depth + 1) for item in value]
-            case set():
-                return [self(item, depth + 1) for item in sorted(value, key=str)]
-            case tuple():
-                return tuple(self(item, depth + 1) for item in value)
-            case Instance() if content := value.items or value.elements or value.attributes:
-                return self(content, depth + 1)
-        kind = value.kind if isinstance(value, Instance) else type(value).__name__
-        raise Refused(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
-
-
-def _checkpoint(path: Path, content: Any, arrays: _Arrays, prefer: str) -> TorchCheckpoint:
-    entries = _entries()
-    whole = tensors_of(content, entries)
-    beside = content if isinstance(content, dict) and not whole else {}
-    values = {_WHOLE: content} if whole else {key: value for key, value in beside.items() if type(key) is str}
-    parts = {_WHOLE: whole} if whole else {key: tensors_of(value, entries) for key, value in values.items()}
-    parts = {key: tensors for key, tensors in parts.items() if tensors}
-    source = next((key for key in (prefer, *_PARTS, *parts) if key in parts), None)
-    if source is None:
-        raise Refused(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
-    model = values[source]
-    known = {**beside, **{key: value for key, value in attributes_of(model).items() if value is not None}}
-    plain = _Plain(arrays, lists=True)
-    states = {key: {name: arrays(tensor) for name, tensor in tensors.items()} for key, tensors in parts.items()}
+def _checkpoint(content: Any, size: int) -> TorchCheckpoint:
+    within = content if isinstance(content, dict) else {}
+    source, part, tensors, activations = _best_part(content, within)
+    beside = {} if source == _WHOLE else within
+    own = part.attributes if _is_module(part) else {}
+    known = {**beside, **{key: value for key, value in own.items() if value is not None}}
+    left = Budget(_MAX_ENTRIES, _ENDLESS)
     return TorchCheckpoint(
-        path=path,
-        kind="model" if is_module(model) else "state_dict",
         source=source,
-        state=states.pop(source),
-        config=_settings(known.get("yaml"), plain),
-        names=_names(plain(known.get("names"))),
-        hyperparameters=_settings(known.get("hyp"), plain),
-        strides=_strides(plain(known.get("stride"))),
+        state=_copied(tensors, size),
+        activations=activations,
+        config=_settings(known.get("yaml"), left),
+        names=_names(_plain(known.get("names"), left)),
+        hyperparameters=_settings(known.get("hyp"), left),
         meta=_meta(beside),
-        optimizer=_settings(beside.get("optimizer"), _Plain(arrays, lists=False)),
-        other=states,
-        activations=activations_of(model, _entries()),
     )
 
 
-def _entries() -> Budget:
-    return Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {ADVICE}")
+def _best_part(content: Any, within: dict[Any, Any]) -> tuple[str, Any, dict[str, np.ndarray], dict[str, str]]:
+    """The part of a file that has the weights, by its name, with its tensors and activations."""
+    left = Budget(_MAX_ENTRIES, f"has more than {_MAX_ENTRIES} tensors and modules; {ADVICE}")
+    parts = {key: within[key] for key in (*_PARTS, *within) if type(key) is str and key in within}
+    for source, part in [(_WHOLE, content), *parts.items()]:
+        model = _unwrapped(part)
+        tensors, activations = _weights(model, left)
+        if tensors:
+            return source, model, tensors, activations
+    raise WeightsError(f"holds no tensors as a model or a state dict; {ADVICE} with {', '.join(_PARTS)} in it")
 
 
-def _settings(value: Any, plain: _Plain) -> dict[Any, Any] | None:
-    return plain(value) if isinstance(value, dict | Instance) else None
+def _is_module(value: Any) -> bool:
+    return isinstance(value, Instance) and isinstance(value.attributes.get("_modules"), dict)
+
+
+def _unwrapped(value: Any) -> Any:
+    """The module that a DataParallel holds; anything else as it is."""
+    modules = value.attributes["_modules"] if _is_module(value) else {}
+    return modules[_PARALLEL] if list(modules) == [_PARALLEL] and _is_module(modules[_PARALLEL]) else value
+
+
+def _weights(value: Any, left: Budget) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a module or of a state dict by name, and a module's activations; empty for all else."""
+    if _is_module(value):
+        return _module_weights(value, left)
+    if not isinstance(value, dict):
+        return {}, {}
+    left.spend(len(value))
+    if not all(type(name) is str and isinstance(item, np.ndarray) for name, item in value.items()):
+        return {}, {}
+    prefix = f"{_PARALLEL}."
+    wrapped = all(name.startswith(prefix) for name in value)
+    return {name.removeprefix(prefix): tensor for name, tensor in value.items()} if wrapped else value, {}
+
+
+def _module_weights(root: Instance, left: Budget) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors as `Module.state_dict()` has them: a module's own, then those of its modules, in order; activations."""
+    tensors: dict[str, np.ndarray] = {}
+    activations: dict[str, str] = {}
+    pending = [("", root)]
+    while pending:
+        prefix, module = pending.pop()
+        parameters, buffers, modules = (_held(module, kind, left) for kind in ("_parameters", "_buffers", "_modules"))
+        hidden = module.attributes.get("_non_persistent_buffers_set")
+        hidden = hidden if isinstance(hidden, set) else set()
+        own = parameters | {name: value for name, value in buffers.items() if name not in hidden}
+        tensors |= {_joined(prefix, name): value for name, value in own.items() if isinstance(value, np.ndarray)}
+        if (text := _activation(modules.get("act"))) is not None:
+            activations[prefix.removesuffix(".")] = text
+        children = [(_joined(prefix, name) + ".", child) for name, child in modules.items() if _is_module(child)]
+        pending += reversed(children)
+    return tensors, activations
+
+
+def _held(module: Instance, kind: str, left: Budget) -> dict[str, Any]:
+    held = module.attributes.get(kind)
+    held = held if isinstance(held, dict) else {}
+    left.spend(len(held))
+    return {name: value for name, value in held.items() if type(name) is str}
+
+
+def _joined(prefix: str, name: str) -> str:
+    if len(prefix) + len(name) > _MAX_NAME:
+        raise WeightsError(f"has tensor names above {_MAX_NAME} characters, or modules that hold themselves; {ADVICE}")
+    return prefix + name
+
+
+def _activation(module: Any) -> str | None:
+    if not isinstance(module, Instance):
+        return None
+    if module.kind.name == "LeakyReLU":
+        slope = module.attributes.get("negative_slope", _LEAKY_SLOPE)
+        return f"LeakyReLU({float(slope)})" if isinstance(slope, int | float) and 0 <= slope < 1 else None
+    return _ACTIVATIONS.get(module.kind.name)
+
+
+def _copied(views: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Tensors with memory of their own, if they take no more of it than a few times the size of the file."""
+    if sum(view.nbytes for view in views.values()) > _COPIES * size + _SPARE:
+        raise WeightsError(f"has tensors of more than {_COPIES} times its own size (views of few numbers); {ADVICE}")
+    stored = {name: view.view(np.uint8) if view.dtype == np.bool_ else view for name, view in views.items()}
+    return {name: stored[name].astype(view.dtype, order="C") for name, view in views.items()}  # any byte but 0 is true
+
+
+def _plain(value: Any, left: Budget, depth: int = 0) -> Any:
+    """Settings in a file as plain Python values. left: how many values a file may still have."""
+    left.spend(1)
+    if depth > _MAX_DEPTH:
+        raise WeightsError(_ENDLESS)
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Name():
+            return str(value)
+        case Numpy(value=np.ndarray() as array) | (np.ndarray() as array):
+            left.spend(array.size)
+            return array.tolist()
+        case dict():
+            return {key: _plain(item, left, depth + 1) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_plain(item, left, depth + 1) for item in value)
+        case set() | frozenset():
+            return [_plain(item, left, depth + 1) for item in sorted(value, key=str)]
+        case Instance() if content := value.items or value.elements or value.attributes:
+            return _plain(content, left, depth + 1)
+    kind = value.kind if isinstance(value, Instance) else type(value).__name__
+    raise WeightsError(f"has a setting of type {kind}; expected numbers, texts, lists and dicts")
+
+
+def _settings(value: Any, left: Budget) -> dict[Any, Any] | None:
+    return _plain(value, left) if isinstance(value, dict | Instance) else None
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
@@ -183,23 +218,17 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not all(isinstance(name, str | int) for name in value):
-        raise Refused(
+        raise WeightsError(
             "has class names that are not a list of texts, or texts numbered from 0; correct the model's names"
         )
     return tuple(str(name) for name in value)
-
-
-def _strides(value: Any) -> tuple[int, ...] | None:
-    levels = value if isinstance(value, list | tuple) else []
-    whole = all(isinstance(level, int) or (isinstance(level, float) and level.is_integer()) for level in levels)
-    return tuple(int(level) for level in levels) if levels and whole else None
 
 
 def _meta(beside: Mapping[Any, Any]) -> dict[str, Any]:
     """The numbers and short texts of a checkpoint; best_fitness may be a numpy array of one number."""
     meta = {}
     for key, value in beside.items():
-        if isinstance(value, NumpyArray) and value.value is not None and value.value.size == 1:
+        if isinstance(value, Numpy) and isinstance(value.value, np.ndarray) and value.value.size == 1:
             value = value.value.item()
         if type(key) is str and (
             isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _MAX_TEXT)

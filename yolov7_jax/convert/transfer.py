@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -18,36 +18,16 @@ from yolov7_jax.nn.network import init
 _BOX_ROWS = 5  # x, y, w, h and objectness, which no class owns
 
 
-@dataclass(frozen=True)
-class TransferReport:
-    """What became of the classes: those that kept their rows, those that begin anew, those that were left behind."""
+def transfer(weights: Weights, names: Sequence[str], key: jax.Array) -> tuple[Weights, str]:
+    """The weights for other classes, and a sentence that accounts for every class.
 
-    kept: tuple[str, ...]
-    fresh: tuple[str, ...]
-    left: tuple[str, ...]
-
-    def __str__(self) -> str:
-        if not (self.fresh or self.left):
-            return f"all {len(self.kept)} classes keep their weights"
-        return (
-            f"{len(self.kept)} classes keep their weights ({_listed(self.kept)}), {len(self.fresh)} begin anew "
-            f"({_listed(self.fresh)}), {len(self.left)} of the file are not wanted ({_listed(self.left)})"
-        )
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "") or "none"
-
-
-def transfer(weights: Weights, names: Sequence[str], key: jax.Array) -> tuple[Weights, TransferReport]:
-    """The weights for other classes: those with a name in common keep their rows, the rest is initialized.
-
-    Everything but the class rows of the detect layer stays, box and objectness rows too; anchors are the weights'.
+    Classes with a name in common keep their rows of the detect layer, the others are randomly initialized. Everything
+    else stays, box and objectness rows too; anchors are the weights'.
 
     Args:
         weights: in training form, as a training wrote them.
         names: the classes wanted, in order.
-        key: for the fresh rows, as `nn.network.init` draws them.
+        key: for what is initialized, as `nn.network.init` does.
 
     Raises:
         WeightsError: the weights are folded, and so cannot be trained.
@@ -58,21 +38,31 @@ def transfer(weights: Weights, names: Sequence[str], key: jax.Array) -> tuple[We
             "start from the checkpoint of a training"
         )
     names = tuple(names)
-    report = TransferReport(
-        kept=tuple(name for name in names if name in weights.names),
-        fresh=tuple(name for name in names if name not in weights.names),
-        left=tuple(name for name in weights.names if name not in names),
-    )
     if names == weights.names:
-        return weights, report
+        return weights, _account(names, names)
     graph = replace(weights.graph, num_classes=len(names))
     sources = [weights.names.index(name) if name in weights.names else None for name in names]
-    fresh = dict(flatten(jax.tree.map(np.asarray, init(graph, key))))
+    initial = dict(flatten(jax.tree.map(np.asarray, init(graph, key))))
     variables = unflatten(
-        (path, _with_rows(leaf, fresh[path], sources, graph) if _has_rows(path, graph) else leaf)
+        (path, _with_rows(leaf, initial[path], sources, graph) if _has_rows(path, graph) else leaf)
         for path, leaf in flatten(weights.variables)
     )
-    return Weights(graph, variables, names, weights.meta), report
+    return Weights(graph, variables, names, weights.meta), _account(weights.names, names)
+
+
+def _account(before: Sequence[str], after: Sequence[str]) -> str:
+    kept, added = ([name for name in after if (name in before) is known] for known in (True, False))
+    dropped = [name for name in before if name not in after]
+    if not (added or dropped):
+        return f"all {len(kept)} classes keep their weights"
+    return (
+        f"{len(kept)} classes keep their weights ({_listed(kept)}), {len(added)} are randomly initialized "
+        f"({_listed(added)}), {len(dropped)} of the file are not wanted ({_listed(dropped)})"
+    )
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "") or "none"
 
 
 def _has_rows(path: tuple[str, ...], graph: Graph) -> bool:
@@ -81,13 +71,13 @@ def _has_rows(path: tuple[str, ...], graph: Graph) -> bool:
 
 
 def _with_rows(
-    old: NDArray[np.float32], fresh: NDArray[np.float32], sources: Sequence[int | None], graph: Graph
+    old: NDArray[np.float32], initial: NDArray[np.float32], sources: Sequence[int | None], graph: Graph
 ) -> NDArray[np.float32]:
-    """The fresh leaf with the rows of boxes and objectness, and of the classes that have a source, from the old one."""
+    """The initial leaf with the rows of boxes and objectness, and of classes that have a source, from the old one."""
     anchors = len(graph.anchors[0])
-    before, rows = (leaf.reshape(*leaf.shape[:-1], anchors, -1) for leaf in (old, fresh.copy()))
+    before, rows = (leaf.reshape(*leaf.shape[:-1], anchors, -1) for leaf in (old, initial.copy()))
     rows[..., :_BOX_ROWS] = before[..., :_BOX_ROWS]
     for place, source in enumerate(sources):
         if source is not None:
             rows[..., _BOX_ROWS + place] = before[..., _BOX_ROWS + source]
-    return rows.reshape(fresh.shape)
+    return rows.reshape(initial.shape)

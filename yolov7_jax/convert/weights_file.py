@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from yolov7_jax.convert.torch_names import LoadReport, compare, flatten, from_torch_state, to_torch_state, unflatten
 from yolov7_jax.errors import WeightsError
+from yolov7_jax.files import write_atomically
 from yolov7_jax.graph.layers import infer_shapes
 from yolov7_jax.graph.spec import Graph
 
@@ -75,13 +75,10 @@ def save(path: Path | str, weights: Weights, *, naming: str = "tree") -> None:
         "names": json.dumps(weights.names),
         "meta": json.dumps({**weights.meta, "input_size": weights.input_size}),
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, part, metadata)
-        part.replace(path)
+        write_atomically(path, serialized(contiguous, metadata))
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise WeightsError(f"{path}: cannot be written ({error}); choose a folder that can be written to") from error
 
 
