@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from yolov7_jax.convert.load import load, load_with_report
 from yolov7_jax.convert.torch_names import compare, from_torch_state, to_torch_state
 from yolov7_jax.convert.weights_file import Weights, save
-from yolov7_jax.errors import WeightsError
+from yolov7_jax.errors import InputError, WeightsError
 from yolov7_jax.graph.builder import Builder, with_anchors
 from yolov7_jax.graph.spec import IMAGE, Graph
 from yolov7_jax.nn.network import abstract_variables, init
@@ -146,7 +146,10 @@ def test_broken_metadata_is_refused(tmp_path: Path, weights: Weights, key: str) 
     [
         ("names", "5", "its metadata cannot be read"),
         ("names", '["cat"]', "has 1 class names but 2 classes"),
+        ("names", '[["cat"], 2]', "its metadata cannot be read"),
         ("meta", "3", "its metadata cannot be read"),
+        ("meta", "[]", "its metadata cannot be read"),
+        ("naming", "garbage", "its metadata cannot be read"),
         ("meta", '{"input_size": "large"}', "its metadata cannot be read"),
         ("meta", '{"input_size": 63}', "the image size must be a multiple of 2, got 63"),
         ("graph", "Magic", r"layer 0 \(Magic\): layer kind 'Magic' is not known"),
@@ -173,10 +176,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, weights: Weights, mo
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(WeightsError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"w\.safetensors: cannot be written"):
         save(file, weights)
     assert file.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("naming", ["tree", "torch"])
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path, weights: Weights, naming: str) -> None:
+    for number in range(6):  # the order of safetensors' own map changes from one to the next
+        save(tmp_path / f"{number}.safetensors", weights, naming=naming)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
 
 
 def test_only_safetensors_are_written(tmp_path: Path, weights: Weights) -> None:

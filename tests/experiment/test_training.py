@@ -21,6 +21,7 @@ from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.experiment import resume, train
+from yolov7_jax.experiment.training import with_whole_paths
 from yolov7_jax.image import read_image
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
@@ -294,6 +295,13 @@ def test_a_run_on_another_thread(data, run, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(train, small_config(data), tmp_path / "run").result()
     assert tensors(done.folder / "weights.safetensors") == tensors(run / "weights.safetensors")
+
+
+def test_a_folder_with_the_name_of_a_network_is_not_taken_for_it(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolov7-tiny").mkdir()
+    config = small_config(data, model={"name": "yolov7-tiny", "weights": ""})
+    assert with_whole_paths(config).model.name == "yolov7-tiny"
 
 
 def test_a_run_can_be_resumed_from_anywhere(tmp_path, monkeypatch):

@@ -56,7 +56,8 @@ def save(path: Path | str, weights: Weights, *, naming: str = "tree") -> None:
     `model.load_state_dict(safetensors.torch.load_file(path))` takes it. Both read back with `load`.
 
     Raises:
-        WeightsError: the name does not end in .safetensors, the naming is unknown, or the file cannot be written.
+        WeightsError: the name does not end in .safetensors, or the naming is unknown.
+        InputError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -77,9 +78,20 @@ def save(path: Path | str, weights: Weights, *, naming: str = "tree") -> None:
     }
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     try:
-        write_atomically(path, serialized(contiguous, metadata))
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be written ({error}); choose a folder that can be written to") from error
+        content = _ordered(serialized(contiguous, metadata))
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: cannot be written ({error}); give arrays of numbers") from error
+    write_atomically(path, content)
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its metadata in the order of their names: safetensors writes another one in every process."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
 
 
 def read_safetensors(path: Path | str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -106,15 +118,20 @@ def from_safetensors(
     """
     try:
         graph = Graph.from_json(metadata["graph"])
-        names, meta = tuple(map(str, json.loads(metadata["names"]))), dict(json.loads(metadata["meta"]))
-        naming = metadata["naming"]
+        names, meta, naming = json.loads(metadata["names"]), json.loads(metadata["meta"]), metadata["naming"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("names is no list of texts")
+        if not isinstance(meta, dict):
+            raise ValueError("meta is no object")
+        if naming not in NAMINGS:
+            raise ValueError(f"naming is {naming!r}, not one of {', '.join(NAMINGS)}")
         infer_shapes(graph.nodes, graph.channels)
         graph.check_side(int(meta.get("input_size", graph.default_size)))
     except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: its metadata cannot be read ({error}); write the file again") from error
     try:
         state = tensors if naming == "torch" else to_torch_state(graph, _tree(tensors))
-        return Weights(graph, from_torch_state(graph, state), names, meta), compare(graph, state)
+        return Weights(graph, from_torch_state(graph, state), tuple(names), meta), compare(graph, state)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
 

@@ -22,6 +22,7 @@ from yolov7_jax.experiment.preparation import Data, expectations, open_data, sta
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_memory, set_up
 from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
+from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
@@ -164,7 +165,8 @@ def with_whole_paths(config: Config) -> Config:
 
     def whole(section: Any, *keys: str) -> Any:
         texts = {key: getattr(section, key) for key in keys}
-        there = {key: str(Path(text).absolute()) for key, text in texts.items() if text and Path(text).exists()}
+        files = {key: Path(text) for key, text in texts.items() if text and text not in zoo_names()}
+        there = {key: str(file.absolute()) for key, file in files.items() if file.exists()}
         return replace(section, **there)
 
     data = whole(config.data, "path", "val_path", "images", "val_images")
