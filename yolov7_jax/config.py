@@ -243,8 +243,8 @@ class ValConfig:
     iou: Fraction = 0.65
     """threshold of non-maximum suppression"""
     batch_size: Count = 8
-    shrink: Literal["linear", "area"] = "area"
-    """how images are made smaller; both references evaluate by area and detect bilinearly"""
+    resize: Literal["linear", "area"] = "area"
+    """how images are resized; both references evaluate by area and detect bilinearly"""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Options:
     multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
     rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
     compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
-    shrink: how images are made smaller, bilinearly or by area.
+    resize: how images are resized, see `data.letterbox`.
     """
 
     confidence: float = 0.25
@@ -268,7 +268,7 @@ class Options:
     rect: bool = True
     batch_size: int = 1
     workers: int = 2
-    shrink: Literal["linear", "area"] = "linear"
+    resize: Literal["linear", "area"] = "linear"
 
     def __post_init__(self) -> None:
         for key in ("confidence", "iou"):
@@ -278,8 +278,8 @@ class Options:
         for key in ("max_detections", "batch_size", "workers"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if self.shrink not in ("linear", "area"):
-            raise InputError(f"shrink must be linear or area, got {self.shrink!r}")
+        if self.resize not in ("linear", "area"):
+            raise InputError(f"resize must be linear or area, got {self.resize!r}")
 
 
 EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)

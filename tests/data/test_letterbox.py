@@ -108,3 +108,22 @@ def test_an_object_drawn_in_the_source_is_found_where_undo_says():
     found = np.float32([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
     # the edges of a shrunk object are sharp to one pixel of the letterbox, 1.6 pixels of the source
     np.testing.assert_allclose(geometry.undo(found), [[100, 60, 400, 180]], rtol=0, atol=1.6)
+
+
+def test_by_area_shrinking_averages_and_enlarging_is_bilinear():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::4] = 255
+    shrunk, _ = letterbox(stripes, 16, auto=False, resize="area")
+    assert (shrunk == 64).all()  # each pixel is the mean of one white and three black rows, 63.75
+    assert not (letterbox(stripes, 16, auto=False)[0] == 64).all()
+    enlarged = [letterbox(stripes[:8, :8], 32, auto=False, resize=resize)[0] for resize in ("linear", "area")]
+    np.testing.assert_array_equal(*enlarged)
+    untouched, _ = letterbox(stripes, 64, auto=False, resize="area")
+    np.testing.assert_array_equal(untouched, stripes)
+
+
+def test_by_area_sides_are_cut_and_boxes_go_back_by_the_factor_of_each():
+    geometry = fit((381, 500), 640, auto=False, resize="area")  # 381 · 1.28 = 487.68
+    assert (geometry.content, geometry.offset, geometry.pad) == ((487, 640), (76, 0), (76.5, 0))
+    np.testing.assert_allclose(geometry.undo(np.array([[0, 76.5, 640, 563.5]])), [[0, 0, 500, 381]], rtol=1e-12)
+    assert fit((381, 500), 640, auto=False).content == (488, 640)

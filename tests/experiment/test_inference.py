@@ -30,8 +30,8 @@ def yolov5n(shared: Path) -> Detector:
     ("data", "changes", "recorded"),
     [
         ("data.yaml", {}, "square_area"),
-        ("instances.json", {"shrink": "linear"}, "square_linear"),
-        ("data.yaml", {"shrink": "linear", "rect": True}, "rectangle_linear"),
+        ("instances.json", {"resize": "linear"}, "square_linear"),
+        ("data.yaml", {"resize": "linear", "rect": True}, "rectangle_linear"),
     ],
 )
 def test_average_precision_equals_the_reference(

@@ -40,7 +40,7 @@ CHANGEABLE = (
     "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
     "train.tensorboard", "train.remat", "data.path", "data.images", "data.val_path", "data.val_images",
     "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou",
-    "val.batch_size", "val.shrink",
+    "val.batch_size", "val.resize",
 )  # fmt: skip
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 

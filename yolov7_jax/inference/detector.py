@@ -148,7 +148,7 @@ class Detector:
         except DataError as error:
             return Result(position, error=error)
         stride = self.network.graph.max_stride
-        boxed, geometry = letterbox(image, self.size, stride=stride, auto=options.rect, shrink=options.shrink)
+        boxed, geometry = letterbox(image, self.size, stride=stride, auto=options.rect, resize=options.resize)
         return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
 
     def _start(self, batch: Sequence[_Prepared], mask: NDArray[np.bool_], options: Options) -> PaddedDetections:
