@@ -37,15 +37,20 @@ def _class_list(text: str) -> list[str]:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
-    from yolov7_jax.cli.console import progress
+    from yolov7_jax.cli.console import Display
     from yolov7_jax.experiment import detect
     from yolov7_jax.inference.detector import Detector
     from yolov7_jax.inference.image_paths import find_images
 
     images = find_images(parsed.sources)
+    display = Display()
     options = Options(**detector_options(parsed))
-    detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
-    done = detect(detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=progress)
+    detector = Detector.load(
+        parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype, report=display.log
+    )
+    done = detect(
+        detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=display.progress
+    )
     for reason in done.failures.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if done.overflow:

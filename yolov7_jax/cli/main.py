@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,12 +74,20 @@ def _run(parsed: argparse.Namespace) -> int:
         from yolov7_jax.registry import import_modules
 
         import_modules(parsed.imports)
+    _silence_libraries()
     if not parsed.no_compilation_cache:
         from yolov7_jax.compilation_cache import enable_compilation_cache
 
         enable_compilation_cache()
     status: int = _module(parsed.command).run(parsed)
     return status
+
+
+def _silence_libraries() -> None:
+    """Keeps what Orbax and others log for their developers out of commands; what fails there raises, too."""
+    for name in ("absl", "orbax"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
 
 
 def _module(command: str) -> Any:
