@@ -62,6 +62,7 @@ def test_the_pace_is_that_of_the_last_half_minute_and_outlives_a_pause(clock: Cl
 def test_what_is_said_of_work() -> None:
     assert work_facts("images", 0, 9000, None, 0) == "images 0/9000"
     assert work_facts("images", 10, 9000, 2.5, 4) == "images 10/9000  2.5/s  0:59:56 left"
+    assert work_facts("images", 1, 3, 0.0625, 16) == "images 1/3  0.062/s  0:00:32 left"
     assert work_facts("networks", 27, 27, 9, 3) == "networks 27/27  9.0/s  in 0:00:03"
 
 

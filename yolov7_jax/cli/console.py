@@ -66,7 +66,7 @@ def work_facts(what: str, done: int, total: int, per_second: float | None, elaps
     if not per_second:
         return facts
     time_of_it = f"in {_duration(elapsed)}" if done == total else f"{_duration((total - done) / per_second)} left"
-    return f"{facts}  {per_second:.1f}/s  {time_of_it}"
+    return f"{facts}  {_rate(per_second)}/s  {time_of_it}"
 
 
 def training_facts(
@@ -85,7 +85,11 @@ def training_facts(
         return facts
     images = per_second * run.config.train.batch_size
     of_epoch, of_run = _duration((steps - iteration) / per_second), _duration((run.steps - step) / overall)
-    return f"{facts}  {images:.1f} images/s  left: epoch {of_epoch}, run {of_run}"
+    return f"{facts}  {_rate(images)} images/s  left: epoch {of_epoch}, run {of_run}"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
 
 
 def _duration(seconds: float) -> str:
