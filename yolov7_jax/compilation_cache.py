@@ -1,4 +1,4 @@
-"""Keeps compiled programs between runs, so that a second start is quick."""
+"""Compiled programs: kept between runs, so that a second start is quick; and what to say while one is made."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def enable_compilation_cache(folder: Path | str | None = None) -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(chosen))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_S)
     return chosen
+
+
+def compiling(what: str, image_size: tuple[int, int]) -> str:
+    """What to tell people who are about to wait for a program for images of a size (h, w)."""
+    kept = ", kept for later runs" if jax.config.values["jax_compilation_cache_dir"] else ""
+    height, width = image_size
+    return f"compiling {what} for images of {width} × {height} pixels: seconds to minutes the first time{kept}"
 
 
 def _user_cache() -> Path:

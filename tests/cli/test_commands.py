@@ -1,3 +1,4 @@
+import argparse
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.small_networks import noise, small_weights
+from yolov7_jax.cli import detect
 from yolov7_jax.cli.main import main
 from yolov7_jax.convert.load import load
 from yolov7_jax.convert.weights_file import save
@@ -31,13 +33,21 @@ def run(*arguments: str) -> int:
 
 
 def test_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("detect", "net.safetensors", "images", "--classes", "bee", "0", "--output", "out") == 0
+    assert run("detect", "net.safetensors", "--classes", "bee,0", "images", "--output", "out") == 0
     assert " objects in 3 images; see out" in capsys.readouterr().out
     assert len(list((folder / "out/images").iterdir())) == 3
     images = json.loads(Path("out/detections.json").read_text())["images"]
     found = {row["class"] for image in images for row in image["detections"]}
     assert found <= {"bee", "ant"}
     assert found
+
+
+def test_classes_have_commas_between_them_and_leave_the_sources_alone() -> None:
+    parser = argparse.ArgumentParser()
+    detect.configure(parser)
+    parsed = parser.parse_args(["net.pt", "--classes", "traffic light, dog", "--classes", "3", "bus.jpg", "zoo.jpg"])
+    assert parsed.classes == ["traffic light", "dog", "3"]
+    assert parsed.sources == ["bus.jpg", "zoo.jpg"]
 
 
 def test_detect_goes_on_after_unreadable_images_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from yolov7_jax.experiment.ablations.results import Results
 from yolov7_jax.experiment.ablations.tables import AblationRow, Table
 from yolov7_jax.experiment.training import TrainingRun, with_whole_paths
 from yolov7_jax.files import new_folder
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, RunInfo
 from yolov7_jax.training.log import read_log
 
 TRAINED, EVALUATED = 41, 42
@@ -87,6 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         row = {"kind": "val", "step": 2, "epoch": config.train.epochs, "AP": score, "AR_1": 0.5}
         (folder / "metrics.jsonl").write_text(json.dumps(row))
         for callback in callbacks:
+            callback.on_start(RunInfo(folder, config, steps=2, step=0))
             callback.on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
         return TrainingRun(folder, 2, score, 2, True, None)
 

@@ -75,6 +75,22 @@ def test_one_compilation_a_shape_whatever_the_options() -> None:
     assert fresh.compiled._cache_size() == 3
 
 
+def test_what_is_compiled_is_reported_once_where_one_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    heard: list[str] = []
+    weights = small_weights()
+    asked = Detector(weights, report=heard.append)
+    for detector in (Detector(weights), asked, asked, asked.with_variables(weights.variables)):
+        detector([noise(40, 64), noise(64, 64, 1)])
+    asked([noise(40, 64)], agnostic=True, confidence=0.1)
+    assert [line.partition(":")[0] for line in heard] == [
+        "compiling the network for images of 64 × 40 pixels",
+        "compiling the network for images of 64 × 64 pixels",
+        "compiling the network for images of 64 × 40 pixels",
+    ]
+    assert len(heard) == asked.compiled._cache_size()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_classes_are_filtered_by_name_and_number(detector: Detector) -> None:
     image = noise(64, 64)
     everything = detector([image], multi_label=True, confidence=0.1)[0]

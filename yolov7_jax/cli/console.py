@@ -1,100 +1,200 @@
-"""Work on the console: progress bars, a training run with its losses and evaluations, the table of an evaluation."""
+"""Work on the console: how far it is, a training run with its losses and evaluations, the table of an evaluation.
+
+A terminal shows a bar; where standard error is none, the same facts come as plain lines.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, RunInfo
 from yolov7_jax.types import CocoResult
 
 T = TypeVar("T")
 
+LINES_S = 10.0
+"""Seconds between two plain lines, at the least."""
+
+_PACE_S = 30.0  # that a pace is measured over, and at least two steps
 _LOSSES = ("box", "obj", "cls", "total")
 _OVERFLOWS = {"overflow_boxes": "boxes were left out of samples; raise data.max_boxes"}
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "")
+class Pace:
+    """How quickly something goes on at present."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque()
+        self._before: float | None = None
+
+    def mark(self, done: int) -> None:
+        """So much is done now."""
+        now = self._clock()
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and self._marks[1][0] < now - _PACE_S:
+            self._marks.popleft()
+
+    def pause(self) -> None:
+        """Something else comes first; the pace is as it was until two more marks."""
+        self._before = self.per_second
+        self._marks.clear()
+
+    @property
+    def per_second(self) -> float | None:
+        """None before two marks."""
+        if len(self._marks) < 2:
+            return self._before
+        (began, before), (ended, done) = self._marks[0], self._marks[-1]
+        return (done - before) / max(ended - began, 1e-9)
 
 
-def progress(items: Iterable[T], total: int) -> Iterator[T]:
+def work_facts(what: str, done: int, total: int, per_second: float | None, elapsed: float) -> str:
+    """How far some work is, at which pace, and the seconds left; at its end those it took."""
+    facts = f"{what} {done}/{total}"
+    if not per_second:
+        return facts
+    time_of_it = f"in {_duration(elapsed)}" if done == total else f"{_duration((total - done) / per_second)} left"
+    return f"{facts}  {_rate(per_second)}/s  {time_of_it}"
+
+
+def training_facts(
+    run: RunInfo, step: int, metrics: Mapping[str, float], per_second: float | None, overall: float | None
+) -> str:
+    """Where a run is after a step.
+
+    per_second: steps at present, for the time left of the epoch. overall: steps since the run began or was resumed,
+    evaluations included, for the time left of the run.
+    """
+    epochs, steps = run.config.train.epochs, run.steps // run.config.train.epochs
+    epoch, iteration = (step - 1) // steps + 1, (step - 1) % steps + 1
+    losses = "".join(f"  {name} {metrics[name]:.4f}" for name in _LOSSES if name in metrics)
+    facts = f"epoch {epoch}/{epochs}  it {iteration}/{steps}{losses}"
+    if not (per_second and overall):
+        return facts
+    images = per_second * run.config.train.batch_size
+    of_epoch, of_run = _duration((steps - iteration) / per_second), _duration((run.steps - step) / overall)
+    return f"{facts}  {_rate(images)} images/s  left: epoch {of_epoch}, run {of_run}"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+class Display:
+    """How far some work is, on standard error: a bar below the lines of a terminal, else a line each ten seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._console = Console(stderr=True)
+        self._has_bar = sys.stderr.isatty() and self._console.is_interactive
+        self._bar: Progress | None = None
+        self._next_line = clock() + LINES_S
+
+    def show(self, done: int, total: int, facts: str) -> None:
+        """So much of it is done, and what there is to say of it."""
+        if not self._has_bar:
+            if self._clock() >= self._next_line:
+                self._next_line = self._clock() + LINES_S
+                self.log(facts)
+            return
+        if self._bar is None:
+            text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+            self._bar = Progress(BarColumn(bar_width=10), text, console=self._console)
+            self._bar.add_task("")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=facts)
+
+    def clear(self) -> None:
+        """Leaves the bar as it is above what comes next; work that is shown then has a new one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def log(self, text: str) -> None:
+        """Adds a line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, items: Iterable[T], total: int, *, what: str = "images") -> Iterator[T]:
+        """Hands items on and shows how far it is."""
+        pace = Pace(self._clock)
+        pace.mark(0)
+        began = self._clock()
+        self.clear()
+        try:
+            self.show(0, total, work_facts(what, 0, total, None, 0))
+            for done, item in enumerate(items, start=1):
+                yield item
+                pace.mark(done)
+                self.show(done, total, work_facts(what, done, total, pace.per_second, self._clock() - began))
+        finally:
+            self.clear()
+
+
+def progress(items: Iterable[T], total: int, *, what: str = "images") -> Iterator[T]:
     """Hands items on and shows on standard error how far it is."""
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total)
+    return Display().progress(items, total, what=what)
 
 
-class TrainingConsole(Callback):
+class TrainingConsole(Display, Callback):
     """A `Callback` on standard error; as a context it draws the bar."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self._progress = Progress(*columns, console=self._console)
-        self._task: Any = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._run: RunInfo | None = None
+        self._pace = Pace(clock)
+        self._first: tuple[float, int] = (0.0, 0)  # when the first step was done, and its number
         self._told: set[str] = set()
 
     def __enter__(self) -> TrainingConsole:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self.clear()
+
+    def on_start(self, run: RunInfo) -> None:
+        """See `Callback`."""
+        self.clear()
+        self._run, self._pace = run, Pace(self._clock)
 
     def on_step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """Moves the bar."""
-        if self._task is not None and step < self._progress.tasks[0].completed:  # another run begins
-            self._progress.remove_task(self._task)
-            self._task = None
-        if self._task is None:
-            self._task = self._progress.add_task("", total=steps, completed=step - 1, losses="", rate="")
-        self._progress.start()  # it rests while something else shows a bar of its own
-        speed = self._progress.tasks[0].speed
-        losses = "  ".join(f"{name} {metrics[name]:.4f}" for name in _LOSSES if name in metrics)
-        self._progress.update(
-            self._task, completed=step, losses=losses, rate=f"{speed:.2f} it/s" if speed is not None else ""
-        )
-
+        """Shows where the run is."""
+        assert self._run is not None
+        now = self._clock()
+        if step == self._run.step + 1:
+            self._first = now, step
+        self._pace.mark(step)
+        overall = (step - self._first[1]) / max(now - self._first[0], 1e-9)
+        self.show(step, steps, training_facts(self._run, step, metrics, self._pace.per_second, overall))
         for key, text in _OVERFLOWS.items():
             if metrics.get(key) and key not in self._told:
                 self._told.add(key)
                 self.log(f"step {step}: {metrics[key]:.0f} {text}; metrics.jsonl counts them from here on")
 
-    def progress(self, items: Iterable[T], total: int) -> Iterator[T]:
-        """Shows the progress of something else in place of the bar."""
-        self._progress.stop()
-        yield from progress(items, total)
+    def progress(self, items: Iterable[T], total: int, *, what: str = "images") -> Iterator[T]:
+        """Shows how far something else is, in place of the run."""
+        self._pace.pause()
+        return super().progress(items, total, what=what)
 
     def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Adds a line with average precision."""
         mark = "  best so far" if best else ""
         self.log(f"epoch {row['epoch']}: AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}{mark}")
-
-    def log(self, text: str) -> None:
-        """Adds a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def new_table(*headings: str, numbers: Iterable[str] = (), title: str | None = None) -> Table:

@@ -16,22 +16,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders, globs, or .txt lists of them")
     parser.add_argument("--output", type=Path, default=Path("runs/detect"), help="folder (default runs/detect)")
     add_detector(parser, Options())
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="names or numbers of the classes wanted")
+    parser.add_argument(
+        "--classes",
+        type=_class_list,
+        action="extend",
+        metavar="CLASS[,CLASS...]",
+        help="names or numbers of the classes wanted, with commas between them: person,dog or 0,16 or "
+        "'traffic light,dog'; may be given again",
+    )
     parser.add_argument("--agnostic", action="store_true", help="non-maximum suppression across classes")
     parser.add_argument("--no-images", action="store_true", help="write no images with boxes")
 
 
+def _class_list(text: str) -> list[str]:
+    classes = [part.strip() for part in text.split(",")]
+    if not all(classes):
+        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
+    return classes
+
+
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
-    from yolov7_jax.cli.console import progress
+    from yolov7_jax.cli.console import Display
     from yolov7_jax.experiment import detect
     from yolov7_jax.inference.detector import Detector
     from yolov7_jax.inference.image_paths import find_images
 
     images = find_images(parsed.sources)
+    display = Display()
     options = Options(**detector_options(parsed))
-    detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
-    done = detect(detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=progress)
+    detector = Detector.load(
+        parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype, report=display.log
+    )
+    done = detect(
+        detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=display.progress
+    )
     for reason in done.failures.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if done.overflow:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from yolov7_jax import __version__
@@ -25,12 +29,21 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLES, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 1 where parts of the work failed, 2 for wrong input."""
+    """Runs a command; returns its exit status: 0, 1 where parts of the work failed, 2 for wrong input.
+
+    arguments: those of the command line if None; then commands that train begin the process anew with large pages.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser(given)
     parsed, rest = parser.parse_known_args(given)
     _add_settings(parser, parsed, rest)
+    if arguments is None and _trains(parsed):
+        _begin_with_large_pages()
     try:
         return _run(parsed)
     except InputError as error:
@@ -73,12 +86,55 @@ def _run(parsed: argparse.Namespace) -> int:
         from yolov7_jax.registry import import_modules
 
         import_modules(parsed.imports)
+    _silence_libraries()
     if not parsed.no_compilation_cache:
         from yolov7_jax.compilation_cache import enable_compilation_cache
 
         enable_compilation_cache()
     status: int = _module(parsed.command).run(parsed)
     return status
+
+
+def _trains(parsed: argparse.Namespace) -> bool:
+    """Whether it trains, and does not only print."""
+    only_prints = getattr(parsed, "settings", False) or getattr(parsed, "plan", False)
+    return parsed.command in ("train", "demo", "ablate") and not only_prints
+
+
+def _begin_with_large_pages() -> None:
+    """Begins this process anew, before it has done anything, where Linux would give it large memory pages then."""
+    modes = _PAGES.read_text() if _PAGES.is_file() else ""
+    environment = environment_with_large_pages(sys.platform, modes, os.environ)
+    if environment is None or not sys.executable:
+        return
+    print(
+        f"yolov7-jax: begins anew with large memory pages; {_TUNABLES}={_LARGE_PAGES}=0 keeps it from doing so",
+        file=sys.stderr,
+        flush=True,
+    )
+    with suppress(OSError):  # it goes on without
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def environment_with_large_pages(platform: str, modes: str, environment: Mapping[str, str]) -> dict[str, str] | None:
+    """The environment in which glibc asks for large pages; None where they are not to be had or it says so already.
+
+    Args:
+        platform: as `sys.platform` names it.
+        modes: what the kernel says of them, such as "always [madvise] never".
+        environment: of the process.
+    """
+    given = environment.get(_TUNABLES, "")
+    if platform != "linux" or not ("[always]" in modes or "[madvise]" in modes) or _LARGE_PAGES in given:
+        return None
+    return {**environment, _TUNABLES: ":".join(filter(None, (given, f"{_LARGE_PAGES}=1")))}
+
+
+def _silence_libraries() -> None:
+    """Keeps what Orbax and others log for their developers out of commands; what fails there raises, too."""
+    for name in ("absl", "orbax"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
 
 
 def _module(command: str) -> Any:

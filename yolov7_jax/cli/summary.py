@@ -64,7 +64,7 @@ def _all(size: int | None, classes: int | None) -> Table:
     sides = {name: graph.default_size if size is None else size for name, graph in graphs.items()}
     for name, graph in graphs.items():
         graph.check_side(sides[name])
-    for name, graph in progress(graphs.items(), len(graphs)):
+    for name, graph in progress(graphs.items(), len(graphs), what="networks"):
         table.add_row(name, *_network(graph, sides[name]))
     return table
 

@@ -25,18 +25,21 @@ def run(parsed: argparse.Namespace) -> int:
     """Evaluates and prints the table of classes, the twelve numbers and the speed; 1 where an image cannot be read."""
     from rich.console import Console
 
-    from yolov7_jax.cli.console import class_table, progress
+    from yolov7_jax.cli.console import Display, class_table
     from yolov7_jax.datasets import open_source
     from yolov7_jax.experiment import validate
     from yolov7_jax.experiment.inference import known_by_name
     from yolov7_jax.inference.detector import Detector
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
+    display = Display()
     options = replace(EVALUATION, **detector_options(parsed))
-    detector = Detector.load(parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype)
+    detector = Detector.load(
+        parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype, report=display.log
+    )
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
-    done = validate(detector, source, options=options, folder=parsed.output, progress=progress)
+    done = validate(detector, source, options=options, folder=parsed.output, progress=display.progress)
     Console().print(class_table(done.result))
     print("\n" + "  ".join(f"{name} {value:.4f}" for name, value in done.result.numbers().items()))
     print("ms an image: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in done.speed_ms.items()))

@@ -69,7 +69,7 @@ def evaluator(
         nonlocal detector  # compiled once
         assert truth is not None
         if detector is None:
-            detector = Detector(replace(weights, variables=averaged), size=config.train.size)
+            detector = Detector(replace(weights, variables=averaged), size=config.train.size, report=callbacks.log)
         else:
             detector = detector.with_variables(averaged)
         found = validate(detector, truth, options=options, progress=stoppable)

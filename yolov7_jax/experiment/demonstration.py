@@ -15,7 +15,7 @@ from yolov7_jax.experiment.inference import ProgressBar, no_progress, validate
 from yolov7_jax.experiment.training import TrainingRun, train
 from yolov7_jax.files import new_folder
 from yolov7_jax.inference.detector import Detector
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 
@@ -52,7 +52,7 @@ def run_demo(
     trained = train(config, folder / "train", callbacks=callbacks, progress=progress)
     if not trained.finished:
         return DemoRun(None, trained, None)
-    detector = Detector.load(trained.folder)
+    detector = Detector.load(trained.folder, report=Callbacks(callbacks).log)
     result = validate(detector, open_source(data), folder=folder / "val", progress=progress).result
     page = _report(folder, trained, result, seconds=round(time.perf_counter() - began), epochs=config.train.epochs)
     return DemoRun(page, trained, result)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from yolov7_jax.compilation_cache import compiling
 from yolov7_jax.config import Config
 from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory
 from yolov7_jax.data.loader import Loader
@@ -139,18 +140,26 @@ def _new_step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool) 
 _kept_step = lru_cache(maxsize=1)(_new_step)
 
 
-def reporting_memory(setup: Setup, callbacks: Callback) -> TrainStep:
-    """The step on batches in host memory; reports its memory with the largest images before it runs at all."""
+def reporting_step(setup: Setup, callbacks: Callback) -> TrainStep:
+    """The step on batches in host memory; reports when it is compiled, and its memory before it runs at all."""
     reported = False
+
+    def report_compilation(batch: Batch) -> None:
+        if not setup.step.is_compiled_for(batch):
+            height, width = batch.image.shape[1:3]
+            callbacks.log(compiling("the training step", (height, width)))
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, jax.Array]]:
         nonlocal reported
         batch = shard_batch(batch, setup.mesh)
         if not reported:
             reported = True
-            memory = setup.step.prepare(state, _with_shape(batch, setup.largest_shape))
+            largest = _with_shape(batch, setup.largest_shape)
+            report_compilation(largest)
+            memory = setup.step.prepare(state, largest)
             if memory is not None:
                 callbacks.log(str(memory))
+        report_compilation(batch)
         return setup.step(state, batch)
 
     return run

@@ -19,7 +19,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
 from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
-from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_memory, set_up
+from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
 from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.graph.zoo import zoo_names
@@ -258,7 +258,7 @@ def _run(
         callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
         deps = LoopDependencies(
             plan=setup.plan,
-            train_step=reporting_memory(setup, callbacks),
+            train_step=reporting_step(setup, callbacks),
             batches=partial(shown_batches, setup.loader, folder, weights.names, callbacks),
             evaluate=evaluator(config, weights, data.val, folder, stop, callbacks, progress),
             score=partial(score, config.train.best_by),

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from yolov7_jax.compilation_cache import compiling
 from yolov7_jax.config import Options
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
@@ -31,6 +32,9 @@ from yolov7_jax.types import Detections, PaddedDetections
 
 ImageLike = Path | str | NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
 """A file, an RGB image uint8 [h, w, 3], or a function that reads one when it is needed, in a thread of its own."""
+
+
+_STATIC = ("multi_label", "agnostic", "max_detections")  # options that another program is compiled for
 
 
 class Result(NamedTuple):
@@ -61,11 +65,18 @@ class Detector:
     Give images to the detector itself for a list of `Detections`, or to `stream` for many.
     """
 
-    def __init__(self, weights: Weights, *, size: int | None = None, dtype: DTypeLike = jnp.float32) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        size: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
         """Folds the weights and puts them on the device.
 
         size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32 or
-        bfloat16.
+        bfloat16. report: is told when images of another shape make people wait for a compilation.
 
         Raises:
             GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
@@ -76,15 +87,22 @@ class Detector:
         self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
         self.variables = jax.device_put(fold(weights.graph, weights.variables))
-        static = ("multi_label", "agnostic", "max_detections")
-        self.compiled = jax.jit(partial(detect_batch, self.network), static_argnames=static)
+        self._report = report
+        self._met: set[tuple[Any, ...]] = set()  # shapes and static options of what is compiled
+        self.compiled = jax.jit(partial(detect_batch, self.network), static_argnames=_STATIC)
 
     @classmethod
     def load(
-        cls, path: Path | str, *, model: Model | None = None, size: int | None = None, dtype: DTypeLike = jnp.float32
+        cls,
+        path: Path | str,
+        *,
+        model: Model | None = None,
+        size: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        report: Callable[[str], None] | None = None,
     ) -> Detector:
         """The detector of a weights file; see `load` for files and models."""
-        return cls(load(path, model=model), size=size, dtype=dtype)
+        return cls(load(path, model=model), size=size, dtype=dtype, report=report)
 
     def with_variables(self, variables: Mapping[str, Any]) -> Detector:
         """The same network with other weights, in the form they are trained in; nothing is compiled again.
@@ -155,16 +173,23 @@ class Detector:
         images = np.zeros((options.batch_size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
         for place, prepared in enumerate(batch):
             images[place] = prepared.boxed
+        static = {name: getattr(options, name) for name in _STATIC}
+        self._meet(images, static)
         return self.compiled(
             self.variables,
             images,
             np.float32(options.confidence),
             np.float32(options.iou),
             mask,
-            multi_label=options.multi_label,
-            agnostic=options.agnostic,
-            max_detections=options.max_detections,
+            **static,
         )
+
+    def _meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> None:
+        """Reports images that nothing is compiled for yet."""
+        key = (images.shape, *static.values())
+        if key not in self._met and self._report is not None:
+            self._report(compiling("the network", images.shape[1:3]))
+        self._met.add(key)
 
     def _finish(
         self, batch: Sequence[_Prepared], found: PaddedDetections, started: float, previous: float

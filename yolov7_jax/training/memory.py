@@ -55,6 +55,10 @@ class MeasuredStep:
         self._step = step
         self._compiled: dict[tuple[tuple[int, ...], ...], jax.stages.Compiled] = {}
 
+    def is_compiled_for(self, batch: Batch) -> bool:
+        """Whether it need not be compiled for batches of these shapes."""
+        return _shapes(batch) in self._compiled
+
     def prepare(self, state: TrainState, batch: Batch) -> StepMemory | None:
         """Compiles it if that is not done; tells its memory, None where the compiler does not tell.
 
@@ -68,7 +72,11 @@ class MeasuredStep:
         return done
 
     def _program(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        shapes = _shapes(batch)
         if shapes not in self._compiled:
             self._compiled[shapes] = self._step.lower(state, batch).compile()
         return self._compiled[shapes]
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(leaf.shape for leaf in jax.tree.leaves(batch))

@@ -21,7 +21,7 @@ from yolov7_jax.experiment.inference import ProgressBar, validate
 from yolov7_jax.experiment.training import CHECKPOINTS, CONFIG, resume, train, with_whole_paths
 from yolov7_jax.files import write_json
 from yolov7_jax.inference.detector import Detector
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.training.log import FILE, VAL, read_log
 
 RESULT = "result.json"
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 def run_job(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) -> int | None:
     """Trains, resumes training, or evaluates; returns the signal that stopped it."""
     if not job.trains:
-        _evaluate(job, progress)
+        _evaluate(job, callbacks, progress)
         return None
     if (job.folder / CONFIG).is_file():
         return resume(job.folder, callbacks=callbacks, progress=progress).signal
@@ -101,11 +101,12 @@ def _check_same(job: Job, stored: dict[str, dict[str, Any]]) -> None:
                 )
 
 
-def _evaluate(job: Job, progress: ProgressBar) -> None:
+def _evaluate(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) -> None:
     """COCO average precision of given weights with the row's settings, into the row's folder."""
     config, data = job.config, job.config.data
     images = data.val_images or data.images
     source = open_source(data.val_path or data.path, data.val_split, image_folder=Path(images) if images else None)
-    detector = Detector.load(config.model.weights, size=config.train.size, dtype=jnp.dtype(config.train.dtype))
+    report, dtype = Callbacks(callbacks).log, jnp.dtype(config.train.dtype)
+    detector = Detector.load(config.model.weights, size=config.train.size, dtype=dtype, report=report)
     numbers = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
     write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})
