@@ -65,4 +65,4 @@ if __name__ == "__main__":
     network = Path(__file__).parent / "small_network.yaml"
     settings = [f"data.path={data}", f"model.name={network}", "train.size=96", "loss.assigner=task_aligned(top_k=9)"]
     run = yolo.train(yolo.read_config("debug", settings), folder / "run")
-    print(f"task_aligned: {run.step} steps, best AP {run.best_score:.3f}, in {run.folder}")
+    print(f"task_aligned: {run.step} steps, best fitness {run.best_score:.3f}, in {run.folder}")

@@ -44,4 +44,4 @@ if __name__ == "__main__":
     network = Path(__file__).parent / "small_network.yaml"
     settings = [f"data.path={data}", f"model.name={network}", "train.size=96", "loss.name=wise_iou"]
     run = yolo.train(yolo.read_config("debug", settings), folder / "run")
-    print(f"wise_iou: {run.step} steps, best AP {run.best_score:.3f}, in {run.folder}")
+    print(f"wise_iou: {run.step} steps, best fitness {run.best_score:.3f}, in {run.folder}")

@@ -13,7 +13,7 @@ from yolov7_jax.cli import main as entry
 from yolov7_jax.cli.main import environment_with_large_pages, main
 from yolov7_jax.experiment import TrainingRun
 
-DONE = TrainingRun(Path("run"), 4, None, None, True, None)
+DONE = TrainingRun(Path("run"), 4, None, None, "fitness", True, None)
 OFF = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
 
 

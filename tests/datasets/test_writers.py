@@ -139,7 +139,7 @@ def test_ids_that_a_format_cannot_hold_are_said(image: Path, tmp_path: Path):
     given = content(Item(other, 1, labels_of()), Item(image, 2, labels_of()), category_ids=(1, 2, 90))
     for to, renumbered in (("yolo", 2), ("voc", 0)):  # folders are read in the order of names, lists in their own
         sentences = write_data(tmp_path / to, given, to=to).sentences
-        assert "category ids counted from 1, as only COCO's files have them: 1" in sentences
+        assert "category ids, as only COCO's files have them: 1" in sentences
         assert (f"image ids counted anew, as the format has none: {renumbered}" in sentences) == (renumbered > 0)
     assert write_data(tmp_path / "coco", given, to="coco").sentences == []
 

@@ -236,5 +236,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"file/images/val/000000.png: cannot be written"):
         write_scenes(tmp_path / "file", train=1, val=1)
     (tmp_path / "labels").write_text("")
-    with pytest.raises(DataError, match=r"labels/val/000000.txt: cannot be written"):
+    with pytest.raises(InputError, match=r"labels/val/000000.txt: cannot be written"):
         write_scenes(tmp_path, train=1, val=1)

@@ -89,7 +89,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         for callback in callbacks:
             callback.on_start(RunInfo(folder, config, steps=2, step=0))
             callback.on_step(2, 2, dict.fromkeys(("box", "obj", "cls", "overflow_boxes"), 0.0))
-        return TrainingRun(folder, 2, score, 2, True, None)
+        return TrainingRun(folder, 2, score, 2, "fitness", True, None)
 
     monkeypatch.setattr(jobs, "train", leave)
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from yolov7_jax.errors import DataError
+from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import write_image
 from yolov7_jax.types import ClassResult
 from yolov7_jax.viz.draw import relative_luminance
@@ -130,5 +130,5 @@ def test_a_missing_figure_is_named(tmp_path: Path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "index.html").mkdir()
-    with pytest.raises(DataError, match=r"index.html: cannot be written"):
+    with pytest.raises(InputError, match=r"index.html: cannot be written"):
         report_page(tmp_path, "x", {}, [], [])

@@ -92,6 +92,12 @@ def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
         help="pad images to rectangles: less work, one compilation a shape; --no-rect: to squares, one compilation "
         f"(default {'--rect' if defaults.rect else '--no-rect'})",
     )
+    parser.add_argument(
+        "--resize",
+        choices=("linear", "area"),
+        default=defaults.resize,
+        help=f"as the references detect (linear) or evaluate (area) (default {defaults.resize})",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
 
 

@@ -71,7 +71,7 @@ def _config(parsed: argparse.Namespace) -> Config:
 def outcome(done: TrainingRun) -> int:
     """Says what came of a run; 128 + its number where a signal stopped it."""
     if done.best_score is not None:
-        print(f"best AP {done.best_score:.3f} after {done.best_step} iterations")
+        print(f"best evaluation after {done.best_step} iterations: {done.best_by} {done.best_score:.3f}")
     print(f"{done.step} iterations done; see {done.folder}")
     if done.finished or done.signal is None:
         return 0

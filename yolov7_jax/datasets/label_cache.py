@@ -17,6 +17,7 @@ import numpy as np
 
 from yolov7_jax.datasets.audit import Findings, audit_labels
 from yolov7_jax.datasets.table import LabelTable
+from yolov7_jax.errors import InputError
 from yolov7_jax.files import write_atomically
 from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
 from yolov7_jax.source import SourceMixin
@@ -125,7 +126,7 @@ def _write(file: Path, findings: Findings) -> None:
         np.savez(content, **arrays)
         write_atomically(file, content.getvalue())
         _forget_oldest(file.parent)
-    except OSError:
+    except (InputError, OSError):
         return  # a cache that cannot be written is none
 
 

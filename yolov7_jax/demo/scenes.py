@@ -94,7 +94,7 @@ def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 
     The held-out images are the first of the series, so they are the same for any number of training images.
 
     Raises:
-        DataError: there are images in the folder already, or it cannot be written. InputError: the size is too small.
+        DataError: there are images in the folder already. InputError: it cannot be written, or the size is too small.
     """
     if (folder / "images").exists():
         raise DataError(f"{folder}: has a folder images already; name another folder, or delete it")
@@ -102,10 +102,10 @@ def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 
         for number in numbers:
             sample = scene(seed, number, size=size)
             write_image(folder / "images" / split / f"{number:06}.png", sample.image)
-            _write_text(folder / "labels" / split / f"{number:06}.txt", _label_text(sample))
+            write_atomically(folder / "labels" / split / f"{number:06}.txt", _label_text(sample))
     names = json.dumps(SCENE_NAMES)  # quoted: "3" is a name, not a number
     data = folder / "data.yaml"
-    _write_text(data, f"train: images/train\nval: images/val\nnames: {names}\n")
+    write_atomically(data, f"train: images/train\nval: images/val\nnames: {names}\n")
     return data
 
 
@@ -150,13 +150,6 @@ def _label_text(sample: Sample) -> str:
     boxes = xyxy_to_cxcywh(sample.boxes_xyxy_px.astype(np.float64)) / [width, height, width, height]
     lines = zip(sample.class_ids.tolist(), boxes.tolist(), strict=True)
     return "".join(f"{class_id} " + " ".join(f"{value:.8f}" for value in box) + "\n" for class_id, box in lines)
-
-
-def _write_text(file: Path, text: str) -> None:
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def draw_background(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

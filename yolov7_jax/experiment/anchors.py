@@ -73,7 +73,7 @@ def fit_anchors(
     found = _search(source, graph, side, f"{data} ({split})", anchor_t=anchor_t, **settings)
     if file is not None and found.improved:
         place = {"path": str(data), "train_split": split, **({"images": str(image_folder)} if image_folder else {})}
-        _write(file, _configuration(file, place, side, anchor_t, model, found))
+        write_atomically(file, _configuration(file, place, side, anchor_t, model, found))
     return AnchorRun(found, graph, side, len(source), audit.sentences, file if found.improved else None)
 
 
@@ -116,10 +116,3 @@ def _configuration(
     config = {"base": "finetune", "data": dict(data), "train": train, "loss": loss, "model": named}
     rows = [f"  - [{', '.join(f'{side:g}' for pair in level for side in pair)}]" for level in found.anchors]
     return "\n".join([*comment, yaml_text(config).rstrip(), "  anchors:", *rows, ""])
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror or error}); choose another place") from error

@@ -49,13 +49,14 @@ CHANGEABLE = (
 class TrainingRun:
     """What came of a run. finished: all epochs are done; else signal says what stopped it.
 
-    folder: of the run. step: iterations done. best_score, best_step: of the best evaluation.
+    folder: of the run. step: iterations done. best_score, best_step: of the best evaluation, which has most of best_by.
     """
 
     folder: Path
     step: int
     best_score: float | None
     best_step: int | None
+    best_by: str
     finished: bool
     signal: int | None
 
@@ -276,4 +277,6 @@ def _run(
             attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
     callbacks.on_end(status.step, finished=finished)
-    return TrainingRun(folder, status.step, status.best_score, status.best_step, finished, stop.received)
+    return TrainingRun(
+        folder, status.step, status.best_score, status.best_step, config.train.best_by, finished, stop.received
+    )

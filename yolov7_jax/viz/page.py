@@ -57,17 +57,14 @@ def report_page(
         figures: title and file of each, shown by its path from the folder.
 
     Raises:
-        DataError: a figure is not there, or the page cannot be written.
+        DataError: a figure is not there. InputError: the page cannot be written.
     """
     parts = [f"<h1>{escape(title)}</h1>", _facts(facts)]
     if classes:
         parts += ["<h2>Classes</h2>", _table(classes)]
     parts += [_figure(name, file, folder) for name, file in figures]
     page = folder / "index.html"
-    try:
-        write_atomically(page, _document(title, "\n".join(parts)))
-    except OSError as error:
-        raise DataError(f"{page}: cannot be written ({error.strerror}); choose another place") from error
+    write_atomically(page, _document(title, "\n".join(parts)))
     return page
 
 
