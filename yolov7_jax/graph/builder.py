@@ -50,7 +50,7 @@ def finish(nodes: Sequence[Node], *, anchors: Anchors | int, num_classes: int, c
     """The graph of some nodes, whose last is the detect layer: checked, with strides and ordered anchors.
 
     anchors: [L][A](width, height) in pixels, or how many a level has: then sizes of 2, 4, 8 … cells stand in until
-    they are fitted to data. Anchors listed from large to small while levels go from fine to coarse are turned over.
+    they are fitted to data. Anchors listed from large to small while levels go from fine to coarse are reversed.
 
     Raises:
         GraphError: names the layer that is wrong, or says how many anchors were expected.
