@@ -12,10 +12,10 @@ import yolov7_jax as yolo
 from tests.datasets.test_tfds import NAMES, CrowdedScenes
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.config import AugmentConfig
-from yolov7_jax.experiment.inference import no_progress
 from yolov7_jax.experiment.preparation import open_data, training_pipeline
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.image import write_image
+from yolov7_jax.prefetch import no_progress
 from yolov7_jax.training.callbacks import Callback
 
 SIDE = 96

@@ -12,10 +12,10 @@ from yolov7_jax.convert.load import Model
 from yolov7_jax.datasets.curate.anchors import AnchorSearch, search
 from yolov7_jax.datasets.curate.statistics import sizes_at
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.labels import network, objects_in, open_labeled
 from yolov7_jax.files import write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import SourceMixin
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")

@@ -15,9 +15,10 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.experiment.inference import ProgressBar, read_truth, validate
+from yolov7_jax.experiment.inference import read_truth, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
+from yolov7_jax.prefetch import ProgressBar
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,18 +22,11 @@ from yolov7_jax.files import new_folder, write_atomically, write_json
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.types import CocoResult, Detections
 from yolov7_jax.viz.draw import draw_detections
 from yolov7_jax.viz.figures import confusion_figure, precision_recall_figure, save_figure
-
-ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Shows the progress of something of known length while handing it on."""
-
-
-def no_progress(items: Iterable[Any], total: int) -> Iterable[Any]:  # noqa: ARG001
-    """Shows nothing."""
-    return items
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,7 @@ def validate(
 ) -> ValidationRun:
     """COCO AP of a detector on labeled images.
 
-    Images that cannot be read count as images without detections, and are told of. With a folder it writes
+    Images that cannot be read are reported, and count as images without detections. With a folder it writes
     metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
 
     Args:

@@ -12,9 +12,9 @@ from yolov7_jax.datasets.audit import Audit, audit, readable
 from yolov7_jax.datasets.curate.statistics import Objects, Statistics, objects_of, statistics
 from yolov7_jax.datasets.label_cache import CacheMode, cached_findings
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.files import new_folder, write_json
 from yolov7_jax.graph.spec import Graph
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.viz.figures import save_figure
 from yolov7_jax.viz.label_figures import class_figure, label_figure

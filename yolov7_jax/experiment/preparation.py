@@ -21,13 +21,12 @@ from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.datasets.curate.anchors import ENOUGH, fit
 from yolov7_jax.datasets.curate.statistics import objects_of, sizes_at
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.inference import ProgressBar
 from yolov7_jax.experiment.labels import audit_data
 from yolov7_jax.graph.builder import with_anchors
 from yolov7_jax.graph.rewrite import with_width, without_implicit
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import init
-from yolov7_jax.prefetch import of_each
+from yolov7_jax.prefetch import ProgressBar, of_each
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.optimizer import Schedule

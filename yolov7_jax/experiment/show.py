@@ -16,7 +16,6 @@ from yolov7_jax.config_file import check_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.labels import open_labeled
 from yolov7_jax.experiment.preparation import open_data, starting_weights, training_pipeline
 from yolov7_jax.experiment.setup import check_names, loss_of
@@ -24,6 +23,7 @@ from yolov7_jax.files import new_folder
 from yolov7_jax.image import write_image
 from yolov7_jax.nn.network import Network
 from yolov7_jax.ops.decode import make_grid
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.types import Batch

@@ -17,13 +17,13 @@ from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
-from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
 from yolov7_jax.files import new_folder, write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus

@@ -58,7 +58,7 @@ def at_least_float32(dtype: DTypeLike) -> DTypeLike:
 
 
 def affine(x: jax.Array, factor: jax.Array | None = None, shift: jax.Array | None = None) -> jax.Array:
-    """X [..., c] times a factor [c] plus a shift [c], in the dtype of x.
+    """Factor [c] times x [..., c] plus shift [c], in the dtype of x.
 
     Computed in at least float32: else the gradients of factor and shift would be sums over all pixels in bfloat16.
     """

@@ -23,7 +23,7 @@ class RunStatus:
     """What a run knows beside its arrays: plain values, so that they are bit-equal after JSON.
 
     step: iterations done; the data position, for a batch is a function of seed and step. pending: metrics of steps that
-    no row of the log has told of yet. The others are read from the log: whether the evaluation due at this step is
+    no row of the log has yet. The others are read from the log: whether the evaluation due at this step is
     done, the scores of the last and of the best evaluation, and the step of that.
     """
 

@@ -103,16 +103,16 @@ def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple
         InputError: a checkpoint cannot be written.
     """
     plan = deps.plan
-    status = known(status, deps)
+    status = _known(status, deps)
     if plan.evaluates_at(status.step) and not status.evaluated:
-        status = _evaluate(state, status, deps)
+        status = _evaluate(_averaged(state), status, deps)
     if status.step < plan.steps and deps.stop.received is None:
         state, status = _steps(state, status, deps)
     deps.checkpoints.wait()
     return state, status
 
 
-def known(status: RunStatus, deps: LoopDependencies) -> RunStatus:
+def _known(status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """The status with what the log knows of evaluations up to its step."""
     for row in read_log(deps.log.file):
         if row["kind"] == VAL and row["step"] <= status.step:
@@ -144,9 +144,10 @@ def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tupl
                 leaves = deps.stop.received is not None or step == plan.steps
                 if plan.saves_at(step) or leaves:
                     status, running = _settle(running, status, deps, time.perf_counter() - began), None
-                    _save(state, status, deps)
+                    averaged = _averaged(state)
+                    _save(state, averaged, status, deps)
                     if plan.evaluates_at(step):
-                        status = _evaluate(state, status, deps)
+                        status = _evaluate(averaged, status, deps)
                     leaves = leaves or deps.stop.received is not None
                 if leaves:
                     break
@@ -154,7 +155,8 @@ def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tupl
             raise
         except Exception:  # no next batch, mostly: what is done is saved
             if running is not None and not state.step.is_deleted():
-                _save(state, _settle(running, status, deps, time.perf_counter() - began), deps)
+                status = _settle(running, status, deps, time.perf_counter() - began)
+                _save(state, _averaged(state), status, deps)
             raise
     return state, status
 
@@ -215,9 +217,9 @@ def _averaged(state: TrainState) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.ema)
 
 
-def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> RunStatus:
+def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """Evaluates and publishes the averaged weights; nothing changes where it fails or a signal breaks it off."""
-    began, averaged = time.perf_counter(), _averaged(state)
+    began = time.perf_counter()
     try:
         found = attempt("the evaluation", deps.callbacks, deps.evaluate, averaged)
     except Stopped:
@@ -234,7 +236,7 @@ def _evaluate(state: TrainState, status: RunStatus, deps: LoopDependencies) -> R
     return status
 
 
-def _save(state: TrainState, status: RunStatus, deps: LoopDependencies) -> None:
+def _save(state: TrainState, averaged: Any, status: RunStatus, deps: LoopDependencies) -> None:
     deps.checkpoints.save(state, status)
-    attempt("writing the weights", deps.callbacks, deps.publish, _averaged(state), status, False)
+    attempt("writing the weights", deps.callbacks, deps.publish, averaged, status, False)
     deps.callbacks.on_checkpoint(status.step, deps.folder)

@@ -17,8 +17,8 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.ablations.jobs import Job, numbers_of, run_job
 from yolov7_jax.experiment.ablations.results import Results, RowResult, csv_text, figure, markdown
 from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table, find_table, network_size
-from yolov7_jax.experiment.inference import ProgressBar, no_progress
 from yolov7_jax.files import write_atomically
+from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks
 from yolov7_jax.viz.figures import save_figure
 
