@@ -64,6 +64,20 @@ def test_a_base_by_name(tmp_path):
     assert config.data.path == "x.yaml"
 
 
+def test_a_model_file_beside_the_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("nc: 3")
+    (folder / "config.yaml").write_text("model: {name: mine.yaml}")
+    (folder / "above.yaml").write_text("base: config.yaml")
+    monkeypatch.chdir(tmp_path)
+    for name in ("config.yaml", "above.yaml"):
+        assert read_config(folder / name).model.name == str(folder / "mine.yaml")
+    assert read_config(folder / "config.yaml", ["model.name=mine.yaml"]).model.name == "mine.yaml"  # as typed
+    (folder / "config.yaml").write_text("model: {name: other.yaml}")  # is not there: from the working directory
+    assert read_config(folder / "config.yaml").model.name == "other.yaml"
+
+
 def test_an_empty_file_is_the_default(tmp_path):
     assert read_config(write(tmp_path, "empty.yaml", "")) == Config()
 

@@ -32,7 +32,7 @@ class ModelConfig:
     """Which network, and what it starts from."""
 
     name: str = "yolov7-tiny"
-    """a name of the zoo, or a yolov5/yolov7 model YAML"""
+    """a name of the zoo, or a yolov5/yolov7 model YAML (in a configuration file, its path from there too)"""
     width: Annotated[float, Range(0.01, 100)] = 1.0
     """multiplies all channel counts"""
     implicit: bool = True

@@ -53,7 +53,7 @@ def read_config(
     """The settings of a configuration, given by its name or its YAML file.
 
     A file has the sections of `Config`, each with some of its keys, and may name another configuration as its `base`:
-    what it does not say is the base's.
+    what it does not say is the base's. A model YAML that it names may stand beside it.
 
     Args:
         source: a name of `config_names`, or a YAML file.
@@ -124,12 +124,21 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, dict[str, 
         raise InputError(f"{file}: expected sections such as train: and data:, found {type(content).__name__}")
     base = content.pop(_BASE, None)
     _check_keys(content, str(file))
+    content = _with_model_beside(file, content)
     if base is None:
         return content
     if not isinstance(base, str):
         raise InputError(f"{file}: base is {base!r}; expected a name or a file of another configuration")
     base_file = file.parent / base if base.endswith(_SUFFIXES) else _find(base)
     return _merged(_read_with_bases(base_file, (*seen, file)), content)
+
+
+def _with_model_beside(file: Path, content: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of a file with the whole path of a model YAML that stands beside it."""
+    name = content.get("model", {}).get("name")
+    if not isinstance(name, str) or not name.endswith(_SUFFIXES) or not (file.parent / name).is_file():
+        return content
+    return _merged(content, {"model": {"name": str((file.parent / name).absolute())}})
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:

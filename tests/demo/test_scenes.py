@@ -18,7 +18,7 @@ from yolov7_jax.demo.shapes import SHAPES, paint, place
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.types import Sample
 
-SIZE = 160
+SIZE = 128
 WHITE = (255, 255, 255)
 
 
@@ -50,7 +50,7 @@ def test_boxes_are_the_extent_of_the_painted_pixels(shapes):
         assert (np.ceil(right), np.ceil(bottom)) == (columns.max() + 1, rows.max() + 1)
 
 
-@pytest.mark.parametrize("corner", [(20, 30), (20.25, 30.5), (20.6, 30.9), (-8, 150)])
+@pytest.mark.parametrize("corner", [(20, 30), (20.25, 30.5), (20.6, 30.9), (-8, 118)])
 def test_an_upright_square_lies_where_it_is_put(corner):
     center = np.array(corner) + 15
     shape = place(1, SHAPES["square"], side=30, angle=0, center=center, size=SIZE)
@@ -133,9 +133,9 @@ def test_kinds_sizes_and_numbers_vary(compositions, shapes):
     numbers = [len(shapes) for _, shapes in compositions]
     assert set(numbers) == set(range(1, 6))
     sides = sides_of([shape for shape in shapes if shape.inside == 1])
-    assert 8 <= sides.min() <= 9
-    assert 75 <= sides.max() <= SIZE / 2 + 0.5  # edges are drawn a subpixel wide
-    assert 0.05 < (sides < 12).mean() < 0.2
+    assert 11 <= sides.min() <= 12
+    assert 60 <= sides.max() <= SIZE / 2 + 0.5  # edges are drawn a subpixel wide
+    assert 0.05 < (sides < 16).mean() < 0.2
     assert (np.bincount([shape.class_id for shape in shapes]) / len(shapes)).min() > 0.08  # an eighth each
     for name, shape in SHAPES.items():
         whole = [shape for shape in shapes if shape.inside == 1 and SCENE_NAMES[shape.class_id] == name]
@@ -157,12 +157,12 @@ def test_edges_are_smooth(shapes):
 
 
 def test_classes_differ_in_shape():
-    # Every class at 16 pixels, at the origin of its own window.
+    # Every class at 24 pixels, at the origin of its own window.
     covers = {}
     for index in itertools.count():
         for shape in compose(1, index, size=64)[1]:
-            if shape.inside == 1 and 15.5 <= sides_of([shape])[0] <= 16.5:
-                cover = np.zeros((18, 18))
+            if shape.inside == 1 and 23.5 <= sides_of([shape])[0] <= 24.5:
+                cover = np.zeros((26, 26))
                 cover[: shape.coverage.shape[0], : shape.coverage.shape[1]] = shape.coverage / 255
                 covers.setdefault(shape.class_id, cover)
         if len(covers) == len(SCENE_NAMES):

@@ -40,10 +40,10 @@ Pattern = NDArray[np.float32]
 """How much of the second color each pixel has, 0 to 1, [size, size]."""
 
 
-def scene(seed: int, index: int, *, size: int = 160) -> Sample:
+def scene(seed: int, index: int, *, size: int = 128) -> Sample:
     """The image of a number: a pure function of its arguments.
 
-    1 to 5 objects, from 8 pixels (digits from 14) to half the image, may overlap and stick out. Boxes are tight
+    1 to 5 objects, from 11 pixels (digits from 20) to half the image, may overlap and stick out. Boxes are tight
     around what of an object lies in the image, whether other objects hide it or not.
 
     Args:
@@ -88,7 +88,7 @@ def compose(seed: int, index: int, *, size: int) -> tuple[NDArray[np.uint8], tup
     return background, tuple(shapes)
 
 
-def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 160, seed: int = 0) -> Path:
+def write_scenes(folder: Path, *, train: int = 512, val: int = 128, size: int = 128, seed: int = 0) -> Path:
     """Writes scenes as a data set in YOLO format: images/*/*.png, labels/*/*.txt and data.yaml, which is returned.
 
     The held-out images are the first of the series, so they are the same for any number of training images.

@@ -20,7 +20,7 @@ Polygon = NDArray[np.floating[Any]]
 class Shape(NamedTuple):
     """A class of objects: the union of polygons around the origin, in any unit.
 
-    least_px: the longer side, in pixels, from which it can be told from the others.
+    least_px: the longer side, in pixels, from which it can be told well from the others.
     """
 
     polygons: tuple[Polygon, ...]
@@ -48,25 +48,25 @@ def _points(*corners: tuple[float, float]) -> Polygon:
 _ARM = 0.3  # half the width of the cross's beams
 
 SHAPES = {
-    "circle": Shape((_arc(1, 0, 0, 360),), 8),
-    "square": Shape((_points((-1, -1), (1, -1), (1, 1), (-1, 1)),), 8),
-    "triangle": Shape((_points((0, -1), (1, 0.8), (-1, 0.8)),), 9),
-    "star": Shape((_star(5, 0.42),), 13),
-    "ring": Shape((_arc(1, 0.55, 0, 360),), 10),
+    "circle": Shape((_arc(1, 0, 0, 360),), 11),
+    "square": Shape((_points((-1, -1), (1, -1), (1, 1), (-1, 1)),), 11),
+    "triangle": Shape((_points((0, -1), (1, 0.8), (-1, 0.8)),), 13),
+    "star": Shape((_star(5, 0.42),), 18),
+    "ring": Shape((_arc(1, 0.55, 0, 360),), 14),
     "cross": Shape(
         (
             _points((-1, -_ARM), (1, -_ARM), (1, _ARM), (-1, _ARM)),
             _points((-_ARM, -1), (_ARM, -1), (_ARM, 1), (-_ARM, 1)),
         ),
-        9,
+        13,
     ),
-    "3": Shape((_arc(0.56, 0.27, -160, 90, y=-0.44), _arc(0.6, 0.3, -90, 160, y=0.4)), 15),
+    "3": Shape((_arc(0.56, 0.27, -160, 90, y=-0.44), _arc(0.6, 0.3, -90, 160, y=0.4)), 21),
     "7": Shape(
         (
             _points((-0.6, -1), (0.6, -1), (0.6, -0.68), (-0.6, -0.68)),
             _points((0.22, -0.7), (0.6, -0.7), (0.02, 1), (-0.36, 1)),
         ),
-        14,
+        20,
     ),
 }
 """The classes of drawn scenes by name, in the order of their ids."""

@@ -152,11 +152,21 @@ def example_images(graph: Graph) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, graph.max_stride, graph.max_stride, graph.channels), jnp.float32)
 
 
-@partial(jax.jit, static_argnums=0)
 def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     """Randomly initialized weights, float32, drawn as PyTorch draws them: {"params": tree, "batch_stats": tree}."""
+    if isinstance(key, jax.core.Tracer):
+        return _draw(graph, key)
+    with jax.ensure_compile_time_eval():
+        return _draw_once(graph, key)
+
+
+def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
     example = example_images(graph)
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
+
+
+_draw_once = jax.jit(_draw, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+"""What runs once is quicker unoptimized: making code of a hundred random draws takes far longer than they do."""
 
 
 @lru_cache(maxsize=8)
