@@ -1,4 +1,6 @@
 import errno
+import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -6,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.full_disk import file_size_limit
 from yolov7_jax.errors import InputError
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 
@@ -63,6 +66,25 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     assert "\n" not in str(told.value)
 
 
+def test_a_disk_that_is_full_when_the_last_step_is_written_is_one_sentence(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), RunStatus(1))
+    told = r"^\S*c: the checkpoint cannot be written \([^:]*too large\)"
+    with file_size_limit(8), pytest.raises(InputError, match=told):
+        save_second(tmp_path / "c")
+    with file_size_limit(8), pytest.raises(RuntimeError, match="of somebody else"):
+        save_second(tmp_path / "c", RuntimeError("an error of somebody else"))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.restore(state(0))[1] == RunStatus(1)
+
+
+def save_second(folder: Path, then: Exception | None = None) -> None:
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state(2), RunStatus(2))  # by a thread of its own: leaving waits for it
+        if then is not None:
+            raise then
+
+
 def raising(error: Exception) -> Any:
     def fail(*_args, **_options):
         raise error
@@ -92,6 +114,16 @@ def test_what_an_interrupted_writing_left_is_no_step(tmp_path):
         checkpoints.save(state(2), RunStatus(2))
         checkpoints.wait()
         assert checkpoints.latest == 2
+
+
+@pytest.mark.parametrize("part", ["arrays", "status"])
+def test_a_damaged_step_is_named(tmp_path, part):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state(1), RunStatus(1))
+    shutil.rmtree(tmp_path / "c" / "1" / part)
+    told = r"c/1: the checkpoint cannot be restored \([^\n]+\); remove that folder"
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(InputError, match=told):
+        checkpoints.restore(state(0))
 
 
 def test_a_state_of_another_shape_is_refused_and_named(tmp_path):

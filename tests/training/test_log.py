@@ -1,22 +1,10 @@
 import json
-import resource
-from contextlib import contextmanager
 
 import pytest
 
+from tests.training.full_disk import file_size_limit
 from yolov7_jax.errors import InputError
 from yolov7_jax.training.log import Log, mean_row, read_log
-
-
-@contextmanager
-def file_size_limit(most):
-    """No file grows over some bytes: what fits is written and the rest fails, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def rows(folder):
@@ -56,6 +44,14 @@ def test_rows_that_cannot_be_written_come_with_the_next(tmp_path):
     assert rows(tmp_path) == [("train", 1), ("train", 2), ("train", 3)]
 
 
+def test_tensorboard_on_a_full_disk_is_one_sentence(tmp_path):
+    log = Log(tmp_path, tensorboard=True)
+    log.write({"kind": "train", "step": 1, "epoch": 0, "box": 0.1})
+    with file_size_limit(0), pytest.raises(InputError, match=r"tensorboard: cannot be written \(File too large\)"):
+        log.close()
+    assert rows(tmp_path) == [("train", 1)]
+
+
 def test_a_last_row_that_was_cut_off_is_left_out(tmp_path):
     log = Log(tmp_path)
     log.write({"kind": "train", "step": 1, "epoch": 0})
@@ -65,9 +61,10 @@ def test_a_last_row_that_was_cut_off_is_left_out(tmp_path):
 
 
 def test_a_broken_row_in_the_middle_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"kind": \n{"kind": "train", "step": 1}\n')
-    with pytest.raises(InputError, match=r"metrics.jsonl, line 1"):
-        rows(tmp_path)
+    for broken in (b'{"kind": ', b"\xff\xfe"):
+        (tmp_path / "metrics.jsonl").write_bytes(broken + b'\n{"kind": "train", "step": 1}\n')
+        with pytest.raises(InputError, match=r"metrics.jsonl, line 1"):
+            rows(tmp_path)
 
 
 def test_rates_and_counters_are_the_last_the_rest_are_means():

@@ -273,7 +273,7 @@ def _run(
         try:
             state, status = run_loop(state, status, deps)
         finally:
-            log.close()
+            attempt("the log", callbacks, log.close)
             attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
     callbacks.on_end(status.step, finished=finished)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,14 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits for what is being written; where something failed already, that is what is told of.
+
+        Raises:
+            InputError: something cannot be written.
+        """
+        with suppress(InputError) if kind else nullcontext(), self._writing():
+            self._manager.close()
 
     @property
     def latest(self) -> int | None:
@@ -95,11 +103,12 @@ class Checkpoints:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What tensorstore says of a full or lost disk is many lines: the sentence names the folder and keeps one."""
+        """What tensorstore says of a full or lost disk is many lines: the sentence names the folder and the reason."""
         try:
             yield
         except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
             raise InputError(
                 f"{self.folder}: the checkpoint cannot be written ({reason}); make room, then resume the run"
             ) from error
@@ -117,11 +126,13 @@ class Checkpoints:
         step = self.latest
         if step is None:
             return None
-        self._check(step, like)
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
         items = {_ARRAYS: ocp.args.StandardRestore(wanted._asdict()), _STATUS: ocp.args.JsonRestore()}
         try:
+            self._check(step, like)
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(

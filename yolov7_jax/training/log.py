@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from yolov7_jax.errors import InputError, InstallationError
 from yolov7_jax.files import write_atomically
 
-FILE = "metrics.jsonl"
+FILE, EVENTS = "metrics.jsonl", "tensorboard"
 TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
 """Kinds of rows: means over some iterations, an evaluation, a batch that was skipped."""
 
@@ -33,7 +33,7 @@ class Log:
             InstallationError: TensorBoard is wanted and tensorboardX is not installed.
         """
         self.file = folder / FILE
-        self._events = _writer()(str(folder / "tensorboard")) if tensorboard else None
+        self._events = _writer()(str(folder / EVENTS)) if tensorboard else None
         self._unwritten = ""
 
     def write(self, row: Row) -> None:
@@ -48,9 +48,10 @@ class Log:
         self._unwritten += json.dumps(row) + "\n"
         self._flush()
         if self._events is not None:
-            for key, value in row.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+            with self._writing_events():
+                for key, value in row.items():
+                    if isinstance(value, float):
+                        self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
 
     def _flush(self) -> None:
         there = self.file.stat().st_size if self.file.exists() else 0
@@ -71,9 +72,22 @@ class Log:
         write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def close(self) -> None:
-        """Ends TensorBoard's file."""
+        """Ends TensorBoard's file.
+
+        Raises:
+            InputError: it cannot be written now.
+        """
         if self._events is not None:
-            self._events.close()
+            with self._writing_events():
+                self._events.close()
+
+    @contextmanager
+    def _writing_events(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = self.file.parent / EVENTS
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); make room") from error
 
 
 def read_log(file: Path) -> list[Row]:
@@ -82,15 +96,15 @@ def read_log(file: Path) -> list[Row]:
     Raises:
         InputError: another row is no JSON object; names the line.
     """
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_bytes().splitlines() if file.is_file() else []
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, no UTF-8
             if number == len(lines):
                 break
-            raise InputError(f"{file}, line {number}: not a row of metrics ({error.msg}); remove the line") from error
+            raise InputError(f"{file}, line {number}: not a row of metrics ({error}); remove the line") from error
     return rows
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.files import write_atomically
 from yolov7_jax.types import RECALL_THRESHOLDS, CocoResult
 
 if TYPE_CHECKING:  # imported where used: it costs a second that other commands need not wait for
@@ -51,11 +53,16 @@ def set_style(axes: Axes, *, title: str, xlabel: str) -> None:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Writes a figure in the format of the file's ending; folders are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a figure in the format of the file's ending; folders are made.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    drawn = BytesIO()
     with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(file, dpi=_DOTS_PER_INCH, bbox_inches="tight")
+        figure.savefig(drawn, format=file.suffix.removeprefix("."), dpi=_DOTS_PER_INCH, bbox_inches="tight")
+    write_atomically(file, drawn.getvalue())
 
 
 def curves_figure(history: Sequence[LogRow]) -> Figure:
