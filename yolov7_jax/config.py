@@ -186,6 +186,8 @@ class OptimConfig:
     """of convolution kernels, for the nominal batch"""
     nominal_batch_size: Count = 64
     """gradients of smaller batches are summed up to this many images"""
+    micro_batch: NotNegativeInt = 0
+    """images that go through the network at a time, to save memory; a divisor of train.batch_size; 0: all"""
     warmup_epochs: NotNegative = 3.0
     """duration of warm-up, in which learning rates and momentum change linearly"""
     warmup_min_steps: NotNegativeInt = 1000

@@ -53,11 +53,16 @@ class LossFn(Protocol):
     """The loss of a batch, to be differentiated with respect to the raw outputs.
 
     A loss with a state that training carries on (and checkpoints hold) has two methods more: `initial_state()` gives a
-    tree of arrays, which is the fourth argument from then on, and `next_state(state, items)` the one after a step.
+    tree of arrays, which is the fourth argument from then on, and `next_state(state, items)` the one after a step,
+    or after each micro-batch of one (optim.micro_batch).
     """
 
     def __call__(self, outputs: Outputs, batch: Batch, grid: Grid, /) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """The loss, float [], and its items by name: scalars, which the log shows."""
+        """The loss, float [], and its items by name: scalars, which the log shows.
+
+        Of several micro-batches (optim.micro_batch) the losses are summed, and the items that are integers; the others
+        are averaged.
+        """
 
 
 class LossSetup(NamedTuple):

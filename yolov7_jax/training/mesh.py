@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 
 import jax
@@ -42,6 +43,22 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         near = " or ".join(str(size) for size in (below, below + mesh.size) if size > 0)
         raise InputError(
             f"train.batch_size: {batch_size} images cannot be shared evenly by {mesh.size} devices; set it to {near}"
+        )
+
+
+def check_micro_batch(micro_batch: int, batch_size: int, devices: int) -> None:
+    """Refuses micro-batches that do not divide a batch, or that the devices cannot share evenly; 0 is none.
+
+    Raises:
+        InputError: names the setting and the sizes that would do.
+    """
+    fitting = [size for size in range(devices, batch_size + 1, devices) if batch_size % size == 0]
+    if micro_batch not in (0, *fitting):
+        place = bisect(fitting, micro_batch)
+        near = " or ".join(map(str, fitting[max(place - 1, 0) : place + 1]))
+        raise InputError(
+            f"optim.micro_batch: {micro_batch} images at a time do not divide a batch of {batch_size} into parts that "
+            f"{devices} devices can share evenly; set it to {near}, or to 0 for all at once"
         )
 
 

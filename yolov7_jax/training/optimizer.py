@@ -87,6 +87,11 @@ class Schedule:
         return max(1, round(self.config.nominal_batch_size / self.batch_size))
 
     @property
+    def micro_batches(self) -> int:
+        """How many parts of a batch go through the network one after another, in one step."""
+        return self.batch_size // (self.config.micro_batch or self.batch_size)
+
+    @property
     def update_config(self) -> OptimConfig:
         """The settings with the weight decay of an update: that of the nominal batch, in proportion to the images."""
         images = self.batch_size * self.full_accumulation

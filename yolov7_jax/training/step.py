@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from yolov7_jax.contracts import LossFn, OptimizerFactory
 from yolov7_jax.nn.conv import CONV, STAGE
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
-from yolov7_jax.training.mesh import check_batch_size, data_mesh, replicated, split
+from yolov7_jax.training.mesh import check_batch_size, check_micro_batch, data_mesh, replicated, split
 from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, parameter_labels
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.types import Batch, Rates
@@ -41,16 +41,18 @@ def make_step(
 ) -> Step:
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
 
-    Splits the batch over the mesh (by default of all devices) and keeps the state whole on every device; batch
-    statistics are those of the whole batch. Skips a batch whose loss or gradient is not finite: only counters change.
-    Metrics are those of `pure_step`. deterministic: has GPUs sum in one order every time, more slowly; CPUs do anyway.
+    Splits the batch, or each micro-batch, over the mesh (by default of all devices) and keeps the state whole on every
+    device; batch statistics are those of all devices. Skips a batch whose loss or gradient is not finite: only counters
+    change. Metrics are those of `pure_step`. deterministic: has GPUs sum in one order every time, more slowly; CPUs do
+    anyway.
 
     Raises:
-        InputError: the devices cannot share the batch, network.frozen is wrong, or the network is not in its training
-            form.
+        InputError: the devices cannot share the batch or optim.micro_batch, network.frozen is wrong, or the network is
+            not in its training form.
     """
     mesh = mesh or data_mesh()
     check_batch_size(schedule.batch_size, mesh)
+    check_micro_batch(schedule.config.micro_batch, schedule.batch_size, mesh.size)
     whole = replicated(mesh)
     step = pure_step(network, loss, optimizer, schedule, remat=remat)
     return jax.jit(
@@ -74,28 +76,99 @@ def pure_step(
     Metrics: `loss`, and its items; `overflow_boxes` and `overflow_candidates` left out of the batch; `lr/norm`,
     `lr/weight`, `lr/bias`, `momentum`, `gradient_norm`, `finite`; the counters `updates`, `nonfinite`,
     `nonfinite_in_row`.
+
+    optim.micro_batch: the images go through the network so many at a time, image i of the batch in micro-batch i mod k
+    of k, and gradients are summed. The step then equals k steps of such batches whose gradients `Schedule.accumulation`
+    sums for one update: its loss is the sum of theirs, its items their means, those that are integers (counts) their
+    sums. From the whole batch at once it differs in what is normalized over a batch: batch statistics are those of each
+    micro-batch, and running statistics and the state of the loss follow one after another; where the loss takes means
+    over positives (the box and class losses of `DetectionLoss`; not its objectness loss, a mean over predictions), they
+    are those of each micro-batch, weighted by its images, whatever its positives. With frozen batch normalization and a
+    loss that is a sum over images it is the same. If a micro-batch is not finite, the whole step is skipped.
+
+    Raises:
+        InputError: optim.micro_batch does not divide the batch, network.frozen is wrong, or the network is not in its
+            training form.
     """
+    check_micro_batch(schedule.config.micro_batch, schedule.batch_size, devices=1)
     variables = abstract_variables(network.graph)
     check_freeze(network.frozen, variables)
     labels = parameter_labels(variables["params"], freeze=network.frozen)
-    loss_of = _loss_of_params(network, loss, labels, remat)
+    both_passes = _at_once(loss, _loss_of_params(network, loss, labels, remat))
+    if schedule.micro_batches > 1:
+        both_passes = _in_micro_batches(both_passes, schedule.micro_batches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         now = schedule.rates(state.step)
-        differentiated = jax.value_and_grad(loss_of, has_aux=True)
-        (value, (items, batch_stats)), gradients = differentiated(state.params, state, batch)
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        found = both_passes(state, batch)
+        norm = optax.tree.norm(found.gradients)
+        finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
         transform = optimizer(now, labels, schedule.update_config)
         due = state.step % schedule.accumulation(state.step) == 0
-        ahead = _updated(state, gradients, batch_stats, transform, schedule, finite=finite, due=due)
-        if state.loss_state is not None:
-            moved = loss.next_state(state.loss_state, items)  # type: ignore[attr-defined]
-            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state.loss_state)
-            ahead = ahead._replace(loss_state=kept)
-        return ahead, _metrics(ahead, value, items, batch, now, norm, finite)
+        ahead = _updated(state, found.gradients, found.batch_stats, transform, schedule, finite=finite, due=due)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), found.loss_state, state.loss_state)
+        ahead = ahead._replace(loss_state=kept)
+        return ahead, _metrics(ahead, found.loss, found.items, batch, now, norm, finite)
 
     return step
+
+
+class _Found(NamedTuple):
+    """What images give: loss and items, gradients, and what batch_stats and loss_state are after them."""
+
+    loss: jax.Array
+    items: Mapping[str, Any]
+    gradients: Any
+    batch_stats: Any
+    loss_state: Any
+
+
+_BothPasses = Callable[[TrainState, Batch], _Found]
+"""The network's forward and backward pass over the images of a batch."""
+
+_Carried = tuple[Any, Any, Any]
+"""batch_stats, loss_state and summed gradients, from one micro-batch to the next."""
+
+
+def _at_once(loss: LossFn, loss_of: Callable[..., Any]) -> _BothPasses:
+    """With all images at once."""
+
+    def both_passes(state: TrainState, batch: Batch) -> _Found:
+        (value, (items, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params, state, batch)
+        moved = None
+        if state.loss_state is not None:
+            moved = loss.next_state(state.loss_state, items)  # type: ignore[attr-defined]
+        return _Found(value, items, gradients, batch_stats, moved)
+
+    return both_passes
+
+
+def _in_micro_batches(both_passes: _BothPasses, count: int) -> _BothPasses:
+    """With the images in so many micro-batches, one after another; image i is in number i mod count.
+
+    So every device finds its share of each among its own images, and none are sent from one to another.
+    """
+
+    def in_turn(state: TrainState, batch: Batch) -> _Found:
+        rows = jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]), batch)  # [B / count, count, ...]
+
+        def add(before: _Carried, number: jax.Array) -> tuple[_Carried, tuple[jax.Array, Mapping[str, Any]]]:
+            micro_batch = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, 1, keepdims=False), rows)
+            batch_stats, loss_state, gradients = before
+            found = both_passes(state._replace(batch_stats=batch_stats, loss_state=loss_state), micro_batch)
+            summed = optax.tree.add(gradients, found.gradients)
+            return (found.batch_stats, found.loss_state, summed), (found.loss, found.items)
+
+        start = state.batch_stats, state.loss_state, optax.tree.zeros_like(state.params)
+        (batch_stats, loss_state, gradients), (losses, items) = lax.scan(add, start, jnp.arange(count))
+        return _Found(losses.sum(), jax.tree.map(_of_all, items), gradients, batch_stats, loss_state)
+
+    return in_turn
+
+
+def _of_all(item: jax.Array) -> jax.Array:
+    """An item of a whole batch from those of its micro-batches: the sum of counts, the mean of all else."""
+    return item.sum(dtype=item.dtype) if jnp.issubdtype(item.dtype, jnp.integer) else item.mean()
 
 
 def _loss_of_params(
