@@ -1,10 +1,22 @@
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 
-from tests.training.full_disk import file_size_limit
 from yolov7_jax.errors import InputError
 from yolov7_jax.training.log import Log, mean_row, read_log
+
+
+@contextmanager
+def file_size_limit(most):
+    """No file grows over some bytes: what fits is written and the rest fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def rows(folder):
