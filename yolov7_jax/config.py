@@ -228,6 +228,8 @@ class TrainConfig:
     """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
     remat: Literal["none", "conv", "stage"] = "none"
     """what the backward pass keeps, less memory for more time: all; outputs of convolutions; ends of stages"""
+    shard_state: bool = False
+    """each device keeps a part of the moving averages and of the optimizer's state, for less memory (ZeRO, stage 1)"""
     deterministic: bool = False
     """have GPUs sum in one order every time, more slowly: two runs are bit-exact, as on CPUs they always are"""
     max_nonfinite: Count = 10

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolov7_jax.compilation_cache import compiling
-from yolov7_jax.config import Config
+from yolov7_jax.config import Config, TrainConfig
 from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.experiment.preparation import Data, GivenData, training_pipeline
@@ -120,21 +120,22 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
         loader,
         plan,
         parts,
-        _step(parts, mesh, config.train.remat, config.train.deterministic),
+        _step(parts, mesh, config.train),
         pipeline.largest_shape,
     )
 
 
-def _step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool) -> MeasuredStep:
+def _step(parts: _StepParts, mesh: Mesh, settings: TrainConfig) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
+    options = settings.remat, settings.deterministic, settings.shard_state
     try:
-        return _kept_step(parts, mesh, remat, deterministic)
+        return _kept_step(parts, mesh, *options)
     except TypeError:  # a part of a user's that has no hash
-        return _new_step(parts, mesh, remat, deterministic)
+        return _new_step(parts, mesh, *options)
 
 
-def _new_step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool) -> MeasuredStep:
-    return MeasuredStep(make_step(*parts, mesh=mesh, remat=remat, deterministic=deterministic))
+def _new_step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool, shard: bool) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh, remat=remat, deterministic=deterministic, shard=shard))
 
 
 _kept_step = lru_cache(maxsize=1)(_new_step)

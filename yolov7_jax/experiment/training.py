@@ -38,9 +38,9 @@ CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 
 CHANGEABLE = (
     "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
-    "train.tensorboard", "train.remat", "data.path", "data.images", "data.val_path", "data.val_images",
-    "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou",
-    "val.batch_size", "val.resize",
+    "train.tensorboard", "train.remat", "train.shard_state", "data.path", "data.images", "data.val_path",
+    "data.val_images", "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error",
+    "val.confidence", "val.iou", "val.batch_size", "val.resize",
 )  # fmt: skip
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 
@@ -247,7 +247,7 @@ def _run(
     progress: ProgressBar,
 ) -> TrainingRun:
     start = weights.variables or init(weights.graph, jax.random.key(config.train.seed))
-    state = init_state(*setup.parts, start, mesh=setup.mesh)
+    state = init_state(*setup.parts, start, mesh=setup.mesh, shard=config.train.shard_state)
     log = Log(folder, tensorboard=config.train.tensorboard)
     with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)

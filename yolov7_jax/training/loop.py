@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from yolov7_jax.errors import InputError
 from yolov7_jax.training.callbacks import Callback, attempt
@@ -214,7 +215,20 @@ def _local(leaf: Any) -> np.ndarray:
 
 
 def _averaged(state: TrainState) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.ema)
+    """The moving averages, in host memory."""
+
+    def whole(leaf: jax.Array) -> np.ndarray:
+        if not leaf.is_fully_replicated:
+            leaf = _gather(leaf)
+        return np.asarray(leaf.addressable_data(0))
+
+    return jax.tree.map(whole, state.ema)
+
+
+def _gather(leaf: jax.Array) -> jax.Array:
+    """An array of which each device has a part, whole on every device."""
+    assert isinstance(leaf.sharding, NamedSharding)
+    return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
 
 
 def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunStatus:

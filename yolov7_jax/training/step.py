@@ -18,7 +18,7 @@ from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.training.mesh import check_batch_size, check_micro_batch, data_mesh, replicated, split
 from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, parameter_labels
-from yolov7_jax.training.state import TrainState
+from yolov7_jax.training.state import TrainState, abstract_state, state_shardings
 from yolov7_jax.types import Batch, Rates
 
 Metrics = dict[str, jax.Array]
@@ -38,13 +38,14 @@ def make_step(
     mesh: Mesh | None = None,
     remat: Remat = "none",
     deterministic: bool = False,
+    shard: bool = False,
 ) -> Step:
     """The compiled step (state, batch) → (state, metrics); the state that goes in is used up.
 
     Splits the batch, or each micro-batch, over the mesh (by default of all devices) and keeps the state whole on every
-    device; batch statistics are those of all devices. Skips a batch whose loss or gradient is not finite: only counters
-    change. Metrics are those of `pure_step`. deterministic: has GPUs sum in one order every time, more slowly; CPUs do
-    anyway.
+    device, or parts of it (shard, see `state_shardings`; the state must come so); batch statistics are those of all
+    devices. Skips a batch whose loss or gradient is not finite: only counters change. Metrics are those of `pure_step`.
+    deterministic: has GPUs sum in one order every time, more slowly; CPUs do anyway.
 
     Raises:
         InputError: the devices cannot share the batch or optim.micro_batch, network.frozen is wrong, or the network is
@@ -53,13 +54,13 @@ def make_step(
     mesh = mesh or data_mesh()
     check_batch_size(schedule.batch_size, mesh)
     check_micro_batch(schedule.config.micro_batch, schedule.batch_size, mesh.size)
-    whole = replicated(mesh)
     step = pure_step(network, loss, optimizer, schedule, remat=remat)
+    state = state_shardings(abstract_state(network, loss, optimizer, schedule), mesh, shard=shard)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(whole, split(mesh)),
-        out_shardings=(whole, whole),
+        in_shardings=(state, split(mesh)),
+        out_shardings=(state, replicated(mesh)),
         compiler_options={"xla_gpu_deterministic_ops": True} if deterministic else None,
     )
 
