@@ -9,17 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from tests.experiment.small_run import small_config, write_data
+from tests.experiment.test_training import damage
 from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment import resume, train
+from yolov7_jax.experiment import ablate, resume, run_demo, train
 from yolov7_jax.files import yaml_text
 from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.hosts import connect
 from yolov7_jax.training.log import read_log
 
 
@@ -48,7 +51,18 @@ def be_one_of_two(home: Path, port: str, number: str) -> None:
     os.chdir(own)
     other_seed = small_config(home / "data.yaml", train={"seed": int(number)})
     other_data = small_config(home / ("data.yaml" if number == "0" else "nowhere.yaml"))
-    for work in (lambda: resume("run"), lambda: train(other_seed, "new"), lambda: train(other_data, "new")):
+    own_images = {"path": str(write_data(own / "data")), "on_error": "stop"}
+    broken = small_config(home / "data.yaml", data=own_images, train={"val_every_epochs": 0})
+    if number == "1":
+        damage(own / "data" / "images" / "9.png")
+    for work in (
+        lambda: resume("run"),
+        lambda: train(other_seed, "new"),
+        lambda: train(other_data, "new"),
+        lambda: train(broken, home / "broken"),
+        lambda: ablate(6, home / "ablation"),
+        lambda: run_demo(home / "demo"),
+    ):
         try:
             work()
         except InputError as error:
@@ -106,6 +120,16 @@ def one(two, tmp_path_factory) -> Path:
     return train(small_config(two.home / "data.yaml"), tmp_path_factory.mktemp("one") / "run").folder
 
 
+def test_one_process_joins_nobody(monkeypatch, capsys):
+    connect()  # there is no cluster
+    assert not jax.distributed.is_initialized()
+    assert main(["train", "debug", "--processes", "2"]) == 2
+    assert "--coordinator, --processes and --process-id belong together" in capsys.readouterr().err
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: (_ for _ in ()).throw(ValueError("no cluster")))
+    with pytest.raises(InputError, match=r"cannot be joined \(no cluster\); name them: --coordinator HOST:PORT"):
+        connect(search="on")
+
+
 def assert_same_weights(*runs: Path) -> None:
     expected, found = (read_safetensors(run / "weights.safetensors")[0] for run in runs)
     for name, array in expected.items():
@@ -133,13 +157,22 @@ def test_they_leave_one_run_folder_and_one_of_them_reports(two, one):
 
 def test_what_they_do_not_share_is_refused_by_both(two):
     for number in (0, 1):
-        not_shared, other_seed, no_data = two.lines(number, "refused")
+        not_shared, other_seed, no_data, _, ablation, demo = two.lines(number, "refused")
         assert "run: " in not_shared
         assert "does not see what the first process writes there" in not_shared
         assert "train.seed is 1, but 0 in the first process" in other_seed
         assert "nowhere.yaml" in no_data
         assert no_data.startswith("process 1: ") == (number == 0)
+        assert "an ablation is for one process, and 2 are joined" in ablation
+        assert "the demonstration is for one process" in demo
     assert not (two.home / "0" / "new").exists()
+
+
+def test_where_one_has_no_batch_both_end(two):
+    for number in (0, 1):
+        reason = two.lines(number, "refused")[3]
+        assert "9.png" in reason
+        assert reason.startswith("process 1: ") == (number == 0)
 
 
 def test_a_signal_to_one_saves_the_same_step_in_both(two):

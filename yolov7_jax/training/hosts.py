@@ -89,6 +89,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def refuse_several(what: str) -> None:
+    """Refuses work that is for one process.
+
+    Raises:
+        InputError: this process has joined others.
+    """
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        raise InputError(f"{what} is for one process, and {jax.process_count()} are joined; start it in one")
+
+
 @contextmanager
 def all_or_none() -> Iterator[None]:
     """Ends the work on all processes where it fails on one.
