@@ -22,7 +22,7 @@ from yolov7_jax.prefetch import ProgressBar
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
-from yolov7_jax.training.hosts import is_first
+from yolov7_jax.training.hosts import is_first, report
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
@@ -125,7 +125,7 @@ def shown_batches(
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for error in loader.errors[reported:]:
-                callbacks.log(f"gray in its place: {error}")
+                report(f"gray in its place: {error}", callbacks)
             reported = len(loader.errors)
             if step < BATCHES_SHOWN and is_first():
                 file = folder / FIGURES / f"batch-{step + 1}.png"

@@ -7,6 +7,7 @@ called by all processes, in the same order.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -25,12 +26,15 @@ from jax.sharding import Mesh
 
 from yolov7_jax.errors import InputError
 from yolov7_jax.files import write_atomically
+from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import wait_for_all
 from yolov7_jax.training.mesh import replicated, split
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
 
 T = TypeVar("T")
+
+_LOGGER = logging.getLogger("yolov7_jax")
 
 Search = Literal["auto", "on", "off"]
 """Whether processes that are not named are looked for: where Slurm started several, always, never."""
@@ -67,7 +71,7 @@ def connect(address: Address | None = None, search: Search = "auto") -> None:
             jax.distributed.initialize()
         else:
             jax.distributed.initialize(*address, cluster_detection_method="deactivate")
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:  # the last: there is no port
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"the processes of this run cannot be joined ({reason}); name them: --coordinator HOST:PORT --processes N "
@@ -97,6 +101,14 @@ def refuse_several(what: str) -> None:
     """
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         raise InputError(f"{what} is for one process, and {jax.process_count()} are joined; start it in one")
+
+
+def report(text: str, callbacks: Callback) -> None:
+    """Reports what this process alone knows; where it is not the first, nothing looks on."""
+    if is_first():
+        callbacks.log(text)
+    else:
+        _LOGGER.warning("process %d: %s", jax.process_index(), text)
 
 
 @contextmanager
