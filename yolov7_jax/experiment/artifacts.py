@@ -22,6 +22,7 @@ from yolov7_jax.prefetch import ProgressBar
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
+from yolov7_jax.training.hosts import is_first, report
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
@@ -124,9 +125,9 @@ def shown_batches(
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for error in loader.errors[reported:]:
-                callbacks.log(f"gray in its place: {error}")
+                report(f"gray in its place: {error}", callbacks)
             reported = len(loader.errors)
-            if step < BATCHES_SHOWN:
+            if step < BATCHES_SHOWN and is_first():
                 file = folder / FIGURES / f"batch-{step + 1}.png"
                 attempt("drawing a batch", callbacks, _draw_batch, batch, names, file)
             yield batch
@@ -145,7 +146,9 @@ class Publisher(NamedTuple):
     folder: Path
 
     def write(self, averaged: Any, status: RunStatus, best: bool) -> None:
-        """Writes weights.safetensors, best.safetensors too if these are the best."""
+        """Writes weights.safetensors, best.safetensors too if these are the best; of several processes, one does."""
+        if not is_first():
+            return
         meta = {
             "input_size": self.config.train.size,
             "category_ids": list(self.category_ids),

@@ -17,6 +17,7 @@ from yolov7_jax.files import new_folder
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo
+from yolov7_jax.training.hosts import refuse_several
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 
@@ -46,6 +47,7 @@ def run_demo(
     Raises:
         InputError: the folder cannot be written, or an override is wrong.
     """
+    refuse_several("the demonstration")
     times = _Times()
     folder = new_folder(Path(folder))
     data = write_scenes(folder / "scenes", train=TRAIN_IMAGES, val=VAL_IMAGES)

@@ -19,6 +19,7 @@ from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network
 from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
 from yolov7_jax.training.callbacks import Callback
+from yolov7_jax.training.hosts import place
 from yolov7_jax.training.log import check_tensorboard
 from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.loss import make_loss
@@ -101,7 +102,7 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
         check_tensorboard()
     mesh = data_mesh()
     pipeline = training_pipeline(config, graph, data.train)
-    loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes)
+    loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes, host=place())
     plan = Plan(
         pipeline.steps,
         config.train.epochs,

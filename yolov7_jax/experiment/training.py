@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import jax
 
@@ -17,14 +16,14 @@ from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
+from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
-from yolov7_jax.files import new_folder, write_atomically, yaml_text
-from yolov7_jax.graph.spec import Graph
+from yolov7_jax.files import new_folder
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.prefetch import ProgressBar, no_progress
-from yolov7_jax.source import SourceMixin
+from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log
@@ -32,17 +31,6 @@ from yolov7_jax.training.loop import LoopDependencies
 from yolov7_jax.training.loop import train as run_loop
 from yolov7_jax.training.state import init_state
 from yolov7_jax.training.stop import StopSignals
-
-CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
-"""What a run folder holds beside its log, weights and figures."""
-
-CHANGEABLE = (
-    "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
-    "train.tensorboard", "train.remat", "train.shard_state", "data.path", "data.images", "data.val_path",
-    "data.val_images", "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error",
-    "val.confidence", "val.iou", "val.batch_size", "val.resize",
-)  # fmt: skip
-"""The settings that a run may be resumed with others of: none says what an iteration is."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +73,28 @@ def train(
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were
             not finite.
     """
-    kinds = kinds_of(given)
-    check_config(config, where="config")
-    check_names(config)
-    folder = new_folder(Path(folder))  # before the data are read, should it not be writable
-    watching = Callbacks([*callbacks, CurvesDrawn(folder)])
+    with hosts.all_or_none():
+        kinds = kinds_of(given)
+        check_config(config, where="config")
+        check_names(config)
+    folder = _new_folder(Path(folder))  # before the data are read, should it not be writable
+    watching, progress = _watching(callbacks, progress, folder)
     try:
-        data = open_data(config, watching, progress, given=given.get("data"))
-        weights, report = starting_weights(config, data.train.names)
-        watching.log(report)
-        setup = set_up(config, weights.graph, data, given)
-        for line in expectations(config, weights.graph, data.train, setup.plan.steps_per_epoch):
-            watching.log(line)
-        config = with_whole_paths(config)
-        began = _Beginning(weights.graph, weights.names, len(data.train), kinds, config_dict(config))
-        began.write(folder / NETWORK)
-        _write_config(config, folder)
+        hosts.check_shared(folder)
+        with hosts.all_or_none():
+            data = open_data(config, watching, progress, given=given.get("data"))
+            weights, report = starting_weights(config, data.train.names)
+            watching.log(report)
+            setup = set_up(config, weights.graph, data, given)
+            for line in expectations(config, weights.graph, data.train, setup.plan.steps_per_epoch):
+                watching.log(line)
+            config = with_whole_paths(config)
+            began = Beginning(weights.graph, weights.names, len(data.train), kinds, config_dict(config))
+        began.keep(config, folder)
     except BaseException:
-        with suppress(OSError):
-            folder.rmdir()  # if it is empty
+        if hosts.is_first():
+            with suppress(OSError):
+                folder.rmdir()  # if it is empty
         raise
     return _run(config, weights, data, setup, folder, watching, progress)
 
@@ -132,33 +123,42 @@ def resume(
         InputError: the folder is not that of a run, its settings are others than it began with, or its data or
             checkpoint cannot be used.
     """
-    folder, kinds = Path(folder), kinds_of(given)
-    watching = Callbacks([*callbacks, CurvesDrawn(folder)])
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
-    config = with_whole_paths(read_config(folder / CONFIG, overrides))
-    check_names(config)
-    began = _Beginning.read(folder / NETWORK)
-    for change in began.changes(config, folder):
-        watching.log(change)
-    if began.given != kinds:
-        raise InputError(
-            f"{folder}: the run began with {', '.join(began.given) or 'nothing'} given in place of its settings, now "
-            f"{', '.join(kinds) or 'nothing'} is: give the same to resume"
-        )
-    data = open_data(config, watching, progress, given=given.get("data"))
-    if _has_checkpoint(folder):
-        began.check_data(data.train, folder)
-        weights = Weights(began.graph, {}, began.names)
-    else:  # it was interrupted before
-        weights, _ = starting_weights(config, data.train.names)
-    setup = set_up(config, weights.graph, data, given)
-    _write_config(config, folder)
+    folder = Path(folder)
+    watching, progress = _watching(callbacks, progress, folder)
+    with hosts.all_or_none():
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
+    hosts.check_shared(folder)
+    with hosts.all_or_none():
+        config = with_whole_paths(read_config(folder / CONFIG, overrides))
+        check_names(config)
+        began = Beginning.read(folder)
+        for change in began.changes(config, folder):
+            watching.log(change)
+        began.check_given(kinds_of(given), folder)
+        data = open_data(config, watching, progress, given=given.get("data"))
+        if _has_checkpoint(folder):
+            began.check_data(data.train, folder)
+            weights = Weights(began.graph, {}, began.names)
+        else:  # it was interrupted before
+            weights, _ = starting_weights(config, data.train.names)
+        setup = set_up(config, weights.graph, data, given)
+    began.keep(config, folder)
     return _run(config, weights, data, setup, folder, watching, progress)
 
 
-def _write_config(config: Config, folder: Path) -> None:
-    write_atomically(folder / CONFIG, yaml_text(config_dict(config)))
+def _new_folder(folder: Path) -> Path:
+    """A new folder, which the first process makes."""
+    if hosts.place()[1] == 1:
+        return new_folder(folder)
+    return Path(hosts.from_first(lambda: str(new_folder(folder.absolute()))))
+
+
+def _watching(callbacks: Sequence[Callback], progress: ProgressBar, folder: Path) -> tuple[Callbacks, ProgressBar]:
+    """What looks on in the first process; in others nothing does."""
+    if not hosts.is_first():
+        return Callbacks(), no_progress
+    return Callbacks([*callbacks, CurvesDrawn(folder)]), progress
 
 
 def with_whole_paths(config: Config) -> Config:
@@ -172,64 +172,6 @@ def with_whole_paths(config: Config) -> Config:
 
     data = whole(config.data, "path", "val_path", "images", "val_images")
     return replace(config, model=whole(config.model, "name", "weights"), data=data)
-
-
-class _Beginning(NamedTuple):
-    """What a run began with: network, classes, number of training images, what was given, settings.
-
-    The number of a step means nothing without them: images and batch size say which epoch it is in, the seed and the
-    augmentation which batch it sees.
-    """
-
-    graph: Graph
-    names: tuple[str, ...]
-    images: int
-    given: list[str]
-    settings: dict[str, dict[str, Any]]
-
-    def write(self, file: Path) -> None:
-        write_atomically(file, json.dumps({**self._asdict(), "graph": self.graph.to_json()}))
-
-    @classmethod
-    def read(cls, file: Path) -> _Beginning:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            graph, names, images = Graph.from_json(content["graph"]), tuple(content["names"]), int(content["images"])
-            return cls(graph, names, images, list(content["given"]), dict(content["settings"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: cannot be read ({error}); the run cannot go on without its network") from error
-
-    def changes(self, config: Config, folder: Path) -> list[str]:
-        """A sentence for each setting that is not as it was.
-
-        Raises:
-            InputError: it may not change.
-        """
-        now = config_dict(config)
-        changed = [
-            (f"{section}.{key}", value, now[section][key])
-            for section, keys in self.settings.items()
-            for key, value in keys.items()
-            if now[section][key] != value
-        ]
-        for key, before, value in changed:
-            if key not in CHANGEABLE:
-                raise InputError(
-                    f"{folder}: {key} is {value!r}, but the run began with {before!r}; set it back to resume, or begin "
-                    f"a new run from its weights (model.weights={folder}); what may change is {', '.join(CHANGEABLE)}"
-                )
-        lines = [f"{key} is {value!r}; the run began with {before!r}" for key, before, value in changed]
-        if any(key == "train.epochs" for key, *_ in changed):
-            lines.append("learning rates follow the schedule of the new length from here on")
-        return lines
-
-    def check_data(self, source: SourceMixin, folder: Path) -> None:
-        if (self.images, self.names) != (len(source), source.names):
-            raise InputError(
-                f"{folder}: the run began with {self.images} training images and the classes {', '.join(self.names)}; "
-                f"now there are {len(source)} and {', '.join(source.names)}: bring back the data, or begin a new run "
-                f"from its weights (model.weights={folder})"
-            )
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -246,10 +188,10 @@ def _run(
     callbacks: Callback,
     progress: ProgressBar,
 ) -> TrainingRun:
-    start = weights.variables or init(weights.graph, jax.random.key(config.train.seed))
+    start = hosts.arrays_of_first(weights.variables or init(weights.graph, jax.random.key(config.train.seed)))
     state = init_state(*setup.parts, start, mesh=setup.mesh, shard=config.train.shard_state)
-    log = Log(folder, tensorboard=config.train.tensorboard)
-    with StopSignals() as stop, Checkpoints(folder / CHECKPOINTS) as checkpoints:
+    log = Log(folder, tensorboard=config.train.tensorboard, writes=hosts.is_first())
+    with StopSignals() as signals, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, status = restored or (state, RunStatus())
         if status.step > setup.plan.steps:
@@ -257,11 +199,13 @@ def _run(
             raise InputError(f"{folder}: train.epochs is {config.train.epochs}, but the run is in epoch {done} already")
         log.rewind(status.step)
         callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
+        own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
+        batches, stop = hosts.in_step(own_batches, setup.mesh, signals)
         deps = LoopDependencies(
             plan=setup.plan,
             train_step=reporting_step(setup, callbacks),
-            batches=partial(shown_batches, setup.loader, folder, weights.names, callbacks),
-            evaluate=evaluator(config, weights, data.val, folder, stop, callbacks, progress),
+            batches=batches,
+            evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress),
             score=partial(score, config.train.best_by),
             publish=Publisher(config, weights, data.train.category_ids, folder).write,
             checkpoints=checkpoints,
@@ -274,7 +218,8 @@ def _run(
             state, status = run_loop(state, status, deps)
         finally:
             attempt("the log", callbacks, log.close)
-            attempt("drawing curves", callbacks, draw_curves, folder)
+            if hosts.is_first():
+                attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
     callbacks.on_end(status.step, finished=finished)
     return TrainingRun(

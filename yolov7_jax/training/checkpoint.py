@@ -156,6 +156,19 @@ class Checkpoints:
             )
 
 
+def wait_for_all(key: str, timeout_s: int) -> None:
+    """Returns when all processes have called it with a key, which none may use twice; no device waits.
+
+    Raises:
+        InputError: a process has ended, or does not come in time.
+    """
+    try:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_s * 1000)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"another process of this run is gone ({reason}); resume the run") from error
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

@@ -26,14 +26,17 @@ class Log:
     Rows that cannot be written now (a full disk) are kept and written with the next.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, *, tensorboard: bool = False, writes: bool = True) -> None:
         """Opens the log of a run, new or begun.
+
+        writes: this process does; of several, one.
 
         Raises:
             InstallationError: TensorBoard is wanted and tensorboardX is not installed.
         """
         self.file = folder / FILE
-        self._events = _writer()(str(folder / EVENTS)) if tensorboard else None
+        self._writes = writes
+        self._events = _writer()(str(folder / EVENTS)) if tensorboard and writes else None
         self._unwritten = ""
 
     def write(self, row: Row) -> None:
@@ -42,6 +45,8 @@ class Log:
         Raises:
             InputError: the file cannot be written now.
         """
+        if not self._writes:
+            return
         row = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
@@ -68,6 +73,8 @@ class Log:
 
     def rewind(self, step: int) -> None:
         """Drops the rows after a step: they will come again."""
+        if not self._writes:
+            return
         rows = [row for row in read_log(self.file) if row["step"] <= step]
         write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row, read_log
@@ -115,10 +117,14 @@ def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple
 
 def _known(status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """The status with what the log knows of evaluations up to its step."""
-    for row in read_log(deps.log.file):
-        if row["kind"] == VAL and row["step"] <= status.step:
-            status = _scored(status, row, deps)
-    return status
+
+    def evaluations() -> list[Row]:
+        return [row for row in read_log(deps.log.file) if row["kind"] == VAL and row["step"] <= status.step]
+
+    known = status
+    for row in hosts.from_first(evaluations):
+        known = _scored(known, row, deps)
+    return known
 
 
 def _scored(status: RunStatus, row: Row, deps: LoopDependencies) -> RunStatus:
@@ -180,7 +186,8 @@ def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, second
 
 
 def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, deps: LoopDependencies) -> None:
-    file = deps.folder / "nonfinite" / f"step-{running.step}.npz"
+    own_part = "" if hosts.is_first() else f"-process-{hosts.place()[0]}"
+    file = deps.folder / "nonfinite" / f"step-{running.step}{own_part}.npz"
     attempt("saving the batch", deps.callbacks, save_batch, file, running.batch)
     row = {"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name}
     attempt("the log", deps.callbacks, deps.log.write, row)
@@ -234,10 +241,9 @@ def _gather(leaf: jax.Array) -> jax.Array:
 def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """Evaluates and publishes the averaged weights; nothing changes where it fails or a signal breaks it off."""
     began = time.perf_counter()
-    try:
-        found = attempt("the evaluation", deps.callbacks, deps.evaluate, averaged)
-    except Stopped:
-        return status
+    found, signal = hosts.from_first(partial(_found, averaged, deps))
+    if signal is not None:
+        deps.stop.received = signal
     if found is None:
         return status
     epoch = deps.plan.epoch(status.step)
@@ -248,6 +254,14 @@ def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunSt
     attempt("the log", deps.callbacks, deps.log.write, row)  # last: an evaluation that it has is done wholly
     deps.callbacks.on_evaluation(row, best=best)
     return status
+
+
+def _found(averaged: Any, deps: LoopDependencies) -> tuple[Row | None, int | None]:
+    """What the evaluation finds, and the signal that breaks it off."""
+    try:
+        return attempt("the evaluation", deps.callbacks, deps.evaluate, averaged), None
+    except Stopped as stopped:
+        return None, stopped.signal
 
 
 def _save(state: TrainState, averaged: Any, status: RunStatus, deps: LoopDependencies) -> None:

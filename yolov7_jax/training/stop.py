@@ -8,7 +8,11 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """Work was given up because the run is to stop."""
+    """Work was given up because the run is to stop: a signal asked for it."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class StopSignals:
@@ -42,4 +46,4 @@ class StopSignals:
             Stopped: it is.
         """
         if self.received is not None:
-            raise Stopped
+            raise Stopped(self.received)

@@ -20,6 +20,7 @@ from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table,
 from yolov7_jax.files import write_atomically
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks
+from yolov7_jax.training.hosts import refuse_several
 from yolov7_jax.viz.figures import save_figure
 
 Scale = Literal["small", "paper"]
@@ -100,6 +101,7 @@ def ablate(
     chosen = [ablation.table.row(name) for name in rows] or ablation.table.rows
     if folder is None:
         return _results(ablation, [])
+    refuse_several("an ablation")
     return _run(_with_data(ablation, Path(folder)), chosen, Path(folder), callbacks, progress)
 
 
