@@ -81,6 +81,7 @@ class Two:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
         settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+        settings["YOLOV7_JAX_COMPILATION_CACHE"] = str(home / "cache")
         processes = []
         for number in ("0", "1"):
             (home / number).mkdir()
