@@ -64,6 +64,23 @@ def test_batches_change_nothing(detector: Detector, rect: bool) -> None:
         assert np.allclose(one.boxes_xyxy_px, other.boxes_xyxy_px, atol=1e-3)
 
 
+def test_devices_share_a_batch_and_find_what_one_finds() -> None:
+    weights, devices = small_weights(), jax.local_devices()
+    images = [noise(64, 64, seed) for seed in range(11)]
+    one = Detector(weights)(images, multi_label=True, confidence=0.01)
+    for share in (devices, devices[1:3]):
+        several = Detector(weights, devices=share)
+        found = several(images, multi_label=True, confidence=0.01, batch_size=3)  # 4 at a time
+        for ours, expected in zip(found, one, strict=True):
+            for part in range(3):  # the same program an image: the same bytes
+                assert np.array_equal(ours[part], expected[part])
+        args = np.zeros((4, 64, 64, 3), np.uint8), np.float32(0.1), np.float32(0.5), np.ones(3, bool)
+        program = several.compiled.lower(several.variables, *args).compile().as_text()
+        assert "all-" not in program  # all-reduce, all-gather, all-to-all
+        assert "num_partitions=" + str(len(share)) in program
+    assert sum(len(expected) for expected in one) > 11
+
+
 def test_one_compilation_a_shape_whatever_the_options() -> None:
     fresh = Detector(small_weights())
     for size in ((40, 64), (64, 64), (33, 64)):

@@ -37,6 +37,8 @@ def _class_list(text: str) -> list[str]:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
+    import jax
+
     from yolov7_jax.cli.console import Display
     from yolov7_jax.experiment import detect
     from yolov7_jax.inference.detector import Detector
@@ -46,7 +48,12 @@ def run(parsed: argparse.Namespace) -> int:
     display = Display()
     options = Options(**detector_options(parsed))
     detector = Detector.load(
-        parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype, report=display.log
+        parsed.weights,
+        model=parsed.model,
+        size=parsed.size,
+        dtype=parsed.dtype,
+        report=display.log,
+        devices=jax.local_devices(),
     )
     done = detect(
         detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=display.progress

@@ -23,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Evaluates and prints the table of classes, the twelve numbers and the speed; 1 where an image cannot be read."""
+    import jax
     from rich.console import Console
 
     from yolov7_jax.cli.console import Display, class_table
@@ -35,7 +36,12 @@ def run(parsed: argparse.Namespace) -> int:
     display = Display()
     options = replace(EVALUATION, **detector_options(parsed))
     detector = Detector.load(
-        parsed.weights, model=parsed.model, size=parsed.size, dtype=parsed.dtype, report=display.log
+        parsed.weights,
+        model=parsed.model,
+        size=parsed.size,
+        dtype=parsed.dtype,
+        report=display.log,
+        devices=jax.local_devices(),
     )
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)

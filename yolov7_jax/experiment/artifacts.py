@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from yolov7_jax import __version__
 from yolov7_jax.config import EVALUATION, Config, Options
 from yolov7_jax.config_file import config_dict
@@ -71,7 +73,8 @@ def evaluator(
         nonlocal detector  # compiled once
         assert truth is not None
         if detector is None:
-            detector = Detector(replace(weights, variables=averaged), size=config.train.size, report=callbacks.log)
+            weights_now = replace(weights, variables=averaged)
+            detector = Detector(weights_now, size=config.train.size, report=callbacks.log, devices=jax.local_devices())
         else:
             detector = detector.with_variables(averaged)
         found = validate(detector, truth, options=options, progress=stoppable)

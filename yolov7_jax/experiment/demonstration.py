@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from yolov7_jax.config_file import read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.demo.scenes import write_scenes
@@ -56,7 +58,7 @@ def run_demo(
     trained = train(config, folder / "train", callbacks=[times, *callbacks], progress=progress)
     if not trained.finished:
         return DemoRun(None, trained, None)
-    detector = Detector.load(trained.folder, report=Callbacks(callbacks).log)
+    detector = Detector.load(trained.folder, report=Callbacks(callbacks).log, devices=jax.local_devices())
     result = validate(detector, open_source(data), folder=folder / "val", progress=progress).result
     times.ends("evaluation")
     page = _report(folder, trained, result, times.seconds, epochs=config.train.epochs)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
@@ -35,6 +36,9 @@ ImageLike = Path | str | NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
 
 
 _STATIC = ("multi_label", "agnostic", "max_detections")  # options that another program is compiled for
+
+
+_IMAGES = "images"  # the axis of a batch that devices share
 
 
 class Result(NamedTuple):
@@ -72,11 +76,13 @@ class Detector:
         size: int | None = None,
         dtype: DTypeLike = jnp.float32,
         report: Callable[[str], None] | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        """Folds the weights and puts them on the device.
+        """Folds the weights and puts them on the devices.
 
         size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32 or
-        bfloat16. report: is told when images of another shape make people wait for a compilation.
+        bfloat16. report: is told when images of another shape make people wait for a compilation. devices: of this
+        host, each of which takes its part of every batch (`jax.local_devices()` are all); by default one.
 
         Raises:
             GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
@@ -86,10 +92,11 @@ class Detector:
         self.names = weights.names
         self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
-        self.variables = jax.device_put(fold(weights.graph, weights.variables))
+        self._mesh = Mesh(jax.local_devices()[:1] if devices is None else list(devices), _IMAGES)
+        self.variables = self._placed(fold(weights.graph, weights.variables))
         self._report = report
         self._met: set[tuple[Any, ...]] = set()  # shapes and static options of what is compiled
-        self.compiled = jax.jit(partial(detect_batch, self.network), static_argnames=_STATIC)
+        self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
 
     @classmethod
     def load(
@@ -100,9 +107,10 @@ class Detector:
         size: int | None = None,
         dtype: DTypeLike = jnp.float32,
         report: Callable[[str], None] | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> Detector:
         """The detector of a weights file; see `load` for files and models."""
-        return cls(load(path, model=model), size=size, dtype=dtype, report=report)
+        return cls(load(path, model=model), size=size, dtype=dtype, report=report, devices=devices)
 
     def with_variables(self, variables: Mapping[str, Any]) -> Detector:
         """The same network with other weights, in the form they are trained in; nothing is compiled again.
@@ -111,8 +119,32 @@ class Detector:
             WeightsError: weights cannot be folded.
         """
         other = copy(self)
-        other.variables = jax.device_put(fold(self.graph, variables))
+        other.variables = self._placed(fold(self.graph, variables))
         return other
+
+    def _placed(self, variables: Mapping[str, Any]) -> Any:
+        """Weights on every device."""
+        return jax.device_put(variables, NamedSharding(self._mesh, PartitionSpec()))
+
+    def _program(self) -> Callable[..., PaddedDetections]:
+        """`detect_batch` of the network. Of several devices each works by itself: suppression waits for no other."""
+        program = partial(detect_batch, self.network)
+        if self._mesh.size == 1:
+            return program
+        whole, split = PartitionSpec(), PartitionSpec(_IMAGES)
+
+        def on_devices(*args: Any, **static: Any) -> PaddedDetections:
+            each = jax.shard_map(
+                partial(program, **static),
+                mesh=self._mesh,
+                in_specs=(whole, split, whole, whole, whole),
+                out_specs=split,
+                check_vma=False,
+            )
+            found: PaddedDetections = each(*args)
+            return found
+
+        return on_devices
 
     def __call__(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
         """Detections of each image, in source pixels. Options are the fields of `Options`.
@@ -142,14 +174,15 @@ class Detector:
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self._prepare, options)
-        ahead = options.workers + 2 * options.batch_size
+        size = -(-options.batch_size // self._mesh.size) * self._mesh.size  # each device has its part
+        ahead = options.workers + 2 * size
         running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
         done_at = 0.0
-        for batch in _batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), options):
+        for batch in _batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), size):
             if isinstance(batch, Result):
                 yield batch
                 continue
-            running.append((batch, self._start(batch, mask, options), time.perf_counter()))
+            running.append((batch, self._start(batch, size, mask, options), time.perf_counter()))
             if len(running) > 1:
                 results, done_at = self._finish(*running.popleft(), done_at)
                 yield from results
@@ -169,8 +202,10 @@ class Detector:
         boxed, geometry = letterbox(image, self.size, stride=stride, auto=options.rect, resize=options.resize)
         return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
 
-    def _start(self, batch: Sequence[_Prepared], mask: NDArray[np.bool_], options: Options) -> PaddedDetections:
-        images = np.zeros((options.batch_size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
+    def _start(
+        self, batch: Sequence[_Prepared], size: int, mask: NDArray[np.bool_], options: Options
+    ) -> PaddedDetections:
+        images = np.zeros((size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
         for place, prepared in enumerate(batch):
             images[place] = prepared.boxed
         static = {name: getattr(options, name) for name in _STATIC}
@@ -243,7 +278,7 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image
 
 
-def _batches(items: Iterable[_Prepared | Result], options: Options) -> Iterator[list[_Prepared] | Result]:
+def _batches(items: Iterable[_Prepared | Result], size: int) -> Iterator[list[_Prepared] | Result]:
     """Groups images of one shape; results (of images that cannot be read) pass through."""
     waiting: dict[tuple[int, ...], list[_Prepared]] = {}
     for item in items:
@@ -252,6 +287,6 @@ def _batches(items: Iterable[_Prepared | Result], options: Options) -> Iterator[
             continue
         group = waiting.setdefault(item.boxed.shape, [])
         group.append(item)
-        if len(group) == options.batch_size:
+        if len(group) == size:
             yield waiting.pop(item.boxed.shape)
     yield from waiting.values()

@@ -133,8 +133,12 @@ def _survey(objectness: jax.Array, scores: jax.Array, rules: _Rules) -> tuple[ja
 
 
 def _top_k(values: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """`lax.top_k` behind a barrier: where XLA may slice its result further, it sorts all values (50 times slower)."""
-    return lax.optimization_barrier(lax.top_k(values, size))
+    """`lax.top_k` behind barriers: where XLA may slice its result further, it sorts all values (50 times slower).
+
+    Two of them: behind one alone, XLA for CPUs ends the process where devices share the images.
+    """
+    found, places = lax.top_k(values, size)
+    return lax.optimization_barrier(found), lax.optimization_barrier(places)
 
 
 def _next_block(boxes_xyxy_px: jax.Array, scores: jax.Array, rules: _Rules, walk: _Walk) -> tuple[_Boxes, _Walk]:

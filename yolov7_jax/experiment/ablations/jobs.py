@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from yolov7_jax.config import Config
@@ -108,7 +109,12 @@ def _evaluate(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) ->
     config, data = job.config, job.config.data
     images = data.val_images or data.images
     source = open_source(data.val_path or data.path, data.val_split, image_folder=Path(images) if images else None)
-    report, dtype = Callbacks(callbacks).log, jnp.dtype(config.train.dtype)
-    detector = Detector.load(config.model.weights, size=config.train.size, dtype=dtype, report=report)
+    detector = Detector.load(
+        config.model.weights,
+        size=config.train.size,
+        dtype=jnp.dtype(config.train.dtype),
+        report=Callbacks(callbacks).log,
+        devices=jax.local_devices(),
+    )
     numbers = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
     write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})
