@@ -31,7 +31,6 @@ def yolov5n(shared: Path) -> Detector:
     [
         ("data.yaml", {}, "square_area"),
         ("instances.json", {"resize": "linear"}, "square_linear"),
-        ("data.yaml", {"resize": "linear", "rect": True}, "rectangle_linear"),
     ],
 )
 def test_average_precision_equals_the_reference(
