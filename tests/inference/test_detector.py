@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,18 @@ def test_devices_share_a_batch_and_find_what_one_finds() -> None:
         assert "all-" not in program  # all-reduce, all-gather, all-to-all
         assert "num_partitions=" + str(len(share)) in program
     assert sum(len(expected) for expected in one) > 11
+
+
+def test_weights_follow_the_default_device_and_go_with_their_detector() -> None:
+    with jax.default_device(jax.devices()[2]):
+        detector = Detector(small_weights())
+    assert {device for leaf in jax.tree.leaves(detector.variables) for device in leaf.devices()} == {jax.devices()[2]}
+    several = Detector(small_weights(), devices=jax.local_devices())
+    other, gone = several.with_variables(small_weights().variables), weakref.ref(several)
+    del several
+    gc.collect()
+    assert gone() is None  # what is compiled keeps no weights
+    assert len(other([noise(64, 64)])) == 1
 
 
 def test_one_compilation_a_shape_whatever_the_options() -> None:

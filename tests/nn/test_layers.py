@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax import lax
 
+from tests.small_networks import small_weights
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE
@@ -126,6 +127,20 @@ def test_prior_bias_has_the_values_by_hand() -> None:
     bias = prior_bias(2, 80, 32)(jax.random.key(0), (170,))
     row = [0, 0, 0, 0, np.log(8 / 400)] + [np.log(0.6 / 79.01)] * 80
     assert np.allclose(bias, row + row, atol=1e-6)
+
+
+def test_initial_weights_are_those_of_their_key_inside_transformations_too() -> None:
+    graph, key = small_weights().graph, jax.random.key(3)
+    ensemble = jax.vmap(partial(init, graph))(jnp.stack([jax.random.key(4), key]))
+    inside = (
+        jax.jit(partial(init, graph))(key),
+        jax.jit(lambda: init(graph, key))(),
+        jax.tree.map(lambda leaf: leaf[1], ensemble),
+    )
+    expected = jax.tree.leaves(init(graph, key))
+    for found in inside:
+        for ours, theirs in zip(jax.tree.leaves(found), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)  # another program rounds differently
 
 
 def test_initial_kernels_spread_as_one_over_the_root_of_fan_in() -> None:

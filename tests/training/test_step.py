@@ -23,6 +23,7 @@ from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE, Graph
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.network import Network, abstract_variables, init
+from yolov7_jax.reparameterize import fold
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.mesh import data_mesh, shard_batch
 from yolov7_jax.training.optimizer import Schedule
@@ -503,3 +504,10 @@ def test_weights_that_stay_are_no_part_of_the_state() -> None:
     assert not [key for key in metrics if key.startswith("balance")]
     assert metrics["positives_stride_8"] == metrics["positives"]
     assert metrics["positives_per_box"] == pytest.approx(metrics["positives"] / 12)
+
+
+def test_folded_weights_are_refused_at_the_start() -> None:
+    weights = small_weights()
+    folded = {"batch_stats": {}, **fold(weights.graph, weights.variables)}
+    with pytest.raises(InputError, match="train the training form of a network, with its batch normalization"):
+        state_of(weights.graph, Config(), ONE(), variables=folded)

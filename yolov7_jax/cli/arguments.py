@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yolov7_jax.datasets.writers import Written
+    from yolov7_jax.inference.detector import Detector
 
 from yolov7_jax.config import LossConfig, Options
 
@@ -109,6 +110,22 @@ def new_data_options(parsed: argparse.Namespace) -> dict[str, Any]:
 def tell_written(written: Written) -> None:
     """Says what of a data set is not as it was, and where the new one is."""
     print("\n".join([*written.sentences, f"see {written.data}"]))
+
+
+def load_detector(parsed: argparse.Namespace, report: Callable[[str], None]) -> Detector:
+    """The detector of what `add_weights` and `add_detector` parsed, on all devices of this host."""
+    import jax
+
+    from yolov7_jax.inference.detector import Detector
+
+    return Detector.load(
+        parsed.weights,
+        model=parsed.model,
+        size=parsed.size,
+        dtype=parsed.dtype,
+        report=report,
+        devices=jax.local_devices(),
+    )
 
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options
+from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options, load_detector
 from yolov7_jax.config import Options
 
 
@@ -37,24 +37,14 @@ def _class_list(text: str) -> list[str]:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
-    import jax
-
     from yolov7_jax.cli.console import Display
     from yolov7_jax.experiment import detect
-    from yolov7_jax.inference.detector import Detector
     from yolov7_jax.inference.image_paths import find_images
 
     images = find_images(parsed.sources)
     display = Display()
     options = Options(**detector_options(parsed))
-    detector = Detector.load(
-        parsed.weights,
-        model=parsed.model,
-        size=parsed.size,
-        dtype=parsed.dtype,
-        report=display.log,
-        devices=jax.local_devices(),
-    )
+    detector = load_detector(parsed, display.log)
     done = detect(
         detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=display.progress
     )

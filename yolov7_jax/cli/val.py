@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from yolov7_jax.cli.arguments import DATA, add_detector, add_image_dir, add_weights, detector_options
+from yolov7_jax.cli.arguments import DATA, add_detector, add_image_dir, add_weights, detector_options, load_detector
 from yolov7_jax.config import EVALUATION
 
 
@@ -23,26 +23,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Evaluates and prints the table of classes, the twelve numbers and the speed; 1 where an image cannot be read."""
-    import jax
     from rich.console import Console
 
     from yolov7_jax.cli.console import Display, class_table
     from yolov7_jax.datasets import open_source
     from yolov7_jax.experiment import validate
     from yolov7_jax.experiment.inference import known_by_name
-    from yolov7_jax.inference.detector import Detector
 
     source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
     display = Display()
     options = replace(EVALUATION, **detector_options(parsed))
-    detector = Detector.load(
-        parsed.weights,
-        model=parsed.model,
-        size=parsed.size,
-        dtype=parsed.dtype,
-        report=display.log,
-        devices=jax.local_devices(),
-    )
+    detector = load_detector(parsed, display.log)
     if not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
     done = validate(detector, source, options=options, folder=parsed.output, progress=display.progress)

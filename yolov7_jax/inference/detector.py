@@ -82,7 +82,8 @@ class Detector:
 
         size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32 or
         bfloat16. report: is told when images of another shape make people wait for a compilation. devices: of this
-        host, each of which takes its part of every batch (`jax.local_devices()` are all); by default one.
+        host, each of which takes its part of every batch (`jax.local_devices()` are all); by default
+        JAX's default device.
 
         Raises:
             GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
@@ -92,7 +93,7 @@ class Detector:
         self.names = weights.names
         self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
-        self._mesh = Mesh(jax.local_devices()[:1] if devices is None else list(devices), _IMAGES)
+        self._mesh = None if devices is None else Mesh(list(devices), _IMAGES)
         self.variables = self._placed(fold(weights.graph, weights.variables))
         self._report = report
         self._met: set[tuple[Any, ...]] = set()  # shapes and static options of what is compiled
@@ -124,19 +125,19 @@ class Detector:
 
     def _placed(self, variables: Mapping[str, Any]) -> Any:
         """Weights on every device."""
-        return jax.device_put(variables, NamedSharding(self._mesh, PartitionSpec()))
+        return jax.device_put(variables, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec()))
 
     def _program(self) -> Callable[..., PaddedDetections]:
         """`detect_batch` of the network. Of several devices each works by itself: suppression waits for no other."""
-        program = partial(detect_batch, self.network)
-        if self._mesh.size == 1:
+        program, mesh = partial(detect_batch, self.network), self._mesh
+        if mesh is None or mesh.size == 1:
             return program
         whole, split = PartitionSpec(), PartitionSpec(_IMAGES)
 
         def on_devices(*args: Any, **static: Any) -> PaddedDetections:
             each = jax.shard_map(
                 partial(program, **static),
-                mesh=self._mesh,
+                mesh=mesh,
                 in_specs=(whole, split, whole, whole, whole),
                 out_specs=split,
                 check_vma=False,
@@ -174,7 +175,8 @@ class Detector:
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self._prepare, options)
-        size = -(-options.batch_size // self._mesh.size) * self._mesh.size  # each device has its part
+        devices = 1 if self._mesh is None else self._mesh.size
+        size = -(-options.batch_size // devices) * devices  # each device has its part
         ahead = options.workers + 2 * size
         running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
         done_at = 0.0

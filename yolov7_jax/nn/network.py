@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -157,7 +157,7 @@ def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     if isinstance(key, jax.core.Tracer):
         return _draw(graph, key)
     with jax.ensure_compile_time_eval():
-        return _draw_once(graph, key)
+        return _compiled_draw(jax.default_backend())(graph, key)
 
 
 def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
@@ -165,8 +165,11 @@ def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 
 
-_draw_once = jax.jit(_draw, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
-"""What runs once is quicker unoptimized: making code of a hundred random draws takes far longer than they do."""
+@cache
+def _compiled_draw(platform: str) -> Callable[[Graph, jax.Array], dict[str, Any]]:
+    """On CPUs unoptimized, for it runs once: making code of a hundred random draws takes far longer than they do."""
+    options = {"xla_backend_optimization_level": 0} if platform == "cpu" else None
+    return jax.jit(_draw, static_argnums=0, compiler_options=options)
 
 
 @lru_cache(maxsize=8)

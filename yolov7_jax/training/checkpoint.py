@@ -66,7 +66,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Waits for what is being written; where something failed already, that is what is told of.
+        """Waits for what is being written; where something failed already, that is what is reported.
 
         Raises:
             InputError: something cannot be written.

@@ -99,12 +99,12 @@ def _initial(
     network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule
 ) -> Callable[[Mapping[str, Any]], TrainState]:
     """(variables) → the state at the start."""
-    labels = parameter_labels(abstract_variables(network.graph)["params"], freeze=network.frozen)
-    transform = optimizer(Rates(0.0, 0.0, 0.0, 0.0), labels, schedule.update_config)
     begin = getattr(loss, "initial_state", None)
 
     def make(start: Mapping[str, Any]) -> TrainState:
         params, batch_stats = _copy(start["params"]), _copy(start["batch_stats"])
+        labels = parameter_labels(params, freeze=network.frozen)
+        transform = optimizer(Rates(0.0, 0.0, 0.0, 0.0), labels, schedule.update_config)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
