@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     import optax
 
 IMAGES = "images"
-"""The name of the axis over which an assigner is `vmap`ped; `lax.pmax(x, IMAGES)` is the largest of all images."""
+"""The name of the axis over which an assigner is `vmap`ped: the images that one device has of a batch.
+
+`lax.pmax(x, IMAGES)` is the largest of all of them, such as the length of a loop that they take together. How many
+there are depends on the devices, so no assignment should depend on it.
+"""
 
 
 class Assigner(Protocol):

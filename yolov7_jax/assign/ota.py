@@ -19,6 +19,7 @@ from yolov7_jax.contracts import IMAGES
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.ops.decode import decode
 from yolov7_jax.ops.iou import pairwise_iou
+from yolov7_jax.ops.selection import valid_first
 from yolov7_jax.registry import register_assigner
 from yolov7_jax.types import Assignment, Candidates, Grid
 
@@ -57,27 +58,28 @@ class OTA:
         grid: Grid,
     ) -> Assignment:
         """The assignment of one image; see `contracts.Assigner`."""
-        place = jnp.cumsum(jnp.reshape(candidates.valid, -1), dtype=jnp.int32)  # [M K]
-        index = jnp.reshape(candidates.index, -1)  # [M K]
+        slot = valid_first(jnp.ravel(candidates.valid), BLOCK)
+        index = jnp.take(jnp.ravel(candidates.index), slot, mode="clip")  # [M K], in whole blocks
+        count = jnp.sum(candidates.valid, dtype=jnp.int32)
         boxes_xyxy_px = cxcywh_to_xyxy(jnp.asarray(boxes_cxcywh_px, raw.dtype))
 
         def add_block(i: jax.Array, best: _Best) -> _Best:
             number = i * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
-            at = jnp.take(index, _slot(place, number), mode="clip")
+            at = lax.dynamic_slice(index, (i * BLOCK,), (BLOCK,))
             rows = raw[at]  # [BLOCK, 5 + C]
             iou = _ious(rows[:, :5], boxes_xyxy_px, at, grid)  # [M, BLOCK]
             cost = _class_cost(rows, class_ids) - self.iou_cost * jnp.log(iou + IOU_EPSILON)
-            compared = valid[:, None] & (number < place[-1])[None, :]
+            compared = valid[:, None] & (number < count)[None, :]
             return _merge(best, jnp.where(compared, iou, 0), jnp.where(compared, cost, jnp.inf), number)
 
         raw = lax.stop_gradient(raw)
-        blocks = (place[-1] + BLOCK - 1) // BLOCK
+        blocks = -(-count // BLOCK)
         if self.image_axis is not None:  # with a number for each image, vmap would select in every round
             blocks = lax.pmax(blocks, self.image_axis)
-        best = _nothing_yet(len(boxes_cxcywh_px), self.top_k, -(-index.size // BLOCK) * BLOCK, raw.dtype)
+        best = _nothing_yet(len(boxes_cxcywh_px), self.top_k, len(index), raw.dtype)
         best = lax.fori_loop(jnp.int32(0), blocks, add_block, best)
         truth, positive = _resolve(best)
-        return Assignment(jnp.take(index, _slot(place, jnp.reshape(best.numbers, -1)), mode="clip"), truth, positive)
+        return Assignment(index[jnp.reshape(best.numbers, -1)], truth, positive)
 
 
 @register_assigner("ota")
@@ -101,11 +103,6 @@ def _nothing_yet(M: int, top_k: int, candidates: int, dtype: jnp.dtype) -> _Best
         jnp.zeros((M, top_k), jnp.int32),
         jnp.zeros(candidates, jnp.int32),
     )
-
-
-def _slot(place: jax.Array, number: jax.Array) -> jax.Array:
-    """The slot of the candidate of a number, where `place` counts the candidates up to each slot."""
-    return jnp.searchsorted(place, number, side="right").astype(jnp.int32)
 
 
 def _ious(raw: jax.Array, boxes_xyxy_px: jax.Array, at: jax.Array, grid: Grid) -> jax.Array:

@@ -28,6 +28,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.ops.by_device import on_each_device
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -201,7 +202,12 @@ def _of_input(dy: jax.Array, kernel: jax.Array, *, geometry: _Geometry) -> jax.A
 
     if geometry.strides == (1, 1):
         return of_xla(dy, kernel)
-    return lax.platform_dependent(dy, kernel, cpu=partial(_input_gradient, geometry), default=of_xla)
+
+    def of_products(dy: jax.Array, kernel: jax.Array) -> jax.Array:
+        of_images: Callable[[jax.Array], jax.Array] = on_each_device(partial(_input_gradient, geometry, kernel))
+        return of_images(dy)
+
+    return lax.platform_dependent(dy, kernel, cpu=of_products, default=of_xla)
 
 
 def _of_kernel(x: jax.Array, dy: jax.Array, *, geometry: _Geometry) -> jax.Array:
@@ -211,7 +217,11 @@ def _of_kernel(x: jax.Array, dy: jax.Array, *, geometry: _Geometry) -> jax.Array
     def of_xla(x: jax.Array, dy: jax.Array) -> jax.Array:
         return jax.linear_transpose(partial(_values, x, geometry=geometry), shape)(dy)[0]
 
-    return lax.platform_dependent(x, dy, cpu=partial(_kernel_gradient, geometry), default=of_xla)
+    def of_products(x: jax.Array, dy: jax.Array) -> jax.Array:
+        parts: jax.Array = on_each_device(lambda x, dy: _kernel_gradient(geometry, x, dy)[None])(x, dy)
+        return parts.sum(0)  # over devices
+
+    return lax.platform_dependent(x, dy, cpu=of_products, default=of_xla)
 
 
 def _primitive(name: str, function: Callable[..., jax.Array], shape: Callable[..., tuple[int, ...]]) -> Primitive:
@@ -302,7 +312,7 @@ def _windows(x: jax.Array, kernel: tuple[int, ...], strides: Pair, size: Pair) -
     return jnp.concatenate(parts, axis=-1)
 
 
-def _input_gradient(geometry: _Geometry, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _input_gradient(geometry: _Geometry, kernel: jax.Array, dy: jax.Array) -> jax.Array:
     """The products dy · kernelᵀ, image after image, each added to the pixel that it came from."""
     image, _, strides, padding = geometry
     rows, columns, c, out = kernel.shape

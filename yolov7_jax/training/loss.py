@@ -22,6 +22,7 @@ from yolov7_jax.assign import ota, simple  # noqa: F401 - which register themsel
 from yolov7_jax.config import LossConfig
 from yolov7_jax.contracts import IMAGES, Assigner, LossFn, LossSetup
 from yolov7_jax.errors import InputError
+from yolov7_jax.ops.by_device import on_each_device
 from yolov7_jax.ops.decode import UNBOUNDED, center_in_cell
 from yolov7_jax.ops.iou import IouType, bbox_iou
 from yolov7_jax.ops.losses import binary_cross_entropy
@@ -134,7 +135,7 @@ class DetectionLoss:
 
     def _assigned(self, raw: jax.Array, batch: Batch, candidates: Candidates, grid: Grid) -> Assignment:
         """The assignment of every image of a batch by the predictions [B, N, 5 + C] of one head."""
-        by_image = jax.vmap(partial(_called, self.assigner, grid), axis_name=IMAGES)
+        by_image = on_each_device(jax.vmap(partial(_called, self.assigner, grid), axis_name=IMAGES))
         assignment: Assignment = by_image(raw, batch.boxes_cxcywh_px, batch.class_ids, batch.valid, candidates)
         return assignment
 

@@ -9,10 +9,8 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.ops.by_device import DATA
 from yolov7_jax.types import Batch
-
-DATA = "data"
-"""The axis of the mesh that the images of a batch are split over."""
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

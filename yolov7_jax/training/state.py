@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from yolov7_jax.contracts import LossFn, OptimizerFactory
 from yolov7_jax.nn.network import Network, abstract_variables
-from yolov7_jax.training.mesh import DATA, data_mesh, replicated
+from yolov7_jax.ops.by_device import DATA
+from yolov7_jax.training.mesh import data_mesh, replicated
 from yolov7_jax.training.optimizer import Schedule, check_freeze, parameter_labels
 from yolov7_jax.types import Rates
 

@@ -54,7 +54,12 @@ def make_step(
     mesh = mesh or data_mesh()
     check_batch_size(schedule.batch_size, mesh)
     check_micro_batch(schedule.config.micro_batch, schedule.batch_size, mesh.size)
-    step = pure_step(network, loss, optimizer, schedule, remat=remat)
+    pure = pure_step(network, loss, optimizer, schedule, remat=remat)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `on_each_device`
+            return pure(state, batch)
+
     state = state_shardings(abstract_state(network, loss, optimizer, schedule), mesh, shard=shard)
     return jax.jit(
         step,
