@@ -20,7 +20,7 @@ from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table,
 from yolov7_jax.files import write_atomically
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks
-from yolov7_jax.training.hosts import refuse_several
+from yolov7_jax.training.cluster import refuse_several
 from yolov7_jax.viz.figures import save_figure
 
 Scale = Literal["small", "paper"]
