@@ -15,9 +15,7 @@ from yolov7_jax.errors import InputError
 Search = Literal["auto", "on", "off"]
 """Whether processes that are not named are looked for: where Slurm started several, always, never."""
 
-PATIENCE_S = 300
-"""Seconds that a process waits for the first one."""
-
+_PATIENCE_S = 300  # that a process waits for the first one
 _HEARTBEAT_S = 30  # one that is killed is missed after so many seconds, by default 100
 
 
@@ -39,7 +37,7 @@ def connect(address: Address | None = None, search: Search = "auto") -> None:
     Raises:
         InputError: there is no cluster, or it cannot be joined.
     """
-    if address is None and (search == "off" or (search == "auto" and not _several_by_slurm())):
+    if address is None and (search == "off" or (search == "auto" and place_in_slurm()[1] == 1)):
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     try:
@@ -58,8 +56,10 @@ def connect(address: Address | None = None, search: Search = "auto") -> None:
         ) from error
 
 
-def _several_by_slurm() -> bool:
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
+def place_in_slurm() -> tuple[int, int]:
+    """The number of this process, and of all that Slurm started with it; (0, 1) without Slurm."""
+    processes = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) if "SLURM_STEP_NODELIST" in os.environ else 1
+    return (int(os.environ["SLURM_PROCID"]), processes) if processes > 1 else (0, 1)
 
 
 def _await_first(address: Address) -> None:
@@ -67,13 +67,13 @@ def _await_first(address: Address) -> None:
     host, _, port = address.coordinator.rpartition(":")
     if address.process_id == 0 or not host or not port.isdecimal():
         return
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + _PATIENCE_S
     while True:
         with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=5):
             return
         if time.monotonic() > end:
             raise InputError(
-                f"nobody answers at {address.coordinator} after {PATIENCE_S} seconds; start process 0 there, and give "
+                f"nobody answers at {address.coordinator} after {_PATIENCE_S} seconds; start process 0 there, and give "
                 "all the same --coordinator HOST:PORT"
             )
         time.sleep(0.5)
