@@ -26,3 +26,7 @@ class DataError(InputError):
     def __init__(self, sentence: str, *, kind: str = "other") -> None:
         super().__init__(sentence)
         self.kind = kind
+
+
+class GoneError(InputError):
+    """Another process of the same work is gone, or was broken off: nothing in common can go on."""

@@ -20,13 +20,14 @@ from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.datasets import open_source
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 from yolov7_jax.experiment import ablate, detect, resume, run_demo, train, validate
 from yolov7_jax.files import yaml_text
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.image_paths import find_images
-from yolov7_jax.training.callbacks import Callback
-from yolov7_jax.training.cluster import connect
+from yolov7_jax.training import cluster, hosts
+from yolov7_jax.training.callbacks import Callback, attempt
+from yolov7_jax.training.cluster import Address, connect
 from yolov7_jax.training.log import read_log
 
 
@@ -136,6 +137,36 @@ def test_one_process_joins_nobody(monkeypatch, capsys):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: (_ for _ in ()).throw(ValueError("no cluster")))
     with pytest.raises(InputError, match=r"cannot be joined \(no cluster\); name them: --coordinator HOST:PORT"):
         connect(search="on")
+
+
+def test_a_first_process_that_is_not_there_is_named(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *address, **_: joined.append(address))
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0)
+    with socket.socket() as first:
+        first.bind(("localhost", 0))
+        there = Address(f"localhost:{first.getsockname()[1]}", 2, 1)
+        with pytest.raises(InputError, match=r"nobody answers at localhost:\d+ after 0 seconds; start process 0 there"):
+            connect(there)
+        connect(there._replace(process_id=0))  # it is the one that listens
+        first.listen()
+        connect(there)
+    assert [address[2] for address in joined] == [0, 1]
+
+
+def test_a_process_that_has_left_is_said_in_a_sentence(monkeypatch):
+    said = "UNKNOWN: Gloo all-reduce failed: Read error [127.0.0.1]:1: Connection reset by peer\nmore"
+    for processes, error, kind in ((2, said, GoneError), (1, said, ValueError), (2, "a bug", ValueError)):
+        monkeypatch.setattr(jax, "process_count", lambda processes=processes: processes)
+        with pytest.raises(kind) as raised, hosts.or_gone():
+            raise ValueError(error)
+        assert (str(raised.value) == error) == (kind is ValueError)
+    with pytest.raises(GoneError, match="Connection reset"):
+        attempt("the evaluation", Callback(), _raise, GoneError(said))
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def assert_same_weights(*runs: Path) -> None:

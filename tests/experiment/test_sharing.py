@@ -16,7 +16,7 @@ from tests.experiment.small_run import small_config, write_data
 from tests.small_networks import small_weights
 from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.datasets import open_source
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 from yolov7_jax.experiment.artifacts import evaluator
 from yolov7_jax.experiment.inference import detect
 from yolov7_jax.experiment.validation import validate
@@ -24,7 +24,7 @@ from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import no_progress
 from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
-from yolov7_jax.training.stop import GoneError, Stopped, StopSignals
+from yolov7_jax.training.stop import Stopped, StopSignals
 
 IMAGES = 11
 

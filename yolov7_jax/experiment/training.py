@@ -201,7 +201,8 @@ def _run(
             folder=folder,
         )
         try:
-            state, status = run_loop(state, status, deps)
+            with hosts.or_gone():
+                state, status = run_loop(state, status, deps)
         finally:
             attempt("the log", callbacks, log.close)
             if hosts.is_first():

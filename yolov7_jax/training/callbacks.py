@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from yolov7_jax.config import Config
-from yolov7_jax.errors import InputError
-from yolov7_jax.training.stop import GoneError, Stopped
+from yolov7_jax.errors import GoneError, InputError
+from yolov7_jax.training.stop import Stopped
 
 R = TypeVar("R")
 

@@ -14,8 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from yolov7_jax.errors import InputError
-from yolov7_jax.training.stop import GoneError
+from yolov7_jax.errors import GoneError, InputError
 
 _ARRAYS, _STATUS = "arrays", "status"
 _LATEST_KEPT = 2  # one to go on from, and one should that be damaged
@@ -167,7 +166,7 @@ def wait_for_all(key: str, timeout_s: int) -> None:
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_s * 1000)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise GoneError(f"another process is gone ({reason}); start all of them again") from error
+        raise GoneError(f"another process is gone ({reason}); start all again, a run with --resume") from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import socket
 import time
@@ -23,10 +24,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from yolov7_jax import files
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 from yolov7_jax.training.callbacks import Callback, described
 from yolov7_jax.training.checkpoint import wait_for_all
-from yolov7_jax.training.stop import GoneError, Stopped
+from yolov7_jax.training.stop import Stopped
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ _PATIENCE_S = 24 * 3600  # evaluations may be long
 _WAITS = count()
 _SEEN_WITHIN_S = 10.0  # that a file of another host is there, on a network file system
 _LEAST, _MOST = 2**10, 2**22  # bytes that a process sends at once
+_LEFT = re.compile("[Cc]onnection (reset|closed)")
 _ROUND = 64  # items of a share, after which processes hear of each other
 
 _SHARES: ContextVar[bool] = ContextVar("shares", default=True)
@@ -107,10 +109,35 @@ def _end_together(own: BaseException | None) -> None:
             raise InputError(f"process {number}: {text}")
 
 
+@contextmanager
+def or_gone() -> Iterator[None]:
+    """Says in a sentence what JAX says of a computation in common that another process has left.
+
+    Raises:
+        GoneError: it has ended.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if place()[1] == 1 or not _LEFT.search(str(error)):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise GoneError(f"another process is gone ({reason}); start all again, a run with --resume") from error
+
+
 def gather(content: bytes) -> list[bytes]:
-    """What all processes give, in their order. All wait for the last one, as long as it takes."""
+    """What all processes give, in their order. All wait for the last one, as long as it takes.
+
+    Raises:
+        GoneError: another process has ended.
+    """
     if place()[1] == 1:
         return [content]
+    with or_gone():
+        return _gather(content)
+
+
+def _gather(content: bytes) -> list[bytes]:
     wait_for_all(f"yolov7_jax-{next(_WAITS)}", _PATIENCE_S)  # a device would not wait for minutes
     sizes = multihost_utils.process_allgather(np.int32(len(content))).reshape(-1)
     largest = int(sizes.max())

@@ -6,8 +6,6 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from yolov7_jax.errors import InputError
-
 
 class Stopped(Exception):  # noqa: N818 - it is no error
     """Work was given up because the run is to stop: a signal asked for it."""
@@ -15,10 +13,6 @@ class Stopped(Exception):  # noqa: N818 - it is no error
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.signal = signal
-
-
-class GoneError(InputError):
-    """Another process of the same work is gone, or was broken off: nothing in common can go on."""
 
 
 class StopSignals:
