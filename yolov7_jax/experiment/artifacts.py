@@ -66,7 +66,8 @@ def evaluator(
     options = evaluation_options(config)
     with hosts.all_or_none():
         truth = None if val is None else read_truth(val, weights.names)
-    hosts.check_same(lambda: {} if truth is None else truth.facts())
+    given = {"that there are images to evaluate on": truth is not None}
+    hosts.check_same(lambda: given if truth is None else {**given, **truth.facts()})
     detector: Detector | None = None
     reported: set[str] = set()
 

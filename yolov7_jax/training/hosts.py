@@ -261,7 +261,7 @@ def check_same(known: Callable[[], Mapping[str, Any]]) -> None:
     own = json.loads(json.dumps(facts))
     with all_or_none():
         for key in first:
-            if first[key] != own[key]:
+            if first[key] != own.get(key):
                 raise InputError(
-                    f"{key} is {own[key]!r}, but {first[key]!r} in the first process; give the same to all"
+                    f"{key} is {own.get(key)!r}, but {first[key]!r} in the first process; give the same to all"
                 )
