@@ -270,6 +270,7 @@ def test_processes_share_detection_and_one_folder(processes, home, detector, tmp
 
     for run in processes(3, work):
         assert (run.counts, run.failures, run.overflow) == (expected.counts, expected.failures, expected.overflow)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "shared"]
     there = [path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file()]
     assert len(there) == 2 * (IMAGES - 1) + 1
     for path in there:
