@@ -64,13 +64,14 @@ def detect(
     names = _unique_names(images)
     with hosts.sharing(shared):
         hosts.check_same(lambda: {**facts(detector, options), "the list of images": digest([p.name for p in images])})
-        results = detector.stream([images[position] for position in hosts.own_share(len(images))], options)
+        share = hosts.own_share(len(images))
+        results = detector.stream([images[position] for position in share], options)
         with hosts.new_folder(folder) as folder:
             hosts.check_shared(folder)
             rows: list[tuple[int, dict[str, Any]]] = []
 
             def take(result: Result) -> None:
-                position = hosts.own_share(len(images))[result.position]
+                position = share[result.position]
                 if result.error is None:
                     assert result.image is not None
                     assert result.detections is not None
@@ -78,7 +79,7 @@ def detect(
                 rows.append((position, _json_row(images[position], result)))
 
             try:
-                hosts.for_own_share(take, progress(results, len(hosts.own_share(len(images)))), len(images))
+                hosts.for_own_share(take, progress(results, len(share)), len(images))
             finally:
                 found = _write_rows(folder, rows)
     read = {images[position]: row for position, row in found if "reason" not in row}
