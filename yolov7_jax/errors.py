@@ -1,5 +1,7 @@
 """Errors that speak to the user: one sentence that names the file, line or key, what was expected and what to do."""
 
+from __future__ import annotations
+
 
 class InputError(ValueError):
     """Something given from outside is wrong; commands print the sentence and leave with a non-zero status."""
@@ -26,3 +28,13 @@ class DataError(InputError):
     def __init__(self, sentence: str, *, kind: str = "other") -> None:
         super().__init__(sentence)
         self.kind = kind
+
+
+class GoneError(InputError):
+    """Another process of the same work is gone, or was broken off: nothing in common can go on."""
+
+    @classmethod
+    def told_by(cls, error: Exception) -> GoneError:
+        """From what JAX says of it in many lines."""
+        reason = str(error).partition("\n")[0]
+        return cls(f"another process is gone ({reason}); start all again, a run with --resume")

@@ -158,6 +158,55 @@ def test_a_row_by_itself_and_a_folder_that_was_only_made(home: Path, quick: None
     assert sorted(path.name for path in (home / "out/runs/one-way-round").iterdir()) == ["seed-0"]
 
 
+def test_processes_share_the_runs_and_the_last_one_has_the_whole_table(home: Path, quick: None, monkeypatch) -> None:
+    asked = {"seeds": 2, "overrides": [f"data.path={home / 'data.yaml'}"]}
+    expected = ablate(TRAINED, home / "alone", **asked)
+    begun = []
+    for number in (2, 0, 1):
+        heard = Listener()
+        results = ablate(TRAINED, home / "out", **asked, share=(number, 3), callbacks=[heard])
+        begun.append([note.partition(" (")[0] for note in heard.begun if "round" not in note])
+    assert begun == [[], ["table 41: plain, seed 0"], ["table 41: plain, seed 1"]]
+    assert precision(results) == precision(expected)
+    for file in ("table.md", "table.csv"):
+        assert (home / "out" / file).read_bytes() == (home / "alone" / file).read_bytes()
+    with pytest.raises(InputError, match="process 3 of 3 was asked for; expected a number from 0 to 2"):
+        ablate(TRAINED, home / "out", **asked, share=(3, 3))
+
+
+def test_a_table_is_written_again_where_another_process_finished_meanwhile(
+    home: Path, quick: None, monkeypatch
+) -> None:
+    asked = {"seeds": 1, "overrides": [f"data.path={home / 'data.yaml'}"]}
+    write, tables = ablation_run.write_atomically, []
+
+    def slowly(file: Path, content: str) -> None:
+        if file.suffix == ".md":
+            tables.append(content)
+            if len(tables) == 2:  # the last one, of the first process
+                ablate(TRAINED, home / "out", **asked, share=(1, 2))
+        write(file, content)
+
+    monkeypatch.setattr(ablation_run, "write_atomically", slowly)
+    ablate(TRAINED, home / "out", **asked, share=(0, 2))
+    assert (home / "out/table.md").read_text().count("| 1 of 1 |") == 2
+
+
+def test_processes_that_draw_at_once_leave_one_drawing(home: Path, quick: None, monkeypatch) -> None:
+    draw, asked = ablation_run.write_scenes, {"seeds": 1, "overrides": ["train.epochs=1"]}
+
+    def meanwhile(folder: Path, **options) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 0)
+            other.setattr(ablation_run, "write_scenes", draw)
+            ablate(TRAINED, home / "out", **asked, share=(1, 2))
+        return draw(folder, **options)
+
+    monkeypatch.setattr(ablation_run, "write_scenes", meanwhile)
+    ablate(TRAINED, home / "out", **asked, share=(0, 2))
+    assert [path.name for path in (home / "out").iterdir() if "scenes" in path.name] == ["scenes"]
+
+
 def test_without_data_images_are_drawn_once(home: Path, quick: None) -> None:
     (home / "out/scenes.part/images").mkdir(parents=True)  # of a drawing that was interrupted
     ablate(TRAINED, home / "out", rows=["plain"], seeds=1, overrides=["train.epochs=1"])
@@ -233,6 +282,19 @@ def test_the_command(
     assert main(asked) == 0
     assert "see runs/ablate/41-small" in capsys.readouterr().out
     assert "1 of 1" in (home / "runs/ablate/41-small/table.md").read_text()
+    assert main([*asked, "--processes", "2"]) == 2
+    assert "--processes and --process-id belong together" in capsys.readouterr().err
+    shares = []
+    monkeypatch.setattr(
+        "yolov7_jax.experiment.ablate", lambda *_, share=None, **__: shares.append(share) or ablate(TRAINED)
+    )
+    assert main([*asked, "--processes", "2", "--process-id", "1"]) == 0
+    with monkeypatch.context() as slurm:
+        for key, value in (("STEP_NUM_TASKS", "4"), ("STEP_NODELIST", "a,b"), ("PROCID", "3")):
+            slurm.setenv(f"SLURM_{key}", value)
+        assert main(asked) == 0
+    assert [share for share in shares if share] == [(1, 2), (3, 4)]
+    monkeypatch.setattr("yolov7_jax.experiment.ablate", ablate)
 
     monkeypatch.setattr("yolov7_jax.experiment.ablations.run.run_job", lambda *_: signal.SIGTERM)
     assert main([*asked[:-1], "one-way-round"]) == 128 + signal.SIGTERM

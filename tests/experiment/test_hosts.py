@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 
 from tests.experiment.small_run import small_config, write_data
+from tests.experiment.test_sharing import assert_same_evaluation
 from tests.experiment.test_training import damage
 from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.weights_file import read_safetensors
-from yolov7_jax.errors import InputError
-from yolov7_jax.experiment import ablate, resume, run_demo, train
+from yolov7_jax.datasets import open_source
+from yolov7_jax.errors import GoneError, InputError
+from yolov7_jax.experiment import ablate, detect, resume, run_demo, train, validate
 from yolov7_jax.files import yaml_text
-from yolov7_jax.training.callbacks import Callback
-from yolov7_jax.training.hosts import connect
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.image_paths import find_images
+from yolov7_jax.training import cluster, hosts
+from yolov7_jax.training.callbacks import Callback, attempt
+from yolov7_jax.training.cluster import Address, connect
 from yolov7_jax.training.log import read_log
 
 
@@ -45,6 +50,9 @@ def be_one_of_two(home: Path, port: str, number: str) -> None:
     config.write_text(yaml_text(config_dict(small_config(home / "data.yaml"))))
     address = ["--coordinator", f"localhost:{port}", "--processes", "2", "--process-id", number]
     print("status", main(["train", str(config), "--output", str(home / "run"), *address]), flush=True)
+    shared = ["--output", str(home / "val")], ["--output", str(home / "detected")]
+    print("status", main(["val", str(home / "run"), "--data", str(home / "data.yaml"), *shared[0]]), flush=True)
+    print("status", main(["detect", str(home / "run"), str(home / "images"), *shared[1]]), flush=True)
 
     own = home / number
     shutil.copytree(home / "run", own / "run")
@@ -131,6 +139,36 @@ def test_one_process_joins_nobody(monkeypatch, capsys):
         connect(search="on")
 
 
+def test_a_first_process_that_is_not_there_is_named(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *address, **_: joined.append(address))
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0)
+    with socket.socket() as first:
+        first.bind(("localhost", 0))
+        there = Address(f"localhost:{first.getsockname()[1]}", 2, 1)
+        with pytest.raises(InputError, match=r"nobody answers at localhost:\d+ after 0 seconds; start process 0 there"):
+            connect(there)
+        connect(there._replace(process_id=0))  # it is the one that listens
+        first.listen()
+        connect(there)
+    assert [address[2] for address in joined] == [0, 1]
+
+
+def test_a_process_that_has_left_is_said_in_a_sentence(monkeypatch):
+    said = "UNKNOWN: Gloo all-reduce failed: Read error [127.0.0.1]:1: Connection reset by peer\nmore"
+    for processes, error, kind in ((2, said, GoneError), (1, said, ValueError), (2, "a bug", ValueError)):
+        monkeypatch.setattr(jax, "process_count", lambda processes=processes: processes)
+        with pytest.raises(kind) as raised, hosts.or_gone():
+            raise ValueError(error)
+        assert (str(raised.value) == error) == (kind is ValueError)
+    with pytest.raises(GoneError, match="Connection reset"):
+        attempt("the evaluation", Callback(), _raise, GoneError(said))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def assert_same_weights(*runs: Path) -> None:
     expected, found = (read_safetensors(run / "weights.safetensors")[0] for run in runs)
     for name, array in expected.items():
@@ -138,7 +176,7 @@ def assert_same_weights(*runs: Path) -> None:
 
 
 def test_two_processes_have_losses_and_weights_of_one(two, one):
-    assert [two.lines(number, "status") for number in (0, 1)] == [["0"], ["0"]], two.errors
+    assert [two.lines(number, "status") for number in (0, 1)] == [["0"] * 3] * 2, two.errors
     expected, found = (read_log(run / "metrics.jsonl") for run in (one, two.home / "run"))
     assert [(row["kind"], row["step"]) for row in found] == [(row["kind"], row["step"]) for row in expected]
     for before, now in zip(expected, found, strict=True):
@@ -154,6 +192,18 @@ def test_they_leave_one_run_folder_and_one_of_them_reports(two, one):
     assert "epoch 4: AP" in two.errors[0]
     assert "epoch" not in two.errors[1]
     assert not (two.home / "run-2").exists()
+
+
+def test_they_share_evaluation_and_detection_and_find_what_one_finds(two, tmp_path):
+    detector = Detector.load(two.home / "run")
+    validate(detector, open_source(two.home / "data.yaml"), folder=tmp_path / "val")
+    assert_same_evaluation(two.home / "val", tmp_path / "val")
+    detect(detector, find_images([str(two.home / "images")]), tmp_path / "detected")
+    for path in (path for path in (tmp_path / "detected").rglob("*") if path.is_file()):
+        there = two.home / "detected" / path.relative_to(tmp_path / "detected")
+        assert there.read_bytes() == path.read_bytes(), path
+    for number in (0, 1):
+        assert ("AR_100" in two.printed[number], "objects in 10 images" in two.printed[number]) == (number == 0,) * 2
 
 
 def test_what_they_do_not_share_is_refused_by_both(two):
@@ -181,8 +231,9 @@ def test_a_signal_to_one_saves_the_same_step_in_both(two):
     (first,), (second,) = (two.lines(number, "stopped") for number in (0, 1))
     step, received, finished = first.split()
     assert (first, received, finished) == (second, "15", "False")
-    assert int(step) in range(6, 12)
-    assert {path.name for path in (two.home / "stopped" / "checkpoints").iterdir()} == {"6", step}
+    assert step == "6"  # it breaks off the evaluation of both
+    assert {path.name for path in (two.home / "stopped" / "checkpoints").iterdir()} == {"3", "6"}
+    assert [row["step"] for row in read_log(two.home / "stopped" / "metrics.jsonl") if row["kind"] == "val"] == []
 
 
 def test_one_process_resumes_the_run_of_two_to_the_same_end(two):

@@ -14,7 +14,8 @@ from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.convert.load import load
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.experiment.inference import detect, validate
+from yolov7_jax.experiment.inference import detect
+from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import new_folder
 from yolov7_jax.image import read_image, write_image
 from yolov7_jax.inference.detector import Detector

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from yolov7_jax.errors import InputError
+from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import Log, read_log
@@ -205,6 +206,14 @@ def test_a_loss_that_is_not_finite_is_told_of_and_its_batch_kept(tmp_path):
     assert saved["fine.index"].shape == (1, 1, 1)
     means = [row["box"] for row in run.rows() if row["kind"] == "train"]
     assert means[1] == np.mean([total(step) - (7 if step > 7 else 0) for step in (6, 8, 9, 10)])
+
+
+def test_of_several_processes_each_keeps_its_part_of_the_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "place", lambda: (1, 1))
+    run = Run(tmp_path)
+    run.images[7] = 200
+    run.go()
+    assert [file.name for file in (tmp_path / "nonfinite").iterdir()] == ["step-7-process-1.npz"]
 
 
 def test_too_many_of_them_in_a_row_stop_the_run_and_name_the_last_checkpoint(tmp_path):

@@ -26,21 +26,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", action="append", default=[], metavar="NAME", help="run this row only; may be repeated")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each row (default 3, on the paper's scale 1)")
     parser.add_argument("--output", type=Path, help="folder (default runs/ablate/TABLE-SCALE)")
+    parser.add_argument("--processes", type=int, metavar="N", help="how many share the runs and the folder")
+    parser.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0; Slurm's if not given")
     parser.add_argument("--plan", action="store_true", help="print rows, sizes and published figures, and stop")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Prints what is known before training, trains, prints the table; 128 + its number where a signal stopped it."""
     from yolov7_jax.cli.console import TrainingConsole
+    from yolov7_jax.errors import InputError
     from yolov7_jax.experiment import ablate
+    from yolov7_jax.training.cluster import place_in_slurm
 
+    if (parsed.process_id is None) != (parsed.processes is None):
+        raise InputError("--processes and --process-id belong together; give both")
+    share = place_in_slurm() if parsed.processes is None else (parsed.process_id, parsed.processes)
     asked = {"scale": parsed.scale, "rows": parsed.row, "seeds": parsed.seeds, "overrides": parsed.overrides}
     _show(ablate(parsed.table, **asked))
     if parsed.plan:
         return 0
     folder = parsed.output or Path(f"runs/ablate/{parsed.table}-{parsed.scale}")
     with TrainingConsole() as console:
-        results = ablate(parsed.table, folder, **asked, callbacks=[console], progress=console.progress)
+        results = ablate(parsed.table, folder, **asked, share=share, callbacks=[console], progress=console.progress)
     _show(results)
     if results.signal is not None:
         print("saved; the same command resumes")

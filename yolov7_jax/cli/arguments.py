@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from yolov7_jax.inference.detector import Detector
 
 from yolov7_jax.config import LossConfig, Options
+from yolov7_jax.errors import InputError
+from yolov7_jax.prefetch import ProgressBar, no_progress
 
 DATA = (
     "data YAML of yolov5/yolov7 or one that joins data sets, COCO JSON or folder, Pascal VOC folder, or FORMAT:PLACE "
@@ -100,6 +102,39 @@ def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
         help=f"as the references detect (linear) or evaluate (area) (default {defaults.resize})",
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def add_processes(parser: argparse.ArgumentParser, text: str) -> None:
+    """Where this process stands among several that share the work."""
+    several = parser.add_argument_group("several processes", text)
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where all meet")
+    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
+    several.add_argument(
+        "--distributed",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="find the others where Slurm started several (auto, the default), in any cluster that JAX knows, or never",
+    )
+
+
+def join(parsed: argparse.Namespace) -> None:
+    """Joins the other processes of what `add_processes` parsed, before anything has touched a device."""
+    from yolov7_jax.training.cluster import Address, connect
+
+    given = (parsed.coordinator, parsed.processes, parsed.process_id)
+    if None in given and given != (None, None, None):
+        raise InputError("--coordinator, --processes and --process-id belong together; give all three")
+    connect(None if None in given else Address(*given), parsed.distributed)
+
+
+def looking_on() -> tuple[Callable[[str], None], ProgressBar]:
+    """What reports, and what shows how far work is: on the console of the first of several processes."""
+    from yolov7_jax.cli.console import Display
+    from yolov7_jax.training.hosts import is_first
+
+    display = Display()
+    return (display.log, display.progress) if is_first() else (lambda _: None, no_progress)
 
 
 def new_data_options(parsed: argparse.Namespace) -> dict[str, Any]:

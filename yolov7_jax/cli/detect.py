@@ -5,9 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from yolov7_jax.cli.arguments import add_detector, add_weights, detector_options, load_detector
+from yolov7_jax.cli.arguments import (
+    add_detector,
+    add_processes,
+    add_weights,
+    detector_options,
+    join,
+    load_detector,
+    looking_on,
+)
 from yolov7_jax.config import Options
+
+if TYPE_CHECKING:
+    from yolov7_jax.experiment import DetectionRun
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--agnostic", action="store_true", help="non-maximum suppression across classes")
     parser.add_argument("--no-images", action="store_true", help="write no images with boxes")
+    add_processes(parser, "the images shared by many devices or hosts, which share the folder too")
 
 
 def _class_list(text: str) -> list[str]:
@@ -37,21 +50,27 @@ def _class_list(text: str) -> list[str]:
 
 def run(parsed: argparse.Namespace) -> int:
     """Detects; status 1 where images could not be read."""
-    from yolov7_jax.cli.console import Display
     from yolov7_jax.experiment import detect
     from yolov7_jax.inference.image_paths import find_images
+    from yolov7_jax.training.hosts import all_or_none, is_first
 
-    images = find_images(parsed.sources)
-    display = Display()
-    options = Options(**detector_options(parsed))
-    detector = load_detector(parsed, display.log)
-    done = detect(
-        detector, images, parsed.output, options=options, draw=not parsed.no_images, progress=display.progress
-    )
+    join(parsed)
+    report, progress = looking_on()
+    with all_or_none():
+        images = find_images(parsed.sources)
+        options = Options(**detector_options(parsed))
+        detector = load_detector(parsed, report)
+    drawn = not parsed.no_images
+    done = detect(detector, images, parsed.output, options=options, draw=drawn, progress=progress, shared=True)
+    if is_first():
+        _show(done)
+    return 1 if done.failures else 0
+
+
+def _show(done: DetectionRun) -> None:
     for reason in done.failures.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if done.overflow:
         print(f"{done.overflow} candidates were left out: raise --confidence", file=sys.stderr)
     found = sum(done.counts.values())
     print(f"{found} objects in {len(done.counts)} images; see {done.folder}")
-    return 1 if done.failures else 0

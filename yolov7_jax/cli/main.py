@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from yolov7_jax import __version__
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 
 COMMANDS: Mapping[str, str] = {
     "demo": "train a small network on drawn images, and report how well it detects",
@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _begin_with_large_pages()
     try:
         return _run(parsed)
+    except GoneError as error:
+        problem = str(error)
+        if arguments is None:
+            _leave_at_once(problem)
     except InputError as error:
         problem = str(error)
     except OSError as error:  # a full disk, a folder whose rights were taken away
@@ -56,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"yolov7-jax: {problem}", file=sys.stderr)
     return 2
+
+
+def _leave_at_once(problem: str) -> NoReturn:
+    """Ends this process with a sentence: JAX would wait for those who are gone, and then abort."""
+    print(f"yolov7-jax: {problem}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

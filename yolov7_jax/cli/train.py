@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolov7_jax.cli.arguments import add_processes, join
+
 if TYPE_CHECKING:
     from yolov7_jax.config import Config
     from yolov7_jax.experiment import TrainingRun
@@ -32,16 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="resume the run in this folder; KEY=VALUE of settings that may change",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
-    several = parser.add_argument_group("several processes", "one network, trained on many devices or hosts")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where all meet")
-    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    several.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
-    several.add_argument(
-        "--distributed",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="find the others where Slurm started several (auto, the default), in any cluster that JAX knows, or never",
-    )
+    add_processes(parser, "one network, trained on many devices or hosts")
     parser.add_argument("--settings", action="store_true", help="show all settings and their meaning, and stop")
 
 
@@ -63,24 +56,13 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.settings:
         print(settings_text(config))
         return 0
-    _connect(parsed)
+    join(parsed)
     with TrainingConsole() as console:
         if parsed.resume is not None:
             done = resume(parsed.resume, parsed.overrides, callbacks=[console], progress=console.progress)
         else:
             done = train(config, parsed.output, callbacks=[console], progress=console.progress)
     return outcome(done)
-
-
-def _connect(parsed: argparse.Namespace) -> None:
-    """Joins other processes, before anything has touched a device."""
-    from yolov7_jax.errors import InputError
-    from yolov7_jax.training.hosts import Address, connect
-
-    given = (parsed.coordinator, parsed.processes, parsed.process_id)
-    if None in given and given != (None, None, None):
-        raise InputError("--coordinator, --processes and --process-id belong together; give all three")
-    connect(None if None in given else Address(*given), parsed.distributed)
 
 
 def _config(parsed: argparse.Namespace) -> Config:

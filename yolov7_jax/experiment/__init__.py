@@ -3,10 +3,11 @@
 from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
-from yolov7_jax.experiment.inference import DetectionRun, ValidationRun, detect, validate
+from yolov7_jax.experiment.inference import DetectionRun, detect
 from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
 from yolov7_jax.experiment.show import LabelSheets, show_labels, show_samples
 from yolov7_jax.experiment.training import TrainingRun, resume, train
+from yolov7_jax.experiment.validation import ValidationRun, validate
 
 __all__ = [
     "AnchorRun",

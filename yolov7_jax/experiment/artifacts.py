@@ -17,14 +17,14 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.experiment.inference import read_truth, validate
+from yolov7_jax.experiment.validation import read_truth, validate
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar
 from yolov7_jax.source import SourceMixin
+from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
-from yolov7_jax.training.hosts import is_first, report
 from yolov7_jax.training.log import FILE, Row, read_log
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
@@ -57,10 +57,17 @@ def evaluator(
 ) -> Callable[[Any], Row]:
     """Average precision of averaged weights on the validation images, by what `validate` does for anyone.
 
-    The ground truth is read once, now: labels that change while the run goes on do not change what is measured.
+    The ground truth is read once, now: labels that change while the run goes on do not change what is measured. All
+    processes of a run share the images, so all have to have the same.
+
+    Raises:
+        InputError: they have not.
     """
     options = evaluation_options(config)
-    truth = None if val is None else read_truth(val, weights.names)
+    with hosts.all_or_none():
+        truth = None if val is None else read_truth(val, weights.names)
+    given = {"that there are images to evaluate on": truth is not None}
+    hosts.check_same(lambda: given if truth is None else {**given, **truth.facts()})
     detector: Detector | None = None
     reported: set[str] = set()
 
@@ -72,16 +79,18 @@ def evaluator(
     def evaluate(averaged: Any) -> Row:
         nonlocal detector  # compiled once
         assert truth is not None
-        if detector is None:
-            weights_now = replace(weights, variables=averaged)
-            detector = Detector(weights_now, size=config.train.size, report=callbacks.log, devices=jax.local_devices())
-        else:
-            detector = detector.with_variables(averaged)
-        found = validate(detector, truth, options=options, progress=stoppable)
+        with hosts.all_or_none():
+            if detector is None:
+                now, size = replace(weights, variables=averaged), config.train.size
+                detector = Detector(now, size=size, report=callbacks.log, devices=jax.local_devices())
+            else:
+                detector = detector.with_variables(averaged)
+        found = validate(detector, truth, options=options, progress=stoppable, shared=True)
         for failure in sorted(set(found.failures.values()) - reported):
             callbacks.log(f"counted as an image without detections: {failure}")
         reported.update(found.failures.values())
-        attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
+        if hosts.is_first():
+            attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
         return found.result.numbers()
 
     return evaluate
@@ -128,9 +137,9 @@ def shown_batches(
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for error in loader.errors[reported:]:
-                report(f"gray in its place: {error}", callbacks)
+                hosts.report(f"gray in its place: {error}", callbacks)
             reported = len(loader.errors)
-            if step < BATCHES_SHOWN and is_first():
+            if step < BATCHES_SHOWN and hosts.is_first():
                 file = folder / FIGURES / f"batch-{step + 1}.png"
                 attempt("drawing a batch", callbacks, _draw_batch, batch, names, file)
             yield batch
@@ -150,7 +159,7 @@ class Publisher(NamedTuple):
 
     def write(self, averaged: Any, status: RunStatus, best: bool) -> None:
         """Writes weights.safetensors, best.safetensors too if these are the best; of several processes, one does."""
-        if not is_first():
+        if not hosts.is_first():
             return
         meta = {
             "input_size": self.config.train.size,

@@ -47,7 +47,7 @@ class Beginning(NamedTuple):
 
     def keep(self, config: Config, folder: Path) -> None:
         """Writes it beside the settings of now, if all processes of the run have them."""
-        hosts.check_same(self._same_everywhere(config))
+        hosts.check_same(lambda: self._same_everywhere(config))
         with hosts.all_or_none():
             if hosts.is_first():  # the others have read it
                 write_atomically(folder / NETWORK, json.dumps({**self._asdict(), "graph": self.graph.to_json()}))

@@ -13,13 +13,13 @@ from yolov7_jax.config_file import read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.demo.scenes import write_scenes
 from yolov7_jax.experiment.artifacts import FIGURES
-from yolov7_jax.experiment.inference import validate
 from yolov7_jax.experiment.training import TrainingRun, train
+from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import new_folder
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo
-from yolov7_jax.training.hosts import refuse_several
+from yolov7_jax.training.cluster import refuse_several
 from yolov7_jax.types import CocoResult
 from yolov7_jax.viz.page import report_page
 

@@ -1,32 +1,26 @@
-"""Runs of detection and evaluation."""
+"""Runs of detection."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.config import EVALUATION, Options
-from yolov7_jax.datasets import with_names
-from yolov7_jax.errors import InputError
-from yolov7_jax.evaluation.coco import evaluate, to_coco_json
-from yolov7_jax.evaluation.confusion import confusion_matrix, objects_by_image
-from yolov7_jax.files import new_folder, write_atomically, write_json
+from yolov7_jax.config import Options
+from yolov7_jax.files import write_atomically, write_json
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.detector import Detector, Result
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.prefetch import ProgressBar, no_progress
-from yolov7_jax.source import Source, SourceMixin, complete
-from yolov7_jax.types import CocoResult, Detections
+from yolov7_jax.training import hosts
+from yolov7_jax.types import Detections
 from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.figures import confusion_figure, precision_recall_figure, save_figure
 
 
 @dataclass(frozen=True)
@@ -39,20 +33,6 @@ class DetectionRun:
     overflow: int
 
 
-@dataclass(frozen=True)
-class ValidationRun:
-    """What `validate` found: the result, milliseconds an image by stage, and its folder if it wrote one.
-
-    failures: why images could not be read, by their ids; they count as images without detections.
-    """
-
-    result: CocoResult
-    speed_ms: dict[str, float]
-    overflow: int
-    failures: dict[int, str]
-    folder: Path | None
-
-
 def detect(
     detector: Detector,
     images: Sequence[Path],
@@ -61,38 +41,75 @@ def detect(
     options: Options | None = None,
     draw: bool = True,
     progress: ProgressBar = no_progress,
+    shared: bool = False,
 ) -> DetectionRun:
     """Detects in image files and writes detections.json, labels/*.txt (YOLO format) and images/ with boxes.
 
     Images that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
 
+    Args:
+        detector: the network and its weights.
+        images: their files.
+        folder: where to write; a number is added to its name if it is there.
+        options: of detection.
+        draw: whether to write images with boxes.
+        progress: shows how far it is.
+        shared: all processes that have joined call it, and share the images and the folder.
+
     Raises:
-        DataError: the folder cannot be written. InputError: an option is out of its range.
+        DataError: the folder cannot be written. InputError: an option is out of its range, or processes that share the
+            work do not agree on it.
     """
-    results = detector.stream(images, options)
-    folder = new_folder(folder)
+    options = options or Options()
     names = _unique_names(images)
-    rows: dict[int, dict[str, Any]] = {}
-    counts: dict[Path, int] = {}
-    failures: dict[Path, str] = {}
-    overflow = 0
-    try:
-        for result in progress(results, len(images)):
-            path = images[result.position]
-            if result.error is not None:
-                failures[path] = str(result.error)
-                continue
-            found, (height, width) = result.detections, result.image.shape[:2]
-            counts[path] = len(found)
-            overflow += found.overflow
-            row = {"image": str(path), "height": height, "width": width}
-            rows[result.position] = {**row, "detections": _json_rows(found), "overflow": found.overflow}
-            _write_detections(folder, names[result.position], result.image, found, draw=draw)
-    finally:
-        ordered = [rows[index] for index in sorted(rows)]
-        unread = [{"image": str(path), "reason": reason} for path, reason in failures.items()]
-        write_json(folder / "detections.json", {"images": ordered, "unread": unread})
-    return DetectionRun(folder, counts, failures, overflow)
+    with hosts.sharing(shared):
+        hosts.check_same(lambda: {**facts(detector, options), "the list of images": digest([p.name for p in images])})
+        share = hosts.own_share(len(images))
+        results = detector.stream([images[position] for position in share], options)
+        with hosts.new_folder(folder) as folder:
+            hosts.check_shared(folder)
+            rows: list[tuple[int, dict[str, Any]]] = []
+
+            def take(result: Result) -> None:
+                position = share[result.position]
+                if result.error is None:
+                    assert result.image is not None
+                    assert result.detections is not None
+                    _write_detections(folder, names[position], result.image, result.detections, draw=draw)
+                rows.append((position, _json_row(images[position], result)))
+
+            try:
+                hosts.for_own_share(take, progress(results, len(share)), len(images))
+            finally:
+                found = _write_rows(folder, rows)
+    read = {images[position]: row for position, row in found if "reason" not in row}
+    failures = {images[position]: row["reason"] for position, row in found if "reason" in row}
+    counts = {path: len(row["detections"]) for path, row in read.items()}
+    return DetectionRun(folder, counts, failures, sum(row["overflow"] for row in read.values()))
+
+
+def facts(detector: Detector, options: Options) -> dict[str, Any]:
+    """What processes that share detection have to have in common, beside the images."""
+    common = {key: value for key, value in asdict(options).items() if key not in ("batch_size", "workers")}
+    common |= {"size": detector.size, "dtype": str(np.dtype(detector.network.dtype))}
+    return {**common, "the list of classes": detector.names, "the network": digest(detector.graph.to_json())}
+
+
+def digest(content: Any) -> str:
+    """A short text that is another one for other values of JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _write_rows(folder: Path, rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """Writes detections.json of the rows of all processes, and returns them in the order of the images."""
+    texts = hosts.gather(json.dumps(rows).encode())
+    found = sorted(((position, row) for text in texts for position, row in json.loads(text)), key=lambda item: item[0])
+    with hosts.all_or_none():
+        if hosts.is_first():
+            read = [row for _, row in found if "reason" not in row]
+            unread = [row for _, row in found if "reason" in row]
+            write_json(folder / "detections.json", {"images": read, "unread": unread})
+    return found
 
 
 def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found: Detections, *, draw: bool) -> None:
@@ -106,7 +123,19 @@ def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found:
         write_image(folder / "images" / name, draw_detections(image, found))
 
 
-def _json_rows(found: Detections) -> list[dict[str, Any]]:
+def _json_row(path: Path, result: Result) -> dict[str, Any]:
+    """What detections.json says of an image: its detections, or why it cannot be read."""
+    if result.error is not None:
+        return {"image": str(path), "reason": str(result.error)}
+    assert result.image is not None
+    assert result.detections is not None
+    height, width = result.image.shape[:2]
+    found = result.detections
+    row = {"image": str(path), "height": height, "width": width}
+    return {**row, "detections": _json_detections(found), "overflow": found.overflow}
+
+
+def _json_detections(found: Detections) -> list[dict[str, Any]]:
     """One row a detection, the best score first."""
     return [
         {
@@ -117,126 +146,6 @@ def _json_rows(found: Detections) -> list[dict[str, Any]]:
         }
         for box, score, number in zip(found.boxes_xyxy_px, found.scores, found.class_ids, strict=True)
     ]
-
-
-class Truth(NamedTuple):
-    """Labeled images, and what is there to find in them, as COCO JSON, read once."""
-
-    source: SourceMixin
-    coco: dict[str, Any]
-
-
-def read_truth(source: Source, names: tuple[str, ...]) -> Truth:
-    """The ground truth of labeled images for a detector with these classes.
-
-    Raises:
-        InputError: the classes do not fit.
-    """
-    whole = _with_classes(complete(source), names)
-    return Truth(whole, whole.ground_truth())
-
-
-def validate(
-    detector: Detector,
-    source: Source | Truth,
-    *,
-    options: Options = EVALUATION,
-    folder: Path | None = None,
-    progress: ProgressBar = no_progress,
-) -> ValidationRun:
-    """COCO AP of a detector on labeled images.
-
-    Images that cannot be read are reported, and count as images without detections. With a folder it writes
-    metrics.json, detections.json (COCO results), precision_recall.png and confusion.png.
-
-    Args:
-        detector: the network and its weights.
-        source: labeled images, or what `read_truth` has read of them.
-        options: of detection.
-        folder: where to write; a number is added to its name if it is there.
-        progress: shows how far it is.
-
-    Raises:
-        DataError: labels or all of the images cannot be used. InputError: their classes do not fit the detector's.
-    """
-    whole, truth = source if isinstance(source, Truth) else read_truth(source, detector.names)
-    folder = None if folder is None else new_folder(folder)  # before the work, should it not be writable
-    began = time.perf_counter()
-    found = _detect_labeled(detector, whole, truth, options, progress)
-    detected = time.perf_counter()
-    outcome = evaluate(truth, found.rows)
-    seconds = {**found.seconds, "total": detected - began, "evaluate": time.perf_counter() - detected}
-    speed_ms = {stage: 1000 * spent / len(whole) for stage, spent in seconds.items()}
-    run = ValidationRun(outcome, speed_ms, found.overflow, found.failures, folder)
-    if folder is not None:
-        settings = {**asdict(options), "size": detector.size, "images": len(whole), "overflow": found.overflow}
-        settings["unread"] = found.failures
-        classes = [row._asdict() for row in outcome.per_class]
-        metrics = {**outcome.numbers(), "per_class": classes, "speed_ms": run.speed_ms, "settings": settings}
-        write_json(folder / "metrics.json", metrics)
-        write_json(folder / "detections.json", found.rows)
-        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
-        save_figure(confusion_figure(found.confusion, whole.names), folder / "confusion.png")
-    return run
-
-
-class _Found(NamedTuple):
-    """Detections in all images as rows of COCO, their confusion matrix, how long what took, and what failed by id."""
-
-    rows: list[dict[str, Any]]
-    confusion: NDArray[np.int64]
-    seconds: dict[str, float]
-    overflow: int
-    failures: dict[int, str]
-
-
-def _detect_labeled(
-    detector: Detector, source: SourceMixin, truth: dict[str, Any], options: Options, progress: ProgressBar
-) -> _Found:
-    objects = objects_by_image(truth, source.category_ids)
-    rows: list[dict[str, Any]] = []
-    confusion = np.zeros((len(source.names) + 1,) * 2, np.int64)
-    seconds: dict[str, float] = defaultdict(float)
-    overflow = 0
-    failures: dict[int, str] = {}
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), detector.names)
-    images = (_image(source, index) for index in range(len(source)))
-    for result in progress(detector.stream(images, options), len(source)):
-        image_id = source.image_ids[result.position]
-        if result.error is not None:
-            failures[image_id] = str(result.error)
-            if len(failures) == len(source):
-                raise result.error
-            result = result._replace(detections=nothing, seconds={})
-        rows += to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
-        confusion += confusion_matrix(result.detections, *objects[image_id], num_classes=len(source.names))
-        overflow += result.detections.overflow
-        for stage, spent in result.seconds.items():
-            seconds[stage] += spent
-    return _Found(rows, confusion, seconds, overflow, failures)
-
-
-def _image(source: SourceMixin, index: int) -> Path | Callable[[], NDArray[np.uint8]]:
-    """The image's file, or what reads the image if it has no file of its own."""
-    file = source.path(index)
-    return file if file.exists() else partial(source.read, index)
-
-
-def known_by_name(source: SourceMixin, names: Sequence[str]) -> bool:
-    """Whether the classes of a source are found among these by their names, and need not be taken by number."""
-    return set(source.names) <= set(names)
-
-
-def _with_classes(source: SourceMixin, names: tuple[str, ...]) -> SourceMixin:
-    """The source with its classes in the network's order; names that differ are taken for the same by their places."""
-    if known_by_name(source, names):
-        return with_names(source, names)
-    if len(source.names) != len(names):
-        raise InputError(
-            f"the network has {len(names)} classes and the data {len(source.names)}, which have other names; "
-            "use data with the classes it was trained on"
-        )
-    return source
 
 
 def _unique_names(paths: Sequence[Path]) -> list[Path]:

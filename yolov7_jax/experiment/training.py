@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves,
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
-from yolov7_jax.files import new_folder
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
+from yolov7_jax.training.in_step import in_step
 from yolov7_jax.training.log import Log
 from yolov7_jax.training.loop import LoopDependencies
 from yolov7_jax.training.loop import train as run_loop
@@ -77,9 +76,8 @@ def train(
         kinds = kinds_of(given)
         check_config(config, where="config")
         check_names(config)
-    folder = _new_folder(Path(folder))  # before the data are read, should it not be writable
-    watching, progress = _watching(callbacks, progress, folder)
-    try:
+    with hosts.new_folder(Path(folder)) as folder:  # before the data are read, should it not be writable
+        watching, progress = _watching(callbacks, progress, folder)
         hosts.check_shared(folder)
         with hosts.all_or_none():
             data = open_data(config, watching, progress, given=given.get("data"))
@@ -91,11 +89,6 @@ def train(
             config = with_whole_paths(config)
             began = Beginning(weights.graph, weights.names, len(data.train), kinds, config_dict(config))
         began.keep(config, folder)
-    except BaseException:
-        if hosts.is_first():
-            with suppress(OSError):
-                folder.rmdir()  # if it is empty
-        raise
     return _run(config, weights, data, setup, folder, watching, progress)
 
 
@@ -147,13 +140,6 @@ def resume(
     return _run(config, weights, data, setup, folder, watching, progress)
 
 
-def _new_folder(folder: Path) -> Path:
-    """A new folder, which the first process makes."""
-    if hosts.place()[1] == 1:
-        return new_folder(folder)
-    return Path(hosts.from_first(lambda: str(new_folder(folder.absolute()))))
-
-
 def _watching(callbacks: Sequence[Callback], progress: ProgressBar, folder: Path) -> tuple[Callbacks, ProgressBar]:
     """What looks on in the first process; in others nothing does."""
     if not hosts.is_first():
@@ -200,7 +186,7 @@ def _run(
         log.rewind(status.step)
         callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
         own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
-        batches, stop = hosts.in_step(own_batches, setup.mesh, signals)
+        batches, stop = in_step(own_batches, setup.mesh, signals)
         deps = LoopDependencies(
             plan=setup.plan,
             train_step=reporting_step(setup, callbacks),
@@ -215,7 +201,8 @@ def _run(
             folder=folder,
         )
         try:
-            state, status = run_loop(state, status, deps)
+            with hosts.or_gone():
+                state, status = run_loop(state, status, deps)
         finally:
             attempt("the log", callbacks, log.close)
             if hosts.is_first():

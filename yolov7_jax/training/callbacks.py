@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from yolov7_jax.config import Config
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 from yolov7_jax.training.stop import Stopped
 
 R = TypeVar("R")
@@ -29,11 +29,11 @@ def attempt(what: str, callbacks: Callback, work: Callable[..., R], *args: Any) 
     """The result of work that no run should end for; None, and a report, where it fails.
 
     Raises:
-        Stopped: the work was given up because the run is to stop.
+        Stopped: the work was given up because the run is to stop. GoneError: another process of the run is gone.
     """
     try:
         return work(*args)
-    except Stopped:
+    except (Stopped, GoneError):
         raise
     except Exception as error:
         callbacks.log(f"{what} failed, the run goes on: {described(error)}")

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import GoneError, InputError
 
 _ARRAYS, _STATUS = "arrays", "status"
 _LATEST_KEPT = 2  # one to go on from, and one should that be damaged
@@ -160,13 +160,12 @@ def wait_for_all(key: str, timeout_s: int) -> None:
     """Returns when all processes have called it with a key, which none may use twice; no device waits.
 
     Raises:
-        InputError: a process has ended, or does not come in time.
+        GoneError: a process has ended, or does not come in time.
     """
     try:
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_s * 1000)
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"another process of this run is gone ({reason}); resume the run") from error
+        raise GoneError.told_by(error) from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -1,106 +1,66 @@
-"""Several processes that train one network, on one host or many: the door to JAX's multi-controller runtime.
+"""What several processes that work together tell each other, on one host or many: the door to JAX's collectives.
 
 Where there is one process, everything here does nothing and takes no time. Whatever is said to be done by all has to be
-called by all processes, in the same order.
+called by all processes, in the same order: each tells the others by one `gather` of bytes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
+import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
-from yolov7_jax.errors import InputError
-from yolov7_jax.files import write_atomically
-from yolov7_jax.training.callbacks import Callback
+from yolov7_jax import files
+from yolov7_jax.errors import GoneError, InputError
+from yolov7_jax.training.callbacks import Callback, described
 from yolov7_jax.training.checkpoint import wait_for_all
-from yolov7_jax.training.mesh import replicated, split
-from yolov7_jax.training.stop import StopSignals
-from yolov7_jax.types import Batch
+from yolov7_jax.training.stop import Stopped
 
 T = TypeVar("T")
 
 _LOGGER = logging.getLogger("yolov7_jax")
 
-Search = Literal["auto", "on", "off"]
-"""Whether processes that are not named are looked for: where Slurm started several, always, never."""
-
-_FAILED = 2**16  # above the numbers of signals
 _PATIENCE_S = 24 * 3600  # evaluations may be long
 _WAITS = count()
 _SEEN_WITHIN_S = 10.0  # that a file of another host is there, on a network file system
+_LEAST, _MOST = 2**10, 2**22  # bytes that a process sends at once
+_LEFT = re.compile("[Cc]onnection (reset|closed)")
+_ROUND = 64  # items of a share, after which processes hear of each other
 
-
-class Address(NamedTuple):
-    """Where a process stands among all: HOST:PORT of the first one, how many there are, the number of this one."""
-
-    coordinator: str
-    processes: int
-    process_id: int
-
-
-def connect(address: Address | None = None, search: Search = "auto") -> None:
-    """Joins the processes that train together, before anything has touched a device.
-
-    Args:
-        address: where this process stands; else it is looked for.
-        search: where to look; "on" asks every kind of cluster that `jax.distributed` knows.
-
-    Raises:
-        InputError: there is no cluster, or it cannot be joined.
-    """
-    if address is None and (search == "off" or (search == "auto" and not _several_by_slurm())):
-        return
-    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
-    try:
-        if address is None:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(*address, cluster_detection_method="deactivate")
-    except (ValueError, RuntimeError, IndexError) as error:  # the last: there is no port
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"the processes of this run cannot be joined ({reason}); name them: --coordinator HOST:PORT --processes N "
-            "--process-id I"
-        ) from error
-
-
-def _several_by_slurm() -> bool:
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
+_SHARES: ContextVar[bool] = ContextVar("shares", default=True)
 
 
 def place() -> tuple[int, int]:
     """The number of this process and of all."""
-    return jax.process_index(), jax.process_count()
+    return (jax.process_index(), jax.process_count()) if _SHARES.get() else (0, 1)
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes, evaluates and reports."""
-    return jax.process_index() == 0
+    """Whether this is the process that writes and reports."""
+    return place()[0] == 0
 
 
-def refuse_several(what: str) -> None:
-    """Refuses work that is for one process.
-
-    Raises:
-        InputError: this process has joined others.
-    """
-    if jax.distributed.is_initialized() and jax.process_count() > 1:
-        raise InputError(f"{what} is for one process, and {jax.process_count()} are joined; start it in one")
+@contextmanager
+def sharing(shared: bool) -> Iterator[None]:
+    """Work that all processes share, or else that this one does as if there were no other."""
+    token = _SHARES.set(shared and _SHARES.get())
+    try:
+        yield
+    finally:
+        _SHARES.reset(token)
 
 
 def report(text: str, callbacks: Callback) -> None:
@@ -108,43 +68,87 @@ def report(text: str, callbacks: Callback) -> None:
     if is_first():
         callbacks.log(text)
     else:
-        _LOGGER.warning("process %d: %s", jax.process_index(), text)
+        _LOGGER.warning("process %d: %s", place()[0], text)
 
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """Ends the work on all processes where it fails on one.
+    """Ends the work on all processes where it fails, or is to stop, on one.
 
     Raises:
-        InputError: it failed elsewhere; names the process and says why.
+        InputError: it failed elsewhere; names the process and says why. Stopped: a signal asked one of them.
+        GoneError: another was broken off.
     """
-    problem = ""
+    failed: BaseException | None = None
     try:
         yield
     except BaseException as error:
-        problem = str(error) or type(error).__name__
+        failed = error
         raise
     finally:
-        if jax.process_count() > 1:
-            _check(gather(problem), problem)
+        if place()[1] > 1:
+            _end_together(failed)
 
 
-def _check(problems: list[str], own: str) -> None:
-    for number, problem in enumerate(problems):
-        if problem and not own:
-            raise InputError(f"process {number}: {problem}")
+def _end_together(own: BaseException | None) -> None:
+    """Raises what others tell, unless this process has worse to raise itself."""
+    signal = own.signal if isinstance(own, Stopped) else 0
+    reason = described(own) if isinstance(own, Exception) else ""
+    broken_off = type(own).__name__ if own is not None and not isinstance(own, Exception) else ""
+    told = [json.loads(text) for text in gather(json.dumps([broken_off, signal, reason]).encode())]
+    all_broken_off, all_signals, all_reasons = zip(*told, strict=True)
+    if broken_off:
+        return
+    for number, name in enumerate(all_broken_off):
+        if name:
+            raise GoneError(f"process {number} was broken off: {name}")
+    if any(all_signals):
+        raise Stopped(max(all_signals))
+    for number, text in enumerate(all_reasons):
+        if text and own is None:
+            raise InputError(f"process {number}: {text}")
 
 
-def gather(text: str) -> list[str]:
-    """The texts of all processes, in their order. All wait for the last one, as long as it takes."""
+@contextmanager
+def or_gone() -> Iterator[None]:
+    """Says in a sentence what JAX says of a computation in common that another process has left.
+
+    Raises:
+        GoneError: it has ended.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if place()[1] == 1 or not _LEFT.search(str(error)):
+            raise
+        raise GoneError.told_by(error) from error
+
+
+def gather(content: bytes) -> list[bytes]:
+    """What all processes give, in their order. All wait for the last one, as long as it takes.
+
+    Raises:
+        GoneError: another process has ended.
+    """
+    if place()[1] == 1:
+        return [content]
+    with or_gone():
+        return _gather(content)
+
+
+def _gather(content: bytes) -> list[bytes]:
     wait_for_all(f"yolov7_jax-{next(_WAITS)}", _PATIENCE_S)  # a device would not wait for minutes
-    content = text.encode()
     sizes = multihost_utils.process_allgather(np.int32(len(content))).reshape(-1)
-    room = max(1024, 1 << int(sizes.max()).bit_length())  # few shapes: each is compiled
-    padded = np.zeros(room, np.uint8)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    rows = multihost_utils.process_allgather(padded).reshape(-1, room)
-    return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
+    largest = int(sizes.max())
+    room = min(max(_LEAST, 1 << largest.bit_length()), _MOST)  # few shapes: each is compiled
+    parts = [bytearray() for _ in sizes]
+    for start in range(0, largest, room):
+        padded = np.zeros(room, np.uint8)
+        sent = np.frombuffer(content, np.uint8)[start : start + room]
+        padded[: len(sent)] = sent
+        for part, row in zip(parts, multihost_utils.process_allgather(padded).reshape(-1, room), strict=True):
+            part += row.tobytes()
+    return [bytes(part[:size]) for part, size in zip(parts, sizes, strict=True)]
 
 
 def from_first(work: Callable[[], T]) -> T:
@@ -153,20 +157,58 @@ def from_first(work: Callable[[], T]) -> T:
     Raises:
         InputError: it failed there.
     """
-    if jax.process_count() == 1:
+    if place()[1] == 1:
         return work()
     with all_or_none():
         text = json.dumps(work()) if is_first() else ""
-    value: T = json.loads(gather(text)[0])
+    value: T = json.loads(gather(text.encode())[0])
     return value
+
+
+def own_share(total: int) -> range:
+    """Which of so many items are this process's: they are dealt out one by one."""
+    number, processes = place()
+    return range(number, total, processes)
+
+
+def for_own_share(work: Callable[[T], None], items: Iterable[T], total: int) -> None:
+    """Work on each item of `own_share(total)`; all processes give up within a round of items once one has to.
+
+    Raises:
+        InputError: it failed elsewhere. Stopped: a signal asked one of them.
+    """
+    processes = place()[1]
+    rounds = 1 if processes == 1 else max(1, -(-total // (processes * _ROUND)))
+    items = iter(items)
+    for left in reversed(range(rounds)):
+        with all_or_none():
+            for item in islice(items, _ROUND if left else None):
+                work(item)
 
 
 def arrays_of_first(tree: T) -> T:
     """Arrays as the first process has them: processors of another kind may have drawn others in their last bits."""
-    if jax.process_count() == 1:
+    if place()[1] == 1:
         return tree
     shared: T = multihost_utils.broadcast_one_to_all(tree)
     return shared
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A new folder, which the first process makes; where the work within it fails, it does not stay empty.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    folder = Path(from_first(lambda: str(files.new_folder(folder.absolute() if place()[1] > 1 else folder))))
+    try:
+        yield folder
+    except BaseException:
+        if is_first():
+            with suppress(OSError):
+                folder.rmdir()  # if it is empty
+        raise
 
 
 def check_shared(folder: Path) -> None:
@@ -175,7 +217,7 @@ def check_shared(folder: Path) -> None:
     Raises:
         InputError: a process does not see what the first one writes.
     """
-    if jax.process_count() == 1:
+    if place()[1] == 1:
         return
     token = folder / from_first(lambda: _write_token(folder))
     try:
@@ -192,7 +234,7 @@ def check_shared(folder: Path) -> None:
 
 def _write_token(folder: Path) -> str:
     token = folder / f".{secrets.token_hex(8)}"
-    write_atomically(token, "")
+    files.write_atomically(token, "")
     return token.name
 
 
@@ -205,82 +247,20 @@ def _appears(file: Path) -> bool:
     return True
 
 
-def check_same(facts: Mapping[str, Any]) -> None:
+def check_same(known: Callable[[], Mapping[str, Any]]) -> None:
     """Refuses facts (values of JSON) that are not those of the first process.
 
     Raises:
         InputError: names the first that differs.
     """
-    if jax.process_count() == 1:
+    if place()[1] == 1:
         return
+    facts = known()
     first = from_first(lambda: facts)
     own = json.loads(json.dumps(facts))
     with all_or_none():
         for key in first:
-            if first[key] != own[key]:
+            if first[key] != own.get(key):
                 raise InputError(
-                    f"{key} is {own[key]!r}, but {first[key]!r} in the first process; give the same to all"
+                    f"{key} is {own.get(key)!r}, but {first[key]!r} in the first process; give the same to all"
                 )
-
-
-def in_step(
-    batches: Callable[[int], Generator[Batch, None, None]], mesh: Mesh, signals: StopSignals
-) -> tuple[Callable[[int], Generator[Batch, None, None]], StopSignals]:
-    """Batches (from a step on) that end on all processes together, and what asks all of them to stop at the same one.
-
-    Args:
-        batches: those of this process.
-        mesh: of the devices of all.
-        signals: what was asked of this process.
-    """
-    if jax.process_count() == 1:
-        return batches, signals
-    stop = StopSignals()
-    return (lambda start: _in_step(batches(start), mesh, signals, stop)), stop
-
-
-def _in_step(
-    batches: Generator[Batch, None, None], mesh: Mesh, signals: StopSignals, stop: StopSignals
-) -> Generator[Batch, None, None]:
-    """What the processes tell each other is sent a batch ahead, so that no device waits for it."""
-    tell = _teller(mesh)
-
-    def take() -> _Held:
-        try:
-            batch = next(batches)
-        except Exception as error:
-            return _Held(None, error, tell(_FAILED))
-        return _Held(batch, None, tell(signals.received or 0))
-
-    with closing(batches):
-        following = take()
-        while True:
-            held, following = following, take()
-            told = int(jax.device_get(held.told))
-            if told >= _FAILED:
-                with all_or_none():
-                    if held.error is not None:
-                        raise held.error
-            stop.received = stop.received or told or None
-            assert held.batch is not None
-            yield held.batch
-
-
-def _teller(mesh: Mesh) -> Callable[[int], jax.Array]:
-    """What sends a number to all processes, and gives the highest of theirs; nobody waits before it is read."""
-    highest = jax.jit(jnp.max, out_shardings=replicated(mesh))
-
-    def tell(number: int) -> jax.Array:
-        here = np.full(jax.local_device_count(), number, np.int32)
-        told: jax.Array = highest(jax.make_array_from_process_local_data(split(mesh), here))
-        return told
-
-    return tell
-
-
-class _Held(NamedTuple):
-    """A batch, or why there is none, and the highest of the numbers that the processes tell of it."""
-
-    batch: Batch | None
-    error: Exception | None
-    told: jax.Array

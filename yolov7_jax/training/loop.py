@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +65,9 @@ class LoopDependencies(NamedTuple):
     """What the loop works with: all that has state, or touches devices and disks.
 
     train_step: (state, batch) → (state, metrics), compiled. batches: from a step on. evaluate: of averaged weights
-    (host arrays) → a row of metrics; gives up with `Stopped`. score: of such a row; the more, the better. publish:
-    called after every checkpoint and every evaluation: averaged weights, status, and whether these are the best so far.
+    (host arrays) → a row of metrics; gives up with `Stopped`; of several processes all call it and end alike. score: of
+    such a row; the more, the better. publish: called after every checkpoint and every evaluation: averaged weights,
+    status, and whether these are the best so far.
 
     A step is saved before it is evaluated and published. What fails there is reported, and the run goes on.
     """
@@ -241,7 +241,7 @@ def _gather(leaf: jax.Array) -> jax.Array:
 def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunStatus:
     """Evaluates and publishes the averaged weights; nothing changes where it fails or a signal breaks it off."""
     began = time.perf_counter()
-    found, signal = hosts.from_first(partial(_found, averaged, deps))
+    found, signal = _found(averaged, deps)
     if signal is not None:
         deps.stop.received = signal
     if found is None:

@@ -19,8 +19,8 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.ablations.tables import AblationRow
 from yolov7_jax.experiment.artifacts import evaluation_options
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG
-from yolov7_jax.experiment.inference import validate
 from yolov7_jax.experiment.training import resume, train, with_whole_paths
+from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import write_json
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +22,7 @@ from yolov7_jax.experiment.ablations.tables import AP, AblationRow, Size, Table,
 from yolov7_jax.files import write_atomically
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training.callbacks import Callback, Callbacks
-from yolov7_jax.training.hosts import refuse_several
+from yolov7_jax.training.cluster import refuse_several
 from yolov7_jax.viz.figures import save_figure
 
 Scale = Literal["small", "paper"]
@@ -73,6 +75,7 @@ def ablate(
     rows: Sequence[str] = (),
     seeds: int | None = None,
     overrides: Sequence[str] = (),
+    share: tuple[int, int] = (0, 1),
     callbacks: Sequence[Callback] = (),
     progress: ProgressBar = no_progress,
 ) -> Results:
@@ -80,8 +83,11 @@ def ablate(
 
     The folder gets table.md, table.csv and table.png after every run, runs/ROW/seed-N (run folders) and, on the small
     scale unless overrides name data, scenes (drawn images). A second call repeats nothing that is finished and resumes
-    what was interrupted; it may have more seeds or other rows, or run on several machines with a row each. If a signal
-    stops it, it returns the results so far.
+    what was interrupted; it may have more seeds or other rows. If a signal stops it, it returns the results so far.
+
+    Several processes, on one machine or more, share the runs and the folder: each takes every n-th run, trains it by
+    itself, on the devices that it sees, and writes the table of what all have finished. They are not joined, so one
+    that ends ends no other.
 
     Args:
         table: its number in the paper, one of `ablations.tables.tables`.
@@ -90,41 +96,45 @@ def ablate(
         rows: names of those to run; without any, all.
         seeds: how many, by default `SEEDS` of the scale.
         overrides: settings of all rows, such as "loss.top_k=5".
+        share: the number of this process, and of all that share the runs.
         callbacks: follow every run.
         progress: shows the progress of evaluations.
 
     Raises:
-        InputError: no such table or row, an override that is wrong or of something that rows differ in, runs in the
-            folder that were made with other settings, or what `train` raises.
+        InputError: no such table, row or share, an override that is wrong or of something that rows differ in, runs in
+            the folder that were made with other settings, or what `train` raises.
     """
     ablation = _checked(find_table(table), scale, seeds, overrides)
     chosen = [ablation.table.row(name) for name in rows] or ablation.table.rows
     if folder is None:
         return _results(ablation, [])
     refuse_several("an ablation")
-    return _run(_with_data(ablation, Path(folder)), chosen, Path(folder), callbacks, progress)
+    number, processes = share
+    if not 0 <= number < processes:
+        raise InputError(f"process {number} of {processes} was asked for; expected a number from 0 to {processes - 1}")
+    ablation = _with_data(ablation, Path(folder))
+    jobs = ablation.jobs(Path(folder))
+    own = [job for job in jobs if job.row in chosen][number::processes]
+    return _run(ablation, jobs, own, Path(folder), callbacks, progress)
 
 
 def _run(
     ablation: _Ablation,
-    rows: Sequence[AblationRow],
+    jobs: Sequence[Job],
+    wanted: Sequence[Job],
     folder: Path,
     callbacks: Sequence[Callback],
     progress: ProgressBar,
 ) -> Results:
-    """Runs what is not finished of some rows, until a signal stops it; writes the table after each run."""
-    jobs = ablation.jobs(folder)
+    """Runs what is not finished of some jobs, until a signal stops it; writes the table of all after each run."""
     results = _results(ablation, jobs)  # refuses other settings before anything begins
-    wanted = [job for job in jobs if job.row in rows]
     for number, job in enumerate(wanted, start=1):
         if results.signal is None and numbers_of(job) is None:
             place = f"table {ablation.table.number}: {job.row.name}, seed {job.seed}"
             Callbacks(callbacks).log(f"{place} ({number} of {len(wanted)})")
             signal = run_job(job, callbacks, progress)
-            results = replace(_results(ablation, jobs), signal=signal)
-            _write(results, folder)
-    _write(results, folder)
-    return results
+            results = replace(_write(ablation, jobs, folder), signal=signal)
+    return replace(_write(ablation, jobs, folder), signal=results.signal)
 
 
 def _checked(table: Table, scale: str, seeds: int | None, overrides: Sequence[str]) -> _Ablation:
@@ -162,12 +172,17 @@ def _with_data(ablation: _Ablation, folder: Path) -> _Ablation:
 
 
 def _scenes(folder: Path, size: int) -> Path:
-    """The data YAML of drawn images; draws them if they are not there whole."""
+    """The data YAML of drawn images; draws them if they are not there whole, as other processes may do just now."""
     if not folder.is_dir():
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        part = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.part")
         write_scenes(part, train=TRAIN_IMAGES, val=VAL_IMAGES, size=size)
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder.absolute() / "data.yaml"
 
 
@@ -213,9 +228,16 @@ def _setting(ablation: _Ablation) -> str:
     )
 
 
-def _write(results: Results, folder: Path) -> None:
-    """Writes the table as Markdown, CSV and a figure."""
-    write_atomically(folder / f"{TABLE}.md", markdown(results))
-    write_atomically(folder / f"{TABLE}.csv", csv_text(results))
-    if any(result.values(AP) for result in results.rows):
-        save_figure(figure(results), folder / f"{TABLE}.png")
+def _write(ablation: _Ablation, jobs: Sequence[Job], folder: Path) -> Results:
+    """Writes the table of all that is finished as Markdown, CSV and a figure.
+
+    Again, if a run was finished meanwhile: the process that finished it may have written its table before this one.
+    """
+    written = ""
+    while (text := markdown(results := _results(ablation, jobs))) != written:
+        write_atomically(folder / f"{TABLE}.md", text)
+        write_atomically(folder / f"{TABLE}.csv", csv_text(results))
+        if any(result.values(AP) for result in results.rows):
+            save_figure(figure(results), folder / f"{TABLE}.png")
+        written = text
+    return results
