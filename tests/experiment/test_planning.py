@@ -58,7 +58,6 @@ def _plainly() -> Iterator[None]:
 def planned(model: str) -> PlannedStep:
     with pytest.MonkeyPatch.context() as patch:  # as if CPUs were chips whose figures are published
         patch.setattr(planning, "chip_of", lambda _: CHIPS[1])
-        patch.setattr(planning, "devices_of_a_chip", lambda _: 1)
         return plan(config_of(model))
 
 
@@ -142,7 +141,7 @@ def test_wrong_input_ends_in_one_sentence(arguments: str, sentence: str, capsys:
 
 
 def test_a_step_without_room(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(compilation: Any) -> None:
+    def refuse(compilation: Any, report: Any) -> None:
         return None
 
     monkeypatch.setattr(planning, "_or_no_room", refuse)
@@ -156,9 +155,14 @@ def test_only_want_of_room_is_no_error() -> None:
     def fail(text: str) -> Any:
         raise jax.errors.JaxRuntimeError(text)
 
-    assert planning._or_no_room(lambda: fail("RESOURCE_EXHAUSTED: Used 17.00G of 15.75G hbm")) is None
+    said = list[str]()
+    assert (
+        planning._or_no_room(lambda: fail("RESOURCE_EXHAUSTED: 17.48G exceeds 15.75G\nthe largest: …"), said.append)
+        is None
+    )
+    assert said == ["RESOURCE_EXHAUSTED: 17.48G exceeds 15.75G"]
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        planning._or_no_room(lambda: fail("INTERNAL: no such thing"))
+        planning._or_no_room(lambda: fail("INTERNAL: no such thing"), said.append)
 
 
 def test_it_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

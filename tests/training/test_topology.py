@@ -1,4 +1,5 @@
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -51,6 +52,16 @@ def test_what_libtpu_refuses_is_said_in_one_sentence(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match=r"--on v5e:3x2: libtpu cannot .*too many\); choose another topology$"):
         planned_devices("v5e:3x2")
     assert asked["chips_per_host_bounds"] == [1, 2, 1]  # what divides the topology
+
+
+def test_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = [SimpleNamespace(coords=[0, 0, 0]), SimpleNamespace(coords=[0, 0, 0])]
+    for name in topology._OFFLINE:
+        monkeypatch.setenv(name, "as it was")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(topology.topologies, "get_topology_desc", lambda **_: SimpleNamespace(devices=cores))
+    with pytest.raises(InputError, match="--on v4:1x1x1: libtpu has two devices a chip there"):
+        planned_devices("v4:1x1x1")
 
 
 def test_the_compilation_cache_is_off_meanwhile() -> None:

@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on",
         default="local",
         metavar="CHIPS",
-        help="TPUs that need not be there, v4, v5e, v5p or v6e, and how many along each axis: v5e:2x4, v5p:2x2x1 "
+        help="TPUs that need not be there, v5e, v5p or v6e, and how many along each axis: v5e:2x4, v5p:2x2x1 "
         "(needs the extra tpu); cpu, or local: the devices here (default local)",
     )
     parser.add_argument("--batch", type=int, help="images over all devices (default: train.batch_size)")

@@ -28,7 +28,7 @@ from yolov7_jax.training.planned import Compilation, PlannedStep
 from yolov7_jax.training.roofline import CHIP_COUNTS, chip_of, roofline, scaling
 from yolov7_jax.training.state import abstract_state, state_shardings
 from yolov7_jax.training.step import make_step
-from yolov7_jax.training.topology import LOCAL, QUICKLY, cache_off, devices_of_a_chip, named_devices, planned_devices
+from yolov7_jax.training.topology import LOCAL, QUICKLY, cache_off, named_devices, planned_devices
 from yolov7_jax.types import NO_LABELS, Batch, Labels, Sample
 
 Report = Callable[[str], None]
@@ -115,7 +115,7 @@ class _Compiler:
         state, batch = _abstract(parts, sample, config, self.mesh)
         what = f"{batch_size} images of {settings.size} × {settings.size} pixels on {named_devices(self.mesh, self.on)}"
         with _reported(f"compiling the step of {what}", self.report) as seconds, _cache_for(self.on):
-            compiled = _or_no_room(lambda: step.lower(state, batch).compile(self.options))
+            compiled = _or_no_room(lambda: step.lower(state, batch).compile(self.options), self.report)
         memory = None if compiled is None else program_memory(compiled)
         self.compilations.append(
             Compilation(batch_size, None if memory is None else memory.needed, round(seconds(), 1))
@@ -156,10 +156,9 @@ def _on_known_chips(mesh: Mesh, flops: float, bytes_moved: float, sent: Sequence
     chip = chip_of(mesh.devices.flat[0].device_kind)
     if chip is None:
         return {}
-    cores = devices_of_a_chip(mesh)
-    bound = roofline(chip, flops=cores * flops, bytes_moved=cores * bytes_moved)
+    bound = roofline(chip, flops=flops, bytes_moved=bytes_moved)
     scaled = [scaling(chip, bound.step_s, sent, chips) for chips in CHIP_COUNTS if sent]
-    return {"capacity": chip.memory / cores, "roofline": bound, "scaling": tuple(scaled)}
+    return {"capacity": chip.memory, "roofline": bound, "scaling": tuple(scaled)}
 
 
 def _abstract(parts: StepParts, sample: Batch, config: Config, mesh: Mesh) -> tuple[Any, Batch]:
@@ -211,12 +210,14 @@ def _cache_for(on: str) -> AbstractContextManager[None]:
     return nullcontext() if on in LOCAL else cache_off()
 
 
-def _or_no_room(compilation: Callable[[], jax.stages.Compiled]) -> jax.stages.Compiled | None:
+def _or_no_room(compilation: Callable[[], jax.stages.Compiled], report: Report) -> jax.stages.Compiled | None:
+    """What is compiled, or None where it does not fit; reports by how much."""
     try:
         return compilation()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        report(str(error).splitlines()[0])
         return None
 
 

@@ -60,13 +60,12 @@ def planned_devices(on: str) -> list[Any]:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--on {on}: libtpu cannot describe it ({reason}); choose another topology") from error
-    return list(found.devices)
-
-
-def devices_of_a_chip(mesh: Mesh) -> int:
-    """Two where JAX has a device for each core of a TPU."""
-    devices = mesh.devices.flat
-    return len(devices) // len({tuple(device.coords) for device in devices})
+    devices: list[Any] = list(found.devices)
+    if len({tuple(device.coords) for device in devices}) < len(devices):
+        raise InputError(
+            f"--on {on}: libtpu has two devices a chip there, which JAX makes no mesh of; choose v5e or later"
+        )
+    return devices
 
 
 def named_devices(mesh: Mesh, on: str) -> str:
