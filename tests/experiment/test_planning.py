@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from yolov7_jax.experiment import PlannedStep, plan, planning
 from yolov7_jax.experiment.setup import step_parts
 from yolov7_jax.nn.cpu import tuned
 from yolov7_jax.nn.summary import summarize
+from yolov7_jax.training.hlo import Collective, HloArray
+from yolov7_jax.training.memory import ProgramMemory
+from yolov7_jax.training.planned import Compilation
 from yolov7_jax.training.roofline import CHIPS
 from yolov7_jax.training.state import abstract_state
 
@@ -128,6 +132,7 @@ def test_the_command(model: str, capsys: pytest.CaptureFixture[str], planned: Pl
             "debug --batch 6",
             f"6 images cannot be shared evenly by {DEVICES} devices; set it to {6 // DEVICES * DEVICES}",
         ),
+        ("debug --fit", f"--fit: how much memory {DEVICES} × cpu have is not known; name chips by --on"),
         ("debug --on v5e", "--on v5e: expected local, cpu, or a chip"),
         ("debug model.name=yolov99", "yolov99"),
         ("debug train.size=100", "100"),
@@ -138,6 +143,58 @@ def test_wrong_input_ends_in_one_sentence(arguments: str, sentence: str, capsys:
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "foreign"),
+    [
+        ("all-gather", (3, 3, 8, 16), False),  # weights that were kept in parts
+        ("all-gather", (1152,), False),
+        ("all-gather", (16, 80, 80, 64), True),
+        ("collective-permute", (16, 80, 80, 64), True),
+        ("all-reduce", (80, 80, 255), False),
+    ],
+)
+def test_what_data_parallelism_has_no_need_of(kind: str, shape: tuple[int, ...], foreign: bool) -> None:
+    sent = Collective(kind, (HloArray("f32", shape),), False, 1, "node 3")
+    assert planning._is_foreign(sent, {3 * 3 * 8 * 16, 16}) == foreign
+
+
+def test_what_is_said_of_it(planned: PlannedStep) -> None:
+    sent = Collective("all-gather", (HloArray("bf16", (16, 80, 80, 64)),), True, None, "node 3")
+    text = "\n".join(replace(planned, collectives=(sent,), foreign=(sent,)).lines())
+    assert "1 all-gather of bf16: 1 arrays, 12.50 MiB; the largest bf16[16,80,80,64]" in text
+    assert "inside a loop, a number of times that depends on data: all-gather of bf16[16,80,80,64] (node 3)" in text
+    assert "not sums or weights: all-gather of bf16[16,80,80,64] (node 3)" in text
+    assert "stay where they are" not in text
+
+
+def test_of_several_sizes_the_largest_is_planned(model: str) -> None:
+    config = config_of(model, train={"multi_scale": [0.5, 1.5, 1.0]})
+    _, sample = planning._parts_and_sample(config, resolve(model))
+    assert sample.image.shape == (96, 96, 3)
+    assert sample.fine.index.shape == (120, 12)
+
+
+def test_the_largest_batch_is_looked_for(model: str, planned: PlannedStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each image took 1 GB of 16 on each device beside 0.5, and nothing were compiled."""
+    tried = list[int]()
+
+    def compile_(compiler: Any, size: int) -> object:
+        tried.append(size)
+        needed = 2**29 + size // DEVICES * 2**30
+        compiler.compilations.append(Compilation(size, needed, 1.0))
+        return compiler
+
+    monkeypatch.setattr(planning, "chip_of", lambda _: CHIPS[1])
+    monkeypatch.setattr(planning._Compiler, "compile", compile_)
+    memory = ProgramMemory(2**29, 0, 0, 4 * 2**30, 0, 0)
+    monkeypatch.setattr(planning, "_read", lambda *_: replace(planned, memory=memory))
+    done = plan(config_of(model), fit=True)
+    assert done.largest_batch == 15 * DEVICES
+    assert [one.batch_size for one in done.compilations] == tried == [4 * DEVICES, 14 * DEVICES, 15 * DEVICES]
+    (line,) = (line for line in done.lines() if line.startswith("largest batch"))
+    assert f"{15 * DEVICES} images, of {4 * DEVICES} (4,608 MiB, compiled in 1 s)" in line
 
 
 def test_a_step_without_room(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

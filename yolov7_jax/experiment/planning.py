@@ -67,6 +67,8 @@ def plan(
     graph = graph_of(config, num_classes=num_classes)
     graph.check_side(config.train.size)
     mesh = data_mesh(planned_devices(on))
+    if fit and chip_of(mesh.devices.flat[0].device_kind) is None:
+        raise InputError(f"--fit: how much memory {named_devices(mesh, on)} have is not known; name chips by --on")
     compiler = _Compiler(config, graph, mesh, on, dict(QUICKLY) if on not in LOCAL and not thorough else None, report)
     compiled = compiler.compile(config.train.batch_size)
     if compiled is None:
@@ -113,7 +115,8 @@ class _Compiler:
             shard=settings.shard_state,
         )
         state, batch = _abstract(parts, sample, config, self.mesh)
-        what = f"{batch_size} images of {settings.size} × {settings.size} pixels on {named_devices(self.mesh, self.on)}"
+        height, width = sample.image.shape[:2]
+        what = f"{batch_size} images of {width} × {height} pixels on {named_devices(self.mesh, self.on)}"
         with _reported(f"compiling the step of {what}", self.report) as seconds, _cache_for(self.on):
             compiled = _or_no_room(lambda: step.lower(state, batch).compile(self.options), self.report)
         memory = None if compiled is None else program_memory(compiled)
@@ -127,14 +130,14 @@ def _read(compiler: _Compiler, compiled: jax.stages.Compiled) -> PlannedStep:
     """All that is known of a compiled step."""
     config, mesh = compiler.config, compiler.mesh
     program, cost = parse_hlo(compiled.as_text() or ""), compiled.cost_analysis() or {}
-    parts, _ = _parts_and_sample(config, compiler.graph)
+    parts, sample = _parts_and_sample(config, compiler.graph)
     state_sizes = {leaf.size for leaf in jax.tree.leaves(abstract_state(*parts))}
     sent = tuple(collectives(program))
     turns = parts.schedule.micro_batches  # XLA counts once what is in a loop
     flops, moved = (turns * float(cost.get(key, 0)) for key in ("flops", "bytes accessed"))
     return PlannedStep(
         network=config.model.weights or config.model.name,
-        image_size=(config.train.size, config.train.size),
+        image_size=(sample.image.shape[0], sample.image.shape[1]),
         batch_size=config.train.batch_size,
         dtype=config.train.dtype,
         on=compiler.on,
@@ -195,10 +198,11 @@ class _Blank(SourceMixin):
 
 
 def _parts_and_sample(config: Config, graph: Graph) -> tuple[StepParts, Batch]:
-    """The parts of the step, and one row of a batch, as the run would make them."""
+    """The parts of the step, and one row of a batch as the run would make it, of its largest shape."""
     data = replace(config.data, sampling="uniform")
     pipeline = training_pipeline(replace(config, data=data), graph, _Blank(graph.num_classes, config.train.size))
-    return step_parts(config, graph, pipeline.steps, {}), pipeline.row(0, 0).sample
+    largest = np.zeros((*pipeline.largest_shape, graph.channels), np.uint8)
+    return step_parts(config, graph, pipeline.steps, {}), pipeline.row(0, 0).sample._replace(image=largest)
 
 
 def _is_foreign(transfer: Collective, sizes: set[int]) -> bool:
