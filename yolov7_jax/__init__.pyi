@@ -39,6 +39,7 @@ from .experiment import ablate as ablate
 from .experiment import detect as detect
 from .experiment import fit_anchors as fit_anchors
 from .experiment import label_statistics as label_statistics
+from .experiment import plan as plan
 from .experiment import resume as resume
 from .experiment import run_demo as run_demo
 from .experiment import show_labels as show_labels

@@ -9,7 +9,7 @@ from tests.small_networks import small_weights
 from tests.training.step_parts import state_of, step_of
 from yolov7_jax.assign.candidates import candidates
 from yolov7_jax.config import Config, DataConfig, OptimConfig, TrainConfig
-from yolov7_jax.training.memory import MeasuredStep, StepMemory, step_memory
+from yolov7_jax.training.memory import MeasuredStep, ProgramMemory, StepMemory, largest_batch, step_memory
 from yolov7_jax.training.mesh import data_mesh, shard_batch
 from yolov7_jax.types import Batch, Candidates
 
@@ -89,3 +89,34 @@ def test_what_is_said() -> None:
         "memory of a step on each device: 1305 MB (300 weights and optimizer, 5 images and boxes, "
         "1000 intermediate results)"
     )
+
+
+def test_what_a_device_has_to_have() -> None:
+    memory = ProgramMemory(arguments=100, outputs=90, aliased=80, temporary=1000, code=5, peak=900)
+    assert memory.needed == 100 + 10 + 1000 + 5
+
+
+@pytest.mark.parametrize(
+    ("needs", "capacity", "best", "measured"),
+    [
+        (lambda size: 1000 + 10 * size, 4000, 300, [276, 300]),  # a line: nine tenths of the way, then there
+        (lambda size: 1000 + 10 * size + size**2 // 100, 4000, 208, [260, 160, 208]),  # bent: halfway back
+        (lambda size: 1000 + 10 * size if size < 290 else None, 4000, 288, [276, 300, 288]),
+        (lambda size: 1000 + 10 * size, 1650, 64, []),  # no room for one image more a device
+        (lambda size: 1000 + 10 * size, 1600, None, []),
+    ],
+)
+def test_the_largest_batch_is_one_that_was_measured(
+    needs: Any, capacity: int, best: int | None, measured: list[int]
+) -> None:
+    tried = list[int]()
+
+    def measure(size: int) -> int | None:
+        tried.append(size)
+        found: int | None = needs(size)
+        return found
+
+    found = largest_batch(measure, (64, needs(64)), 1000, capacity, 4)
+    assert found in (best, *tried)
+    assert found == best
+    assert tried == measured

@@ -18,6 +18,7 @@ from yolov7_jax.errors import GoneError, InputError
 COMMANDS: Mapping[str, str] = {
     "demo": "train a small network on drawn images, and report how well it detects",
     "train": "train a network on labeled images",
+    "plan": "see what a training step takes on chips that need not be there: memory, time, transfers",
     "detect": "find objects in images",
     "val": "measure COCO average precision on labeled images",
     "summary": "show layers, shapes, parameters and operations of a network",

@@ -5,6 +5,7 @@ from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
 from yolov7_jax.experiment.inference import DetectionRun, detect
 from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
+from yolov7_jax.experiment.planning import PlannedStep, plan
 from yolov7_jax.experiment.show import LabelSheets, show_labels, show_samples
 from yolov7_jax.experiment.training import TrainingRun, resume, train
 from yolov7_jax.experiment.validation import ValidationRun, validate
@@ -14,6 +15,7 @@ __all__ = [
     "DemoRun",
     "DetectionRun",
     "LabelSheets",
+    "PlannedStep",
     "StatisticsRun",
     "TrainingRun",
     "ValidationRun",
@@ -21,6 +23,7 @@ __all__ = [
     "detect",
     "fit_anchors",
     "label_statistics",
+    "plan",
     "resume",
     "run_demo",
     "show_labels",

@@ -148,11 +148,21 @@ def starting_weights(config: Config, names: tuple[str, ...]) -> tuple[Weights, s
         weights, report = transfer(load(config.model.weights), names, key)
         graph = _with_own_anchors(weights.graph, config)
         return replace(weights, graph=graph), f"{config.model.weights}: {report}"
-    graph = with_width(resolve(config.model.name, num_classes=len(names)), config.model.width)
-    graph = graph if config.model.implicit else without_implicit(graph)
-    graph = _with_own_anchors(graph, config)
+    graph = graph_of(config, num_classes=len(names))
     variables = jax.tree.map(np.asarray, init(graph, key))
     return Weights(graph, variables, names), f"{config.model.name}: randomly initialized"
+
+
+def graph_of(config: Config, *, num_classes: int | None = None) -> Graph:
+    """The network of a configuration, or of its initial weights, before it meets data.
+
+    num_classes: by default the network's own.
+    """
+    if config.model.weights:
+        graph = load(config.model.weights).graph
+        return _with_own_anchors(resolve(graph, num_classes=num_classes), config)
+    graph = with_width(resolve(config.model.name, num_classes=num_classes), config.model.width)
+    return _with_own_anchors(graph if config.model.implicit else without_implicit(graph), config)
 
 
 def _with_own_anchors(graph: Graph, config: Config) -> Graph:

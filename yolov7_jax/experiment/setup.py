@@ -81,12 +81,12 @@ class Setup(NamedTuple):
     mesh: Mesh
     loader: Loader
     plan: Plan
-    parts: _StepParts
+    parts: StepParts
     step: MeasuredStep
     largest_shape: tuple[int, int]
 
 
-class _StepParts(NamedTuple):
+class StepParts(NamedTuple):
     """What `make_step` takes."""
 
     network: Network
@@ -110,12 +110,7 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
         config.train.checkpoint_every_steps,
         config.train.max_nonfinite,
     )
-    parts = _StepParts(
-        Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze),
-        given.get("loss") or loss_of(config, graph, assigner=given.get("assigner")),
-        given.get("optimizer") or make_optimizer(config.optim),
-        Schedule(config.optim, pipeline.steps, config.train.epochs, config.train.batch_size),
-    )
+    parts = step_parts(config, graph, pipeline.steps, given)
     return Setup(
         mesh,
         loader,
@@ -126,7 +121,17 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
     )
 
 
-def _step(parts: _StepParts, mesh: Mesh, settings: TrainConfig) -> MeasuredStep:
+def step_parts(config: Config, graph: Graph, steps_per_epoch: int, given: Given) -> StepParts:
+    """The parts of a configuration's step, but for those that are given."""
+    return StepParts(
+        Network(graph, jnp.dtype(config.train.dtype), config.optim.freeze),
+        given.get("loss") or loss_of(config, graph, assigner=given.get("assigner")),
+        given.get("optimizer") or make_optimizer(config.optim),
+        Schedule(config.optim, steps_per_epoch, config.train.epochs, config.train.batch_size),
+    )
+
+
+def _step(parts: StepParts, mesh: Mesh, settings: TrainConfig) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
     options = settings.remat, settings.deterministic, settings.shard_state
     try:
@@ -135,7 +140,7 @@ def _step(parts: _StepParts, mesh: Mesh, settings: TrainConfig) -> MeasuredStep:
         return _new_step(parts, mesh, *options)
 
 
-def _new_step(parts: _StepParts, mesh: Mesh, remat: Remat, deterministic: bool, shard: bool) -> MeasuredStep:
+def _new_step(parts: StepParts, mesh: Mesh, remat: Remat, deterministic: bool, shard: bool) -> MeasuredStep:
     return MeasuredStep(make_step(*parts, mesh=mesh, remat=remat, deterministic=deterministic, shard=shard))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,9 @@ from yolov7_jax.training.state import TrainState
 from yolov7_jax.types import Batch
 
 MEGABYTE = 2**20
+
+_TRIES = 3  # of the search for the largest batch
+_FIRST_REACH = 0.9  # of the way there, that the first of them goes
 
 
 class StepMemory(NamedTuple):
@@ -43,6 +46,74 @@ def step_memory(compiled: jax.stages.Compiled, state: TrainState, batch: Batch) 
 def _bytes_on_device(arrays: Any) -> int:
     leaves = jax.tree.leaves(arrays)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+class ProgramMemory(NamedTuple):
+    """Bytes on each device that the compiler planned for a program, padding included.
+
+    arguments: what goes in. outputs: what comes out. aliased: outputs that take the place of arguments. temporary: all
+    between. code: the program itself. peak: of arrays at once at the worst moment, without gaps between them; 0 where
+    the compiler does not tell.
+    """
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporary: int
+    code: int
+    peak: int
+
+    @property
+    def needed(self) -> int:
+        """What a device has to have."""
+        return self.arguments + self.outputs - self.aliased + self.temporary + self.code
+
+
+def program_memory(compiled: jax.stages.Compiled) -> ProgramMemory | None:
+    """The memory of a compiled program; None where the compiler does not tell."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return ProgramMemory(
+        arguments=analysis.argument_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+        temporary=analysis.temp_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
+        peak=getattr(analysis, "peak_memory_in_bytes", 0),
+    )
+
+
+def largest_batch(
+    measure: Callable[[int], int | None], first: tuple[int, int | None], empty: int, capacity: float, unit: int
+) -> int | None:
+    """The largest batch size that was found to fit, by a line through what was measured, which is nearly one.
+
+    Args:
+        measure: batch size → bytes needed, None where there is no room.
+        first: a batch size that was measured, and its bytes.
+        empty: about what no image at all would need.
+        capacity: bytes that there are.
+        unit: what batch sizes are multiples of.
+
+    Returns:
+        A size that was measured, or None if `first` does not fit.
+    """
+    if first[1] is None or first[1] > capacity:
+        return None
+    below, above = [(0, empty), (first[0], first[1])], math.inf
+    for reach in (_FIRST_REACH, *[1.0] * (_TRIES - 1)):
+        (size, needed), (more, with_more) = below[-2:]
+        room = (capacity - with_more) * (more - size) / max(with_more - needed, 1)
+        guess = int(min(more + reach * room, (more + above) / 2)) // unit * unit
+        if guess <= more:
+            break
+        found = measure(guess)
+        if found is None or found > capacity:
+            above = guess
+        else:
+            below.append((guess, found))
+    return below[-1][0]
 
 
 class MeasuredStep:
