@@ -234,7 +234,7 @@ def test_it_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: the extra tpu brings it"
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install 'yolov7-jax[tpu]'"
 )
 def test_for_tpus_convolutions_are_bfloat16_and_activations_stay_where_they_are(model: str) -> None:
     done = plan(config_of(model, train={"dtype": "bfloat16"}), "v5e:2x2")

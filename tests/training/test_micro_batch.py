@@ -1,6 +1,5 @@
 """Steps whose images go through the network in micro-batches: what they equal, on devices, what memory they take."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.training.test_step import AT_ONCE, ONE, SMALL, assert_same, in_bytes,
 from yolov7_jax.config import Config, LossConfig, TrainConfig
 from yolov7_jax.errors import InputError
 from yolov7_jax.graph.spec import Graph
+from yolov7_jax.training.hlo import Collective, collectives, parse_hlo
 from yolov7_jax.training.mesh import check_micro_batch, data_mesh, shard_batch
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.training.step import make_step, pure_step
@@ -49,10 +49,9 @@ class Compiled:
     def __call__(self, state: TrainState, batch: Batch) -> Any:
         return jax.device_get(self.program(state, shard_batch(batch, self.mesh)))
 
-    def collectives(self) -> list[tuple[str, str]]:
-        """What devices send each other but for sums: kind and shape."""
-        pattern = r"= (\S+?)\{\S* (all-gather|all-to-all|collective-permute)(?:-start)?\("
-        return sorted(re.findall(pattern, self.program.as_text()))
+    def collectives(self) -> list[Collective]:
+        """What devices send each other."""
+        return collectives(parse_hlo(self.program.as_text() or ""))
 
 
 def exact(config: Config, **train: Any) -> Config:
@@ -108,16 +107,23 @@ def test_without_batch_statistics_a_sum_over_images_is_that_of_the_whole_batch()
 
 
 def test_devices_share_every_micro_batch_and_no_image_leaves_its_device() -> None:
-    """Four devices do what one does, and send each other what they do for a batch of the size of a micro-batch."""
+    """Four devices do what one does, and send each other sums alone."""
     batch, meshes = images_of(8), (ONE(), data_mesh())
-    config, small = config_of(4), config_of(0, images=4)
+    config = config_of(4)
     states = [state_of(SMALL.graph, config, mesh) for mesh in meshes]
     one, four = (Compiled(SMALL.graph, config, *at) for at in zip(states, (batch, batch), meshes, strict=True))
-    plain = Compiled(SMALL.graph, small, states[1], images_of(4), meshes[1])
-    assert four.collectives() == plain.collectives()
+    assert {one.kind for one in four.collectives()} == {"all-reduce"}
     (expected, metrics), (ours, found) = (step(state, batch) for step, state in zip((one, four), states, strict=True))
     assert_same(found, metrics, rtol=1e-5)
     assert_same(ours, expected, rtol=1e-5, atol=1e-6)  # sums over a batch in another order, in float32
+
+
+@pytest.mark.parametrize("assigner", ["ota", "simple"])
+def test_devices_send_each_other_sums_alone_and_none_within_a_loop(assigner: str) -> None:
+    config = replace(config_of(0), loss=LossConfig(assigner=assigner))
+    step = Compiled(two_levels(), config, state_of(two_levels(), config, data_mesh()), images_of(8), data_mesh())
+    assert " while(" in step.program.as_text()  # there are loops: of class losses and convolutions at least
+    assert {(one.kind, one.in_loop) for one in step.collectives()} == {("all-reduce", False)}
 
 
 def test_a_micro_batch_that_is_not_finite_skips_the_step() -> None:
