@@ -25,12 +25,12 @@ def test_without_a_gpu_it_says_so() -> None:
 
 def test_a_small_case(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
-    small = ["--device", "cpu", "--model", "yolov7-tiny", "--size", "64", "--batch", "1", "--blocks", "1"]
+    small = ["--device", "cpu", "--model", "yolov4-tiny", "--size", "64", "--batch", "1", "--blocks", "1"]
     done = tool(*small, "--calls", "1", "--product", "64", "--no-torch", "--only", "infer:float32", "--json", str(file))
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text(encoding="utf-8"))
     assert not found["left_out"]
-    figures = found["cases"]["yolov7-tiny:infer:float32:1"]
+    figures = found["cases"]["yolov4-tiny:infer:float32:1"]
     assert set(figures["ms"]) == {"ours", "ours, with decoding and NMS"}
     assert abs(sum(figures["profile"].values()) - 1) < 0.01
     assert {"convolution", "decoding and NMS"} <= set(figures["profile"])

@@ -351,7 +351,8 @@ class Head(nn.Module):
 
     def _rows(self, maps: list[Tensor]) -> Tensor:
         rows = [y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, self.width) for y in maps]
-        return torch.cat(rows, 1).float()
+        found = torch.cat(rows, 1)
+        return found if found.dtype == torch.float64 else found.float()
 
 
 class Twin(nn.Module):
