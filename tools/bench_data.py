@@ -108,8 +108,8 @@ def copy_with_polygons(data: Path | None, folder: Path) -> SourceMixin:
             found, path = source.labels(number), source.path(number)
             shutil.copy(path, images)
             shapes = [polygon(rng, box / np.tile(found.size[::-1], 2)) for box in found.boxes_xyxy_px]
-            for owner, polygon in zip(found.polygons.owner, polygons_of(found.polygons), strict=True):
-                shapes[owner] = polygon / found.size[::-1]
+            for owner, outline in zip(found.polygons.owner, polygons_of(found.polygons), strict=True):
+                shapes[owner] = outline / found.size[::-1]
             write_labels(labels / f"{path.stem}.txt", list(zip(found.class_ids.tolist(), shapes, strict=True)))
     (folder / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": names}))
     return open_source(folder / "data.yaml", "train", on_error="skip")

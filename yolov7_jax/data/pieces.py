@@ -141,19 +141,20 @@ def visible_boxes(polygons: Polygons, place: Ints, regions: Sequence[Region]) ->
     first_edge = (np.cumsum(polygons.corners) - polygons.corners)[first_polygon]
     place_of_edge = np.repeat(place, polygons.corners)
     sides, corners, matrices = _stacked(regions)
-    along, down, from_origin = sides[..., place_of_edge]
+    along, down, from_origin = sides.take(place_of_edge, -1)  # unlike indexing, it keeps edges side by side in memory
     heights = along * start[0] + down * start[1] + from_origin  # [s, e]
-    shares = _visible_shares(heights, heights[:, after])  # [2, e]
-    ends = start[:, None] + shares * (start[:, after] - start)[:, None]  # [2, 2, e], x and y of beginning and end
-    image = _warped(ends, matrices[..., place_of_edge])  # [2, 2, e]
+    shares = _visible_shares(heights, heights.take(after, -1))  # [2, e]
+    ends = start[:, None] + shares * (start.take(after, -1) - start)[:, None]  # [2, 2, e], x and y of beginning and end
+    image = _warped(ends, matrices.take(place_of_edge, -1))  # [2, 2, e]
     low = np.fmin.reduceat(np.fmin(image[:, 0], image[:, 1]), first_edge, axis=1)  # [2, m]
     high = np.fmax.reduceat(np.fmax(image[:, 0], image[:, 1]), first_edge, axis=1)
 
     cut = np.flatnonzero(np.logical_or.reduceat((heights < 0).any(axis=0), first_edge))  # the others hold no corner
     if len(cut):
         where = place[first_polygon[cut]]
-        held = _holds(polygons, owners[cut], corners[..., where])  # [c, cut]
-        image = np.where(held, _warped(corners[..., where], matrices[..., where]), np.nan)
+        spots = corners.take(where, -1)
+        held = _holds(polygons, owners[cut], spots)  # [c, cut]
+        image = np.where(held, _warped(spots, matrices.take(where, -1)), np.nan)
         low[:, cut] = np.fmin(low[:, cut], np.fmin.reduce(image, axis=1))
         high[:, cut] = np.fmax(high[:, cut], np.fmax.reduce(image, axis=1))
     return owners, np.nan_to_num(np.concatenate([low, high]).T)
@@ -197,7 +198,7 @@ def _visible_shares(here: Floats, there: Floats) -> Floats:
     out, out_after = beyond.any(axis=0), beyond_after.any(axis=0)
     shares = np.where(out, np.nan, np.zeros((2, 1)))
     partly = np.flatnonzero((out | out_after) & ~(beyond & beyond_after).any(axis=0))
-    here, there = here[:, partly], there[:, partly]
+    here, there = here.take(partly, -1), there.take(partly, -1)
     crosses = (here < 0) != (there < 0)
     along = here / np.where(crosses, here - there, 1)
     low = np.where(crosses & (here < 0), along, 0).max(axis=0, initial=0)
