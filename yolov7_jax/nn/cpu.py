@@ -4,9 +4,9 @@ Skip this file to learn what a network computes: `nn.conv` and `nn.functional` d
 this off. What is here gives the same numbers, up to the order of sums, and has derivatives of every order in both
 modes, as the plain definitions have. Three things are slow where XLA's CPU back end is left alone:
 
-- Gradients of 1×1 and of strided convolutions. That of a 1×1 kernel is a product whose first operand XLA reads across
-  rows; that of a strided convolution's input multiplies mostly zeros, and that of its kernel takes the batch for
-  channels. Here they are products of matrices that lie well in memory; other devices compute what XLA makes of them.
+- Gradients of convolutions. That of a 1×1 kernel is a product whose first operand XLA reads across rows, those of other
+  kernels take the batch for channels; that of a strided convolution's input multiplies mostly zeros. Here they are
+  products of matrices that lie well in memory; other devices compute what XLA makes of them.
 - Max pools, for which `reduce_window` pays k² a pixel.
 - Batches in inference, whose feature maps leave the caches.
 """
@@ -139,13 +139,13 @@ def _sliding_max(x: jax.Array, radius: int, *, axis: int) -> jax.Array:
 def convolve(
     plain: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
 ) -> jax.Array:
-    """`nn.conv.convolve`; strided and 1×1 ones have gradients by products, images go in by pairs of columns."""
+    """`nn.conv.convolve`; kernels have gradients by products, strided ones their inputs too, images go in by pairs."""
+    if groups > 1:
+        return plain(x, kernel, strides, padding, groups)
     few, even = x.shape[-1] <= _FEW_CHANNELS, x.shape[2] % 2 == 0
-    if groups == 1 and strides == (2, 2) and few and even:
+    if strides == (2, 2) and few and even:
         return _products(*_by_pairs(x, kernel, padding))
-    if groups == 1 and (strides != (1, 1) or kernel.shape[:2] == (1, 1)):
-        return _products(x, kernel, strides, padding)
-    return plain(x, kernel, strides, padding, groups)
+    return _products(x, kernel, strides, padding)
 
 
 def _by_pairs(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, jax.Array, Pair, Padding]:
