@@ -193,3 +193,28 @@ def test_what_cannot_be_frozen_is_said() -> None:
         check_freeze("(0", variables)
     with pytest.raises(InputError, match=r"optim\.freeze: '\.\*' describes every weight"):
         check_freeze(".*", variables)
+
+
+@pytest.mark.parametrize("name", ["nadamw", "lion", "adafactor"])
+def test_optimizers_of_optax_go_downhill_in_all_groups(name: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"conv": {"kernel": (3, 3, 4, 8), "bias": (8,)}, "bn": {"scale": (8,), "bias": (8,)}}
+    params: Any = {"0": jax.tree.map(lambda shape: rng.normal(size=shape), shapes, is_leaf=lambda x: type(x) is tuple)}
+    config = OptimConfig(name=name, weight_decay=0.0)
+    transform = make_optimizer(config)(Rates(0.01, 0.01, 0.01, 0.9), parameter_labels(params, freeze=""), config)
+
+    def distance(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.square(leaf - 1).sum(), params)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        gradients = jax.grad(lambda params: sum(jax.tree.leaves(distance(params))))(params)
+        changes, state = transform.update(gradients, state, params)
+        return optax.apply_updates(params, changes), state
+
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    before, state = distance(params), transform.init(params)
+    for _ in range(60):
+        params, state = step(params, state)
+    for start, end in zip(jax.tree.leaves(before), jax.tree.leaves(distance(params)), strict=True):
+        assert end < 0.6 * start
