@@ -54,3 +54,4 @@ def test_without_a_mesh_or_an_even_share_the_function_is_called_as_it_is(count: 
     with jax.sharding.use_abstract_mesh(data_mesh().abstract_mesh):
         jax.eval_shape(on_each_device(same), VALUES[:6])
     assert seen == [(count, 3), (6, 3)]
+    assert "shard_map" not in str(jax.make_jaxpr(split_over)(VALUES[:count]))

@@ -17,7 +17,7 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Left to itself, the compiler gathers the images of all devices where it cannot split an operation, in each turn of
     a loop if it stands in one. A mesh is in use within `jax.sharding.use_abstract_mesh`, as in `make_step`; without
-    one, or where its devices cannot share B evenly, `function` is called as it is.
+    one, with one device, or where the devices cannot share B evenly, `function` is called as it is.
 
     function: gives a tree of arrays [B, ...], of each image what does not depend on the others; or of anything
     [1, ...], of which comes back [1, ...] of every device together. What it closes over is whole on every device.
@@ -26,7 +26,8 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
     def split(*batched: Any) -> Any:
         mesh = jax.sharding.get_abstract_mesh()
         types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-        if types.get(DATA) != AxisType.Auto or len(jax.tree.leaves(batched)[0]) % mesh.shape[DATA]:
+        devices = mesh.shape[DATA] if types.get(DATA) == AxisType.Auto else 1
+        if devices == 1 or len(jax.tree.leaves(batched)[0]) % devices:
             return function(*batched)
         rows = PartitionSpec(DATA)
         # Unchecked: loops would have to tell which of their first values differ between devices.
