@@ -222,10 +222,18 @@ class TrainConfig:
     """of the computation; weights are float32"""
     val_every_epochs: NotNegativeInt = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
+    patience: NotNegativeInt = 0
+    """epochs without a better evaluation (best_by) after which the run ends; 0: none are too many"""
+    time_limit: NotNegative = 0.0
+    """hours after which the run evaluates, saves and ends; it can be resumed, for as long again; 0: no limit"""
     best_by: Literal["fitness", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"] = "fitness"
     """what the best evaluation has most of; fitness: 0.9 AP + 0.1 AP50 (YOLOv5, YOLOv7)"""
     checkpoint_every_steps: NotNegativeInt = 0
     """steps between checkpoints; 0: an epoch. Every evaluation and the end of the run have one too"""
+    save_period: NotNegativeInt = 0
+    """epochs between weights that are kept, as epoch-N.safetensors; 0: the last and the best ones alone"""
+    clip_gradient: NotNegative = 0.0
+    """the largest global norm that the gradient of an update may have, to which it is scaled; 0: any"""
     remat: Literal["none", "conv", "stage"] = "none"
     """what the backward pass keeps, less memory for more time: all; outputs of convolutions; ends of stages"""
     shard_state: bool = False

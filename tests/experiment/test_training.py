@@ -17,6 +17,7 @@ import pytest
 import yolov7_jax as yolo
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.cli.main import main
+from yolov7_jax.cli.train import outcome
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import DataError, InputError, WeightsError
@@ -211,6 +212,22 @@ def test_a_resumed_run_can_be_made_longer(data, tmp_path):
     assert rates[2:] == [row["lr/weight"] for row in read_log(whole / "metrics.jsonl") if row["kind"] == "train"][2:]
     with pytest.raises(InputError, match=r"train\.epochs is 3, but the run is in epoch 4 already"):
         resume(tmp_path / "run", ["train.epochs=3"])
+
+
+def test_a_run_gives_up_and_one_can_be_asked_to_end(data, tmp_path):
+    """With a learning rate of nothing no evaluation is better than the first."""
+    still = {"lr0": 0.0, "warmup_bias_lr": 0.0, "ema_decay": 0.0}
+    often = {"val_every_epochs": 1, "patience": 2, "save_period": 2, "epochs": 8}
+    heard = Listener()
+    done = train(small_config(data, optim=still, train=often), tmp_path / "run", callbacks=[heard])
+    assert (done.step, done.best_step, done.finished, done.signal) == (9, 3, False, None)
+    assert done.reason == "no evaluation was better than that after 3 iterations (2 epochs)"
+    kept = sorted(file.name for file in done.folder.glob("*.safetensors"))
+    assert kept == ["best.safetensors", "epoch-2.safetensors", "weights.safetensors"]
+    assert f"ended: {done.reason}" in heard.notes
+    assert outcome(done) == 0
+    longer = resume(done.folder, ["train.patience=0", "train.epochs=4", "train.time_limit=1e-9"])
+    assert (longer.step, longer.reason) == (11, "train.time_limit, 1e-09 hours, is over")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from yolov7_jax.config import Config
-from yolov7_jax.experiment.setup import loss_of
+from yolov7_jax.experiment.setup import loss_of, step_options
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network, init
 from yolov7_jax.training.optimizer import Schedule, make_optimizer
@@ -28,7 +28,7 @@ def step_parts(graph: Graph, config: Config, *, steps_per_epoch: int = 5) -> dic
 
 def step_of(graph: Graph, config: Config, *, mesh: Mesh, steps_per_epoch: int = 5) -> Any:
     parts = step_parts(graph, config, steps_per_epoch=steps_per_epoch)
-    return make_step(**parts, mesh=mesh, remat=config.train.remat, deterministic=config.train.deterministic)
+    return make_step(**parts, mesh=mesh, **step_options(config.train)._asdict())
 
 
 def state_of(graph: Graph, config: Config, mesh: Mesh, *, variables: Any = None) -> TrainState:

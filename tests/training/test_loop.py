@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
-from yolov7_jax.training.log import Log, read_log
+from yolov7_jax.training.log import TIMES, Log, read_log
 from yolov7_jax.training.loop import LoopDependencies, Plan, train
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.training.stop import Stopped, StopSignals
@@ -74,8 +76,10 @@ class Run:
         self.images: dict[int, int] = {}
         self.evaluating: Any = lambda: None
         self.publishing: Any = lambda: None
+        self.begun: list[int] = []
 
     def batches(self, start):
+        self.begun.append(start)
         step = start
         while True:
             step += 1
@@ -94,6 +98,7 @@ class Run:
 
         log = Log(self.folder)
         with StopSignals() as stop, Checkpoints(self.folder / "checkpoints") as checkpoints:
+            self.stop = stop
             restored = checkpoints.restore(fresh())
             state, status = restored or (fresh(), RunStatus())
             log.rewind(status.step)
@@ -114,7 +119,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         rows = read_log(self.folder / "metrics.jsonl")
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def total(steps: int) -> int:
@@ -177,6 +182,74 @@ def test_an_evaluation_that_is_broken_off_is_done_on_the_way_back(tmp_path):
     second.go()
     assert second.callback.rows == [(5, True), (10, False), (15, False)]
     assert [row["kind"] for row in second.rows()] == ["train", "val"] * 3
+
+
+def test_without_a_better_evaluation_it_gives_up_and_keeps_its_best(tmp_path):
+    plan = replace(PLAN, epochs=9, patience=2)
+    scores = {total(5): 0.4, total(10): 0.7, total(15): 0.6, total(20): 0.7}
+    run = Run(tmp_path, plan=plan, scores=scores)
+    _, status = run.go()
+    assert (status.step, status.best_step) == (20, 10)  # as good is not better
+    assert (tmp_path / "checkpoints" / "10").is_dir()
+    again = Run(tmp_path, plan=plan, scores=scores)
+    again.go()
+    assert again.callback.steps == []
+    longer = Run(tmp_path, plan=replace(plan, patience=3), scores=scores)
+    _, status = longer.go()
+    assert status.step == 25
+
+
+def test_asked_to_end_it_saves_and_evaluates_where_it_is(tmp_path):
+    run = Run(tmp_path)
+    run.at = {7: lambda: run.stop.ask("enough")}
+    _, status = run.go()
+    assert (status.step, status.evaluated, run.stop.reason) == (7, True, "enough")
+    assert run.callback.rows == [(5, True), (7, False)]
+    assert (tmp_path / "checkpoints" / "7").is_dir()
+
+
+def test_asked_during_an_evaluation_it_finishes_that_and_ends_there(tmp_path):
+    run = Run(tmp_path)
+    run.evaluating = lambda: run.stop.ask("enough")
+    _, status = run.go()
+    assert (status.step, status.evaluated, run.callback.rows) == (5, True, [(5, True)])
+
+
+def test_a_signal_outranks_who_asked(tmp_path):
+    run = Run(tmp_path)
+
+    def both() -> None:
+        run.stop.ask("enough")
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.stop.ask("more than enough")
+
+    run.at = {7: both}
+    _, status = run.go()
+    assert (status.step, status.evaluated, run.stop.received) == (7, False, signal.SIGTERM)
+
+
+def test_batches_that_depend_on_evaluations_are_asked_for_anew(tmp_path):
+    run = Run(tmp_path, plan=replace(PLAN, renews_batches=True))
+    state, status = run.go()
+    assert (run.begun, status.step, float(state.params["w"][0])) == ([0, 5, 10], 15, total(15))
+
+
+def test_weights_to_be_kept_have_a_checkpoint(tmp_path):
+    plan = replace(PLAN, val_every_epochs=0, checkpoint_every_steps=8, save_period=2)
+    run = Run(tmp_path, plan=plan)
+    run.go()
+    assert [step for step, *_ in run.published] == [8, 10, 15]
+    assert [plan.keeps_at(step) for step in (5, 8, 10, 15)] == [False, False, True, False]
+
+
+def test_rows_tell_of_images_a_second_and_of_waiting(tmp_path):
+    run = Run(tmp_path, at={3: lambda: time.sleep(0.2)})
+    run.go()
+    rows = [row for row in read_log(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
+    first, *_, last = rows
+    assert 5 / first["images_per_second"] > 0.2  # seconds of its five images
+    assert first["waiting"] * 5 / first["images_per_second"] == pytest.approx(0.2, abs=0.1)  # sleep is no clock
+    assert 0 <= last["waiting"] < 1
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):

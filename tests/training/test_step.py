@@ -347,6 +347,25 @@ def test_a_deterministic_step_asks_the_compiler_for_it(deterministic: bool, monk
     assert given["compiler_options"] == ({"xla_gpu_deterministic_ops": True} if deterministic else None)
 
 
+def test_the_gradient_of_an_update_is_scaled_to_the_norm_given_and_a_shorter_one_left() -> None:
+    """Of SGD without momentum and decay the change of the weights is the gradient times the learning rate."""
+    plain = replace(AT_ONCE, lr0=1.0, lrf=1.0, momentum=0.0, weight_decay=0.0)
+
+    def change(clip: float) -> tuple[TrainState, float]:
+        run = Run(small_config(plain, clip_gradient=clip))
+        before = run.host().params
+        norm = run(small_batch())["gradient_norm"]
+        return jax.tree.map(np.subtract, run.host().params, before), norm
+
+    free, norm = change(0)
+    for clip, factor in ((norm / 4, 0.25), (2 * norm, 1.0)):
+        changed, told = change(clip)
+        assert told == norm  # before it is scaled
+        # Weights are up to 1, so that their change is known to 1e-7 of that.
+        expected = jax.tree.map(partial(np.multiply, factor), free)
+        assert_same(changed, expected, rtol=1e-4, atol=3e-7)
+
+
 def test_frozen_layers_stay_and_normalize_as_in_inference() -> None:
     variables = jax.tree.map(np.copy, SMALL.variables)
     variables["batch_stats"]["0"]["bn"]["var"][:] = 4.0

@@ -26,6 +26,7 @@ from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, Row, read_log
+from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
 from yolov7_jax.viz.figures import curves_figure, save_figure
@@ -156,9 +157,13 @@ class Publisher(NamedTuple):
     weights: Weights
     category_ids: Sequence[int]
     folder: Path
+    plan: Plan
 
     def write(self, averaged: Any, status: RunStatus, best: bool) -> None:
-        """Writes weights.safetensors, best.safetensors too if these are the best; of several processes, one does."""
+        """Writes weights.safetensors, best.safetensors too if these are the best, and those to be kept of this epoch.
+
+        Of several processes, one does.
+        """
         if not hosts.is_first():
             return
         meta = {
@@ -171,5 +176,7 @@ class Publisher(NamedTuple):
             "config": config_dict(self.config),
         }
         weights = replace(self.weights, variables=averaged, meta=meta)
-        for name in (RUN_WEIGHTS, BEST) if best else (RUN_WEIGHTS,):
+        kept = f"epoch-{self.plan.epoch(status.step)}.safetensors"
+        names = {RUN_WEIGHTS: True, BEST: best, kept: self.plan.keeps_at(status.step)}
+        for name in (name for name, wanted in names.items() if wanted):
             save(self.folder / name, weights)

@@ -18,7 +18,7 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import check_config
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.preparation import graph_of, training_pipeline
-from yolov7_jax.experiment.setup import StepParts, check_names, step_parts
+from yolov7_jax.experiment.setup import StepParts, check_names, step_options, step_parts
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.training.hlo import Collective, collectives, convolutions, padded_arrays, parse_hlo
@@ -107,13 +107,7 @@ class _Compiler:
         settings = replace(self.config.train, batch_size=batch_size)
         config = replace(self.config, train=settings)
         parts, sample = _parts_and_sample(config, self.graph)
-        step: Any = make_step(
-            *parts,
-            mesh=self.mesh,
-            remat=settings.remat,
-            deterministic=settings.deterministic,
-            shard=settings.shard_state,
-        )
+        step: Any = make_step(*parts, mesh=self.mesh, **step_options(settings)._asdict())
         state, batch = _abstract(parts, sample, config, self.mesh)
         height, width = sample.image.shape[:2]
         what = f"{batch_size} images of {width} × {height} pixels on {named_devices(self.mesh, self.on)}"

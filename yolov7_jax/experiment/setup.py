@@ -109,6 +109,8 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
         config.train.val_every_epochs if data.val is not None else 0,
         config.train.checkpoint_every_steps,
         config.train.max_nonfinite,
+        config.train.patience,
+        config.train.save_period,
     )
     parts = step_parts(config, graph, pipeline.steps, given)
     return Setup(
@@ -133,15 +135,28 @@ def step_parts(config: Config, graph: Graph, steps_per_epoch: int, given: Given)
 
 def _step(parts: StepParts, mesh: Mesh, settings: TrainConfig) -> MeasuredStep:
     """The compiled step. The last one is kept: runs one after another that differ in the seed alone compile it once."""
-    options = settings.remat, settings.deterministic, settings.shard_state
     try:
-        return _kept_step(parts, mesh, *options)
+        return _kept_step(parts, mesh, step_options(settings))
     except TypeError:  # a part of a user's that has no hash
-        return _new_step(parts, mesh, *options)
+        return _new_step(parts, mesh, step_options(settings))
 
 
-def _new_step(parts: StepParts, mesh: Mesh, remat: Remat, deterministic: bool, shard: bool) -> MeasuredStep:
-    return MeasuredStep(make_step(*parts, mesh=mesh, remat=remat, deterministic=deterministic, shard=shard))
+class StepOptions(NamedTuple):
+    """What else `make_step` takes."""
+
+    remat: Remat
+    clip: float
+    deterministic: bool
+    shard: bool
+
+
+def step_options(settings: TrainConfig) -> StepOptions:
+    """The options of a configuration's step."""
+    return StepOptions(settings.remat, settings.clip_gradient, settings.deterministic, settings.shard_state)
+
+
+def _new_step(parts: StepParts, mesh: Mesh, options: StepOptions) -> MeasuredStep:
+    return MeasuredStep(make_step(*parts, mesh=mesh, **options._asdict()))
 
 
 _kept_step = lru_cache(maxsize=1)(_new_step)

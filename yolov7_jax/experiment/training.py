@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import jax
 
-from yolov7_jax.config import Config
+from yolov7_jax.config import Config, TrainConfig
 from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
@@ -22,21 +22,23 @@ from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training import hosts
-from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
+from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, TimeLimit, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.in_step import in_step
 from yolov7_jax.training.log import Log
-from yolov7_jax.training.loop import LoopDependencies
+from yolov7_jax.training.loop import LoopDependencies, Plan
 from yolov7_jax.training.loop import train as run_loop
 from yolov7_jax.training.state import init_state
-from yolov7_jax.training.stop import StopSignals
+from yolov7_jax.training.stop import ASKED, StopSignals
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What came of a run. finished: all epochs are done; else signal says what stopped it.
+    """What came of a run. finished: all epochs are done; else signal says what stopped it, or reason if none did.
 
     folder: of the run. step: iterations done. best_score, best_step: of the best evaluation, which has most of best_by.
+    reason: the run ended without better evaluations (train.patience), in time (train.time_limit), or as a callback
+    asked it to; of several processes, the first one knows the last two.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class TrainingRun:
     best_by: str
     finished: bool
     signal: int | None
+    reason: str = ""
 
 
 def train(
@@ -176,6 +179,8 @@ def _run(
 ) -> TrainingRun:
     start = hosts.arrays_of_first(weights.variables or init(weights.graph, jax.random.key(config.train.seed)))
     state = init_state(*setup.parts, start, mesh=setup.mesh, shard=config.train.shard_state)
+    if config.train.time_limit and hosts.is_first():
+        callbacks = Callbacks([callbacks, TimeLimit(config.train.time_limit)])
     log = Log(folder, tensorboard=config.train.tensorboard, writes=hosts.is_first())
     with StopSignals() as signals, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
@@ -184,31 +189,53 @@ def _run(
             done = setup.plan.epoch(status.step)
             raise InputError(f"{folder}: train.epochs is {config.train.epochs}, but the run is in epoch {done} already")
         log.rewind(status.step)
-        callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step))
-        own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
-        batches, stop = in_step(own_batches, setup.mesh, signals)
-        deps = LoopDependencies(
-            plan=setup.plan,
-            train_step=reporting_step(setup, callbacks),
-            batches=batches,
-            evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress),
-            score=partial(score, config.train.best_by),
-            publish=Publisher(config, weights, data.train.category_ids, folder).write,
-            checkpoints=checkpoints,
-            log=log,
-            stop=stop,
-            callbacks=callbacks,
-            folder=folder,
-        )
         try:
+            callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step, signals.ask))
+            own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
+            batches, stop = in_step(own_batches, setup.mesh, signals)
+            deps = LoopDependencies(
+                plan=setup.plan,
+                train_step=reporting_step(setup, callbacks),
+                batches=batches,
+                evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress),
+                score=partial(score, config.train.best_by),
+                publish=Publisher(config, weights, data.train.category_ids, folder, setup.plan).write,
+                checkpoints=checkpoints,
+                log=log,
+                stop=stop,
+                callbacks=callbacks,
+                folder=folder,
+            )
             with hosts.or_gone():
                 state, status = run_loop(state, status, deps)
+        except BaseException as error:
+            callbacks.on_fault(error)
+            raise
         finally:
             attempt("the log", callbacks, log.close)
             if hosts.is_first():
                 attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
+    reason = _reason(config.train, setup.plan, status, signals)
+    if reason:
+        callbacks.log(f"ended: {reason}")
     callbacks.on_end(status.step, finished=finished)
     return TrainingRun(
-        folder, status.step, status.best_score, status.best_step, config.train.best_by, finished, stop.received
+        folder,
+        status.step,
+        status.best_score,
+        status.best_step,
+        config.train.best_by,
+        finished,
+        signal=None if stop.received == ASKED else stop.received,
+        reason=reason,
     )
+
+
+def _reason(settings: TrainConfig, plan: Plan, status: RunStatus, asked: StopSignals) -> str:
+    """Why the run ended before its last epoch, unless a signal asked it to."""
+    if status.step == plan.steps or asked.received not in (None, ASKED):
+        return ""
+    if plan.gives_up(status):
+        return f"no evaluation was better than that after {status.best_step} iterations ({settings.patience} epochs)"
+    return asked.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,13 +41,22 @@ def attempt(what: str, callbacks: Callback, work: Callable[..., R], *args: Any) 
         return None
 
 
+def _no_stop(_: str) -> None:
+    """Stops nothing."""
+
+
 class RunInfo(NamedTuple):
-    """What a run is, at its start. step: iterations done before, which is 0 but in a resumed run."""
+    """What a run is, at its start. step: iterations done before, which is 0 but in a resumed run.
+
+    stop: ends the run, for a reason: after the step at hand it evaluates, saves and leaves, on all processes at the
+    same one. From `on_evaluation` it ends right there; of several processes, within two steps.
+    """
 
     folder: Path
     config: Config
     steps: int
     step: int
+    stop: Callable[[str], None] = _no_stop
 
 
 class Callback:
@@ -62,6 +72,9 @@ class Callback:
     def on_step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Step number `step`, counted from 1, of `steps` is done; metrics are those of `training.step.make_step`."""
 
+    def on_row(self, row: Mapping[str, Any]) -> None:
+        """A row is added to metrics.jsonl: means over some steps, an evaluation, a batch that was skipped."""
+
     def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
         """An evaluation is done, whose row in metrics.jsonl this is: step, epoch, AP, AP50 and more."""
 
@@ -71,8 +84,27 @@ class Callback:
     def on_end(self, step: int, *, finished: bool) -> None:
         """The run ends after this step. finished: all epochs are done."""
 
+    def on_fault(self, error: BaseException) -> None:
+        """The run is broken off by an error, which is raised after this; what is saved stays."""
+
     def log(self, text: str) -> None:
         """Something that people should know."""
+
+
+class TimeLimit(Callback):
+    """Ends a run some hours after its first step began."""
+
+    def __init__(self, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hours, self._clock = hours, clock
+
+    def on_start(self, run: RunInfo) -> None:
+        """See `Callback`."""
+        self._stop, self._end = run.stop, self._clock() + 3600 * self._hours
+
+    def on_step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002
+        """See `Callback`."""
+        if self._clock() >= self._end:
+            self._stop(f"train.time_limit, {self._hours:g} hours, is over")
 
 
 class Callbacks(Callback):
@@ -96,6 +128,10 @@ class Callbacks(Callback):
         """See `Callback`."""
         self._call("on_step", step, steps, metrics)
 
+    def on_row(self, row: Mapping[str, Any]) -> None:
+        """See `Callback`."""
+        self._call("on_row", row)
+
     def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
         """See `Callback`."""
         self._call("on_evaluation", row, best=best)
@@ -107,6 +143,10 @@ class Callbacks(Callback):
     def on_end(self, step: int, *, finished: bool) -> None:
         """See `Callback`."""
         self._call("on_end", step, finished=finished)
+
+    def on_fault(self, error: BaseException) -> None:
+        """See `Callback`."""
+        self._call("on_fault", error)
 
     def log(self, text: str) -> None:
         """See `Callback`."""

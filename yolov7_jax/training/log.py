@@ -17,6 +17,10 @@ FILE, EVENTS = "metrics.jsonl", "tensorboard"
 TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
 """Kinds of rows: means over some iterations, an evaluation, a batch that was skipped."""
 
+TIMES = ("seconds", "images_per_second", "waiting")
+"""Keys of a row that are not the same when the run is repeated: since the run began or was resumed (of an evaluation:
+that it took), over the device's steps of this row, as a fraction of their time in which no batch was ready."""
+
 Row = dict[str, Any]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row, read_log
 from yolov7_jax.training.state import TrainState
-from yolov7_jax.training.stop import Stopped, StopSignals
+from yolov7_jax.training.stop import ASKED, Stopped, StopSignals
 from yolov7_jax.types import Batch
 
 STEPS_OF_A_ROW = 10
@@ -28,13 +28,19 @@ STEPS_OF_A_ROW = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is, and how often it does what; see `config.TrainConfig`."""
+    """How long a run is, and how often it does what; see `config.TrainConfig`.
+
+    renews_batches: they depend on the last evaluation, so they are asked for anew after each.
+    """
 
     steps_per_epoch: int
     epochs: int
     val_every_epochs: int
     checkpoint_every_steps: int
     max_nonfinite: int
+    patience: int = 0
+    save_period: int = 0
+    renews_batches: bool = False
 
     @property
     def steps(self) -> int:
@@ -58,7 +64,17 @@ class Plan:
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is due after this step: always with an evaluation and at the end."""
         regular = step % self.checkpoint_every_steps == 0 if self.checkpoint_every_steps else self.ends_epoch(step)
-        return regular or self.evaluates_at(step) or step == self.steps
+        return regular or self.evaluates_at(step) or self.keeps_at(step) or step == self.steps
+
+    def keeps_at(self, step: int) -> bool:
+        """Whether the weights of this step are kept beside those of later ones."""
+        return self.save_period > 0 and self.ends_epoch(step) and self.epoch(step) % self.save_period == 0
+
+    def gives_up(self, status: RunStatus) -> bool:
+        """Whether there was no better evaluation in so many epochs that the run is to end."""
+        if not (self.patience and status.evaluated) or status.best_step is None:
+            return False
+        return self.epoch(status.step) - self.epoch(status.best_step) >= self.patience
 
 
 class LoopDependencies(NamedTuple):
@@ -98,7 +114,7 @@ class _Running(NamedTuple):
 
 
 def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple[TrainState, RunStatus]:
-    """Goes on from a state to the end of the plan, or to the step at which a signal arrives; saves before it leaves.
+    """Goes on from a state to the end of the plan, or to the step at which it is asked to stop; saves before it leaves.
 
     Raises:
         DivergedError: too many losses in a row were not finite; names the last checkpoint.
@@ -109,8 +125,9 @@ def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple
     status = _known(status, deps)
     if plan.evaluates_at(status.step) and not status.evaluated:
         status = _evaluate(_averaged(state), status, deps)
-    if status.step < plan.steps and deps.stop.received is None:
-        state, status = _steps(state, status, deps)
+    pace, goes_on = _Pace(), status.step < plan.steps and not _leaves(status, deps)
+    while goes_on:
+        state, status, goes_on = _steps(state, status, deps, pace)
     deps.checkpoints.wait()
     return state, status
 
@@ -137,38 +154,76 @@ def _scored(status: RunStatus, row: Row, deps: LoopDependencies) -> RunStatus:
     return status
 
 
-def _steps(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple[TrainState, RunStatus]:
+def _leaves(status: RunStatus, deps: LoopDependencies) -> bool:
+    """Whether the run ends here, before the end of its plan."""
+    return deps.stop.received is not None or deps.plan.gives_up(status)
+
+
+class _Pace:
+    """Images a second since the last row of the log, and the share of that time spent waiting for a batch."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was, such as an evaluation."""
+        self._since, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def of(self, batches: Generator[Batch, None, None]) -> Iterator[Batch]:
+        """The batches, whose images it counts."""
+        began = time.perf_counter()
+        for batch in batches:
+            self._waited += time.perf_counter() - began
+            self._images += len(batch.image) * hosts.place()[1]
+            yield batch
+            began = time.perf_counter()
+
+    def facts(self) -> dict[str, float]:
+        """For a row of the log (`log.TIMES`)."""
+        now = time.perf_counter()
+        elapsed = max(now - self._since, 1e-9)
+        rates = {"images_per_second": self._images / elapsed, "waiting": self._waited / elapsed}
+        self.restart()
+        return {"seconds": now - self._began, **rates}
+
+
+def _steps(
+    state: TrainState, status: RunStatus, deps: LoopDependencies, pace: _Pace
+) -> tuple[TrainState, RunStatus, bool]:
+    """Steps until the run ends, or needs new batches; and whether it goes on."""
     plan = deps.plan
     running: _Running | None = None
-    began = time.perf_counter()
     with closing(deps.batches(status.step)) as batches:
         try:
-            for step, batch in enumerate(batches, start=status.step + 1):
+            for step, batch in enumerate(pace.of(batches), start=status.step + 1):
                 state, metrics = deps.train_step(state, batch)
                 if running is not None:  # the device works on the next step while this one is reported
-                    status = _settle(running, status, deps, time.perf_counter() - began)
+                    status = _settle(running, status, deps, pace)
                 running = _Running(step, metrics, batch)
                 leaves = deps.stop.received is not None or step == plan.steps
                 if plan.saves_at(step) or leaves:
-                    status, running = _settle(running, status, deps, time.perf_counter() - began), None
+                    status, running = _settle(running, status, deps, pace), None
                     averaged = _averaged(state)
                     _save(state, averaged, status, deps)
-                    if plan.evaluates_at(step):
+                    asked = deps.stop.received == ASKED and plan.val_every_epochs > 0
+                    if plan.evaluates_at(step) or asked:
                         status = _evaluate(averaged, status, deps)
-                    leaves = leaves or deps.stop.received is not None
-                if leaves:
-                    break
+                    pace.restart()
+                    leaves = leaves or _leaves(status, deps)
+                    if leaves or (plan.renews_batches and status.evaluated):
+                        return state, status, not leaves
         except DivergedError:
             raise
         except Exception:  # no next batch, mostly: what is done is saved
             if running is not None and not state.step.is_deleted():
-                status = _settle(running, status, deps, time.perf_counter() - began)
+                status = _settle(running, status, deps, pace)
                 _save(state, _averaged(state), status, deps)
             raise
-    return state, status
+    return state, status, False
 
 
-def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, seconds: float) -> RunStatus:
+def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, pace: _Pace) -> RunStatus:
     """Waits for a step, reports it, and watches over losses that are not finite."""
     metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
     step, plan = running.step, deps.plan
@@ -179,18 +234,21 @@ def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, second
     if not finite:
         _report_nonfinite(running, metrics, epoch, deps)
     if pending and (len(pending) >= STEPS_OF_A_ROW or plan.ends_epoch(step)):
-        row = {"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), "seconds": seconds}
-        attempt("the log", deps.callbacks, deps.log.write, row)
+        _log({"kind": TRAIN, "step": step, "epoch": epoch, **mean_row(pending), **pace.facts()}, deps)
         pending = ()
     return replace(status, step=step, evaluated=False, pending=pending)
+
+
+def _log(row: Row, deps: LoopDependencies) -> None:
+    attempt("the log", deps.callbacks, deps.log.write, row)
+    deps.callbacks.on_row(row)
 
 
 def _report_nonfinite(running: _Running, metrics: Mapping[str, float], epoch: int, deps: LoopDependencies) -> None:
     own_part = "" if hosts.is_first() else f"-process-{hosts.place()[0]}"
     file = deps.folder / "nonfinite" / f"step-{running.step}{own_part}.npz"
     attempt("saving the batch", deps.callbacks, save_batch, file, running.batch)
-    row = {"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name}
-    attempt("the log", deps.callbacks, deps.log.write, row)
+    _log({"kind": NONFINITE, "step": running.step, "epoch": epoch, "batch": file.name}, deps)
     deps.callbacks.log(f"step {running.step}: the loss or its gradient is not finite; skipped, the batch is in {file}")
     if metrics["nonfinite_in_row"] >= deps.plan.max_nonfinite:
         deps.checkpoints.wait()
@@ -251,7 +309,7 @@ def _evaluate(averaged: Any, status: RunStatus, deps: LoopDependencies) -> RunSt
     status = _scored(status, row, deps)
     best = status.best_step == status.step
     attempt("writing the weights", deps.callbacks, deps.publish, averaged, status, best)
-    attempt("the log", deps.callbacks, deps.log.write, row)  # last: an evaluation that it has is done wholly
+    _log(row, deps)  # last: an evaluation that it has is done wholly
     deps.callbacks.on_evaluation(row, best=best)
     return status
 

@@ -37,6 +37,7 @@ def make_step(
     *,
     mesh: Mesh | None = None,
     remat: Remat = "none",
+    clip: float = 0.0,
     deterministic: bool = False,
     shard: bool = False,
 ) -> Step:
@@ -54,7 +55,7 @@ def make_step(
     mesh = mesh or data_mesh()
     check_batch_size(schedule.batch_size, mesh)
     check_micro_batch(schedule.config.micro_batch, schedule.batch_size, mesh.size)
-    pure = pure_step(network, loss, optimizer, schedule, remat=remat)
+    pure = pure_step(network, loss, optimizer, schedule, remat=remat, clip=clip)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `on_each_device`
@@ -71,13 +72,20 @@ def make_step(
 
 
 def pure_step(
-    network: Network, loss: LossFn, optimizer: OptimizerFactory, schedule: Schedule, *, remat: Remat = "none"
+    network: Network,
+    loss: LossFn,
+    optimizer: OptimizerFactory,
+    schedule: Schedule,
+    *,
+    remat: Remat = "none",
+    clip: float = 0.0,
 ) -> Step:
     """The step before it is compiled, for `vmap` over states and whatever else; see `make_step`.
 
     remat: what the backward pass keeps of the network's forward pass, less memory for more time: "none" makes nothing
     anew and keeps all; "conv" keeps outputs of convolutions, and makes normalizations and activations anew; "stage"
-    keeps the feature maps that end a stage, and makes the stages anew.
+    keeps the feature maps that end a stage, and makes the stages anew. clip: the largest global norm that the gradient
+    of an update, summed over its batches, may have, to which it is scaled (arXiv 1211.5063, algorithm 1). 0: any.
 
     Metrics: `loss`, and its items; `overflow_boxes` and `overflow_candidates` left out of the batch; `lr/norm`,
     `lr/weight`, `lr/bias`, `momentum`, `gradient_norm`, `finite`; the counters `updates`, `nonfinite`,
@@ -110,6 +118,8 @@ def pure_step(
         norm = optax.tree.norm(found.gradients)
         finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
         transform = optimizer(now, labels, schedule.update_config)
+        if clip:
+            transform = _clipped(transform, clip)
         due = state.step % schedule.accumulation(state.step) == 0
         ahead = _updated(state, found.gradients, found.batch_stats, transform, schedule, finite=finite, due=due)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), found.loss_state, state.loss_state)
@@ -117,6 +127,16 @@ def pure_step(
         return ahead, _metrics(ahead, found.loss, found.items, batch, now, norm, finite)
 
     return step
+
+
+def _clipped(transform: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """A transformation of gradients whose global norm is at most this; its state is as it was."""
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return transform.update(clip.update(gradients, clip.init(params))[0], state, params)
+
+    return optax.GradientTransformation(transform.init, update)
 
 
 class _Found(NamedTuple):
