@@ -20,6 +20,9 @@ class Range(NamedTuple):
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
+AUTO_BATCH = -1
+"""The value of train.batch_size that stands for auto."""
+
 Count = Annotated[int, Range(1)]
 NotNegativeInt = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
@@ -209,7 +212,9 @@ class TrainConfig:
 
     epochs: Count = 300
     batch_size: Count = 16
-    """images of a step over all devices and hosts"""
+    """images of a step over all devices and hosts; auto (or -1): as many as fit, by the compiler's figures"""
+    memory_limit: NotNegative = 0.0
+    """GiB that a step may take of each device, for batch_size=auto; 0: nine tenths of what the device has free"""
     size: Annotated[int, Range(32, 8192)] = 640
     """side of training and evaluation images in pixels"""
     multi_scale: tuple[Annotated[float, Range(0.1, 10)], ...] = ()

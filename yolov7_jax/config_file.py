@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from yolov7_jax.config import Config, ranges
+from yolov7_jax.config import AUTO_BATCH, Config, ranges
 from yolov7_jax.config_hyp import read_hyp
 from yolov7_jax.errors import InputError
 from yolov7_jax.files import read_yaml
@@ -36,6 +36,10 @@ _KINDS: Mapping[Any, str] = {
     tuple[float, ...]: "a list of numbers such as [0.5, 1]",
     tuple[tuple[float, ...], ...]: "a list of lists of numbers such as [[1, 2], [3, 4]]",
 }
+
+
+_WORDS: Mapping[tuple[str, str], Mapping[str, Any]] = {("train", "batch_size"): {"auto": AUTO_BATCH}}
+"""What else can be written for some values of a setting."""
 
 
 def config_names() -> tuple[str, ...]:
@@ -81,6 +85,7 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
         InputError: an unknown key, or a value of the wrong kind or out of range.
     """
     _check_keys(settings, where)
+    settings = _without_words(settings)
     parser = _parser()
     if not _is_accepted(parser, settings):
         section, key, value = next((s, k, v) for s, k, v in _leaves(settings) if not _is_accepted(parser, {s: {k: v}}))
@@ -88,6 +93,16 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
     config = Config(**vars(parser.instantiate(parser.parse_object(dict(settings)))))
     check_config(config, where=where)
     return config
+
+
+def _without_words(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def value_of(section: str, key: str, value: Any) -> Any:
+        return _WORDS.get((section, key), {}).get(value, value) if isinstance(value, str) else value
+
+    return {
+        section: {key: value_of(section, key, value) for key, value in keys.items()}
+        for section, keys in settings.items()
+    }
 
 
 def config_dict(config: Config) -> dict[str, dict[str, Any]]:
@@ -217,6 +232,8 @@ def check_config(config: Config, *, where: str) -> None:
         settings = getattr(config, section.name)
         for key, allowed in ranges(type(settings)).items():
             setting = getattr(settings, key)
+            if setting in _WORDS.get((section.name, key), {}).values():
+                continue
             for value in setting if isinstance(setting, tuple) else (setting,):
                 if not (allowed.low <= value <= allowed.high and math.isfinite(value)):
                     expected = f"numbers, each {allowed}" if isinstance(setting, tuple) else f"a number {allowed}"

@@ -19,7 +19,7 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
 from yolov7_jax.convert.load import resolve
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment import PlannedStep, plan, planning
+from yolov7_jax.experiment import PlannedStep, plan, planning, step_compiler
 from yolov7_jax.experiment.setup import step_parts
 from yolov7_jax.nn.cpu import tuned
 from yolov7_jax.nn.summary import summarize
@@ -169,13 +169,6 @@ def test_what_is_said_of_it(planned: PlannedStep) -> None:
     assert "stay where they are" not in text
 
 
-def test_of_several_sizes_the_largest_is_planned(model: str) -> None:
-    config = config_of(model, train={"multi_scale": [0.5, 1.5, 1.0]})
-    _, sample = planning._parts_and_sample(config, resolve(model))
-    assert sample.image.shape == (96, 96, 3)
-    assert sample.fine.index.shape == (120, 12)
-
-
 def test_the_largest_batch_is_looked_for(model: str, planned: PlannedStep, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each image took 1 GB of 16 on each device beside 0.5, and nothing were compiled."""
     tried = list[int]()
@@ -187,7 +180,7 @@ def test_the_largest_batch_is_looked_for(model: str, planned: PlannedStep, monke
         return compiler
 
     monkeypatch.setattr(planning, "chip_of", lambda _: CHIPS[1])
-    monkeypatch.setattr(planning._Compiler, "compile", compile_)
+    monkeypatch.setattr(step_compiler.StepCompiler, "compile", compile_)
     memory = ProgramMemory(2**29, 0, 0, 4 * 2**30, 0, 0)
     monkeypatch.setattr(planning, "_read", lambda *_: replace(planned, memory=memory))
     done = plan(config_of(model), fit=True)
@@ -201,36 +194,11 @@ def test_a_step_without_room(model: str, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(compilation: Any, report: Any) -> None:
         return None
 
-    monkeypatch.setattr(planning, "_or_no_room", refuse)
+    monkeypatch.setattr(step_compiler, "_or_no_room", refuse)
     with pytest.raises(
         InputError, match=f"a step of {BATCH} images needs more memory than {DEVICES} × cpu have; set it"
     ):
         plan(config_of(model))
-
-
-def test_only_want_of_room_is_no_error() -> None:
-    def fail(text: str) -> Any:
-        raise jax.errors.JaxRuntimeError(text)
-
-    said = list[str]()
-    assert (
-        planning._or_no_room(lambda: fail("RESOURCE_EXHAUSTED: 17.48G exceeds 15.75G\nthe largest: …"), said.append)
-        is None
-    )
-    assert said == ["RESOURCE_EXHAUSTED: 17.48G exceeds 15.75G"]
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        planning._or_no_room(lambda: fail("INTERNAL: no such thing"), said.append)
-
-
-def test_it_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = list[str]()
-    monkeypatch.setattr(planning, "_TICK_S", 0.01)
-    with planning._reported("compiling", said.append) as seconds:
-        while len(said) < 3:
-            assert seconds() < 10
-    assert said[0] == "compiling"
-    assert said[1] == "compiling: 0 s so far"
-    assert said[-1].startswith("compiling: done in ")
 
 
 @pytest.mark.skipif(

@@ -18,6 +18,7 @@ from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves,
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
+from yolov7_jax.experiment.step_compiler import with_batch_size
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.prefetch import ProgressBar, no_progress
@@ -86,6 +87,7 @@ def train(
             data = open_data(config, watching, progress, given=given.get("data"))
             weights, report = starting_weights(config, data.train.names)
             watching.log(report)
+            config = with_batch_size(config, weights.graph, images=len(data.train), given=given, report=watching.log)
             setup = set_up(config, weights.graph, data, given)
             for line in expectations(config, weights.graph, data.train, setup.plan.steps_per_epoch):
                 watching.log(line)

@@ -85,7 +85,12 @@ def program_memory(compiled: jax.stages.Compiled) -> ProgramMemory | None:
 
 
 def largest_batch(
-    measure: Callable[[int], int | None], first: tuple[int, int | None], empty: int, capacity: float, unit: int
+    measure: Callable[[int], int | None],
+    first: tuple[int, int | None],
+    empty: int,
+    capacity: float,
+    unit: int,
+    most: float = math.inf,
 ) -> int | None:
     """The largest batch size that was found to fit, by a line through what was measured, which is nearly one.
 
@@ -95,6 +100,7 @@ def largest_batch(
         empty: about what no image at all would need.
         capacity: bytes that there are.
         unit: what batch sizes are multiples of.
+        most: the largest batch size that is wanted.
 
     Returns:
         A size that was measured, or None if `first` does not fit.
@@ -105,7 +111,7 @@ def largest_batch(
     for reach in (_FIRST_REACH, *[1.0] * (_TRIES - 1)):
         (size, needed), (more, with_more) = below[-2:]
         room = (capacity - with_more) * (more - size) / max(with_more - needed, 1)
-        guess = int(min(more + reach * room, (more + above) / 2)) // unit * unit
+        guess = int(min(more + reach * room, (more + above) / 2, most)) // unit * unit
         if guess <= more:
             break
         found = measure(guess)
