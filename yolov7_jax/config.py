@@ -227,6 +227,8 @@ class TrainConfig:
     """of the computation; weights are float32"""
     val_every_epochs: NotNegativeInt = 1
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
+    val_loss: bool = True
+    """evaluations compute the loss of the validation images too: val_box, val_obj, val_cls … in the log"""
     patience: NotNegativeInt = 0
     """epochs without a better evaluation (best_by) after which the run ends; 0: none are too many"""
     time_limit: NotNegative = 0.0

@@ -54,7 +54,7 @@ def small_config(data_yaml: Path, /, **sections: Mapping[str, Any]) -> Config:
         "model": {"name": str(data_yaml.parent / "model.yaml")},
         "data": {"path": str(data_yaml), "workers": 1, "max_boxes": 16, "mosaic_window": 4},
         "optim": {"nominal_batch_size": 8, "warmup_epochs": 1.0, "warmup_min_steps": 0, "ema_ramp": 4.0},
-        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every_epochs": 2},
+        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every_epochs": 2, "val_loss": False},
         "val": {"batch_size": 2},
     }
     for section, values in sections.items():

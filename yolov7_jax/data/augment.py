@@ -23,6 +23,9 @@ Fetch = Callable[[int], Sample]
 
 LIMITS = ranges(AugmentConfig)
 
+UNCHANGED = AugmentConfig(mosaic=0.0, translate=0.0, scale=0.0, fliplr=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
+"""Images as they are, in their letterbox."""
+
 
 @cache
 def check_augment(config: AugmentConfig) -> None:

@@ -18,6 +18,7 @@ from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.experiment.validation import read_truth, validate
+from yolov7_jax.experiment.validation_loss import Losses
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar
@@ -55,11 +56,12 @@ def evaluator(
     stop: StopSignals,
     callbacks: Callback,
     progress: ProgressBar,
+    losses: Losses | None = None,
 ) -> Callable[[Any], Row]:
     """Average precision of averaged weights on the validation images, by what `validate` does for anyone.
 
     The ground truth is read once, now: labels that change while the run goes on do not change what is measured. All
-    processes of a run share the images, so all have to have the same.
+    processes of a run share the images, so all have to have the same. losses: what else is computed of them.
 
     Raises:
         InputError: they have not.
@@ -92,7 +94,11 @@ def evaluator(
         reported.update(found.failures.values())
         if hosts.is_first():
             attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
-        return found.result.numbers()
+        row = found.result.numbers()
+        if losses is not None:
+            what = "the loss of the validation images"
+            row |= attempt(what, callbacks, losses, averaged, stop.check) or {}
+        return row
 
     return evaluate
 

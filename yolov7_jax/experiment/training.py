@@ -19,6 +19,7 @@ from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
 from yolov7_jax.experiment.step_compiler import with_batch_size
+from yolov7_jax.experiment.validation_loss import validation_losses
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
 from yolov7_jax.prefetch import ProgressBar, no_progress
@@ -195,11 +196,14 @@ def _run(
             callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step, signals.ask))
             own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
             batches, stop = in_step(own_batches, setup.mesh, signals)
+            losses = None
+            if config.train.val_loss and data.val is not None:
+                losses = validation_losses(config, setup.parts, data.val, setup.mesh)
             deps = LoopDependencies(
                 plan=setup.plan,
                 train_step=reporting_step(setup, callbacks),
                 batches=batches,
-                evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress),
+                evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress, losses),
                 score=partial(score, config.train.best_by),
                 publish=Publisher(config, weights, data.train.category_ids, folder, setup.plan).write,
                 checkpoints=checkpoints,

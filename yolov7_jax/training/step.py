@@ -13,13 +13,14 @@ from jax import lax
 from jax.sharding import Mesh
 
 from yolov7_jax.contracts import LossFn, OptimizerFactory
+from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.conv import CONV, STAGE
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.training.mesh import check_batch_size, check_micro_batch, data_mesh, replicated, split
 from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, parameter_labels
 from yolov7_jax.training.state import TrainState, abstract_state, state_shardings
-from yolov7_jax.types import Batch, Rates
+from yolov7_jax.types import Batch, Grid, Rates
 
 Metrics = dict[str, jax.Array]
 """Scalars of one step, by name."""
@@ -139,6 +140,22 @@ def _clipped(transform: optax.GradientTransformation, norm: float) -> optax.Grad
     return optax.GradientTransformation(transform.init, update)
 
 
+def make_val_loss(network: Network, loss: LossFn, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:
+    """The compiled items of a loss of (variables, batch), in inference; the batch is split over the mesh.
+
+    variables: {"params", "batch_stats"}. A loss with a state has that of the beginning.
+    """
+    begin = getattr(loss, "initial_state", None)
+
+    def items(variables: Any, batch: Batch) -> Metrics:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `on_each_device`
+            outputs: Any = network.apply(variables, _fractions(batch.image))
+            carried = () if begin is None else (jax.tree.map(jnp.asarray, begin()),)
+            return dict(loss(outputs, batch, _grid(network.graph, batch), *carried)[1])
+
+    return jax.jit(items, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+
+
 class _Found(NamedTuple):
     """What images give: loss and items, gradients, and what batch_stats and loss_state are after them."""
 
@@ -201,23 +218,30 @@ def _loss_of_params(
     network: Network, loss: LossFn, labels: Any, remat: Remat
 ) -> Callable[[Any, TrainState, Batch], tuple[jax.Array, tuple[Mapping[str, Any], Any]]]:
     """(params, state, batch) → loss, (its items, new batch_stats)."""
-    graph = network.graph
     apply: Callable[..., Any] = partial(network.apply, train=True, mutable=["batch_stats"])
     if remat != "none":
         kept = {"conv": CONV, "stage": STAGE}[remat]
         apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(kept))
 
     def loss_of(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Mapping[str, Any], Any]]:
-        grid = make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
         # Without a gradient to compute, XLA leaves out the backward pass of what is frozen.
         params = jax.tree.map(lambda leaf, label: lax.stop_gradient(leaf) if label == FROZEN else leaf, params, labels)
-        images = batch.image.astype(jnp.float32) / 255  # [B, H, W, 3]
-        outputs, changed = apply({"params": params, "batch_stats": state.batch_stats}, images)
+        outputs, changed = apply({"params": params, "batch_stats": state.batch_stats}, _fractions(batch.image))
         carried = () if state.loss_state is None else (state.loss_state,)
-        value, items = loss(outputs, batch, grid, *carried)
+        value, items = loss(outputs, batch, _grid(network.graph, batch), *carried)
         return value, (items, changed["batch_stats"])
 
     return loss_of
+
+
+def _fractions(images: Any) -> jax.Array:
+    """Images [B, H, W, 3] of bytes, in 0..1."""
+    fractions: jax.Array = images.astype(jnp.float32) / 255
+    return fractions
+
+
+def _grid(graph: Graph, batch: Batch) -> Grid:
+    return make_grid(graph.anchors, graph.strides, (batch.image.shape[1], batch.image.shape[2]))
 
 
 def _updated(
