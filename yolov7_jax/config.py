@@ -74,10 +74,10 @@ class DataConfig:
     """how far back in the epoch's order the partners of a mosaic are"""
     cache: Literal["times", "hashes", "off"] = "times"
     """cache of read labels, valid until sizes or times of files change, or their hashes (slower); or none"""
-    sampling: Literal["uniform", "balanced", "repeat_factor"] = "uniform"
-    """images of an epoch: each once; drawn by class weights; those of rare classes more often (LVIS)"""
+    sampling: Literal["uniform", "balanced", "by_ap", "repeat_factor"] = "uniform"
+    """images of an epoch: each once; drawn by class weights; by those times (1 - AP)² of the class; rare ones (LVIS)"""
     class_weights: tuple[NotNegative, ...] = ()
-    """of balanced sampling; none: one over the number of objects of a class"""
+    """of sampling balanced and by_ap; none: one over the number of objects of a class"""
     repeat_threshold: Fraction = 0.001
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
 

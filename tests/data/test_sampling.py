@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_settings_choose() -> None:
     assert rare.tolist() == [1, 1, 2, 1]
     balanced = image_repeats(DataConfig(sampling="balanced", class_weights=(1, 3)), images, 2)
     np.testing.assert_allclose(balanced, np.array([1, 1, 4, 1]) * 4 / 7, rtol=1e-15)
+
+
+def test_images_follow_what_is_lacking_in_the_ap_of_their_classes_by_hand() -> None:
+    images = ids([0], [1], [0, 1], [0])
+    by_ap = partial(image_repeats, DataConfig(sampling="by_ap", class_weights=(1, 3)), images, 2)
+    np.testing.assert_array_equal(
+        by_ap([]), image_repeats(DataConfig(sampling="balanced", class_weights=(1, 3)), images, 2)
+    )
+    # (1 - 0.5)² = 1/4 and (1 - 0)² = 1, times 1 and 3
+    np.testing.assert_allclose(by_ap([0.5, None]), np.array([1, 12, 13, 1]) * 4 / 27, rtol=1e-14)
+    # class 0 lacks nothing, and yet has a hundredth of the factor of the other
+    np.testing.assert_allclose(by_ap([1.0, 0.0]), np.array([1, 300, 301, 1]) * 4 / 603, rtol=1e-14)
+    np.testing.assert_allclose(by_ap([1.0, 1.0]), np.array([1, 3, 4, 1]) * 4 / 9, rtol=1e-14)  # all alike
 
 
 def test_weights_that_cannot_be() -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -15,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.data.pipeline import Pipeline, TrainingRow
 from yolov7_jax.errors import DataError, InputError
@@ -62,6 +64,14 @@ class Loader:
         self._rows_here = pipeline.batch_size // host[1]
         self._ahead = ahead
         self._errors: dict[str, None] = {}
+
+    def with_repeats(self, repeats: NDArray[np.float64]) -> Loader:
+        """One of the same images that occur otherwise: [images] how often in an epoch on average."""
+        pipeline = replace(self._pipeline, repeats=repeats)
+        hosts = pipeline.batch_size // self._rows_here
+        return Loader(
+            pipeline, workers=self._workers, processes=self._processes, host=(self._host, hosts), ahead=self._ahead
+        )
 
     @property
     def errors(self) -> tuple[str, ...]:

@@ -19,25 +19,33 @@ _ROUNDING = 1e-6
 """What a sum of many numbers may be below the whole number that it is meant to be."""
 
 
-def image_repeats(settings: DataConfig, class_ids: ClassIds, num_classes: int) -> NDArray[np.float64]:
+def image_repeats(
+    settings: DataConfig, class_ids: ClassIds, num_classes: int, aps: Sequence[float | None] = ()
+) -> NDArray[np.float64]:
     """How often each image occurs in an epoch on average, float64 [images], as data.sampling says.
+
+    aps: AP of each class in the last evaluation, for by_ap; None where it has no boxes to find; none before the first.
 
     Raises:
         InputError: data.class_weights are not one a class, or give no image a weight.
     """
     if settings.sampling == "repeat_factor":
         return repeat_factors(class_ids, num_classes, threshold=settings.repeat_threshold)
-    if settings.sampling == "balanced":
+    if settings.sampling == "balanced" or (settings.sampling == "by_ap" and not aps):
         return balanced_repeats(class_ids, num_classes, class_weights=settings.class_weights)
+    if settings.sampling == "by_ap":
+        lacking = [(1 - (ap or 0.0)) ** 2 for ap in aps]  # as YOLOv5 weights them
+        return balanced_repeats(class_ids, num_classes, class_weights=settings.class_weights, factors=lacking)
     return np.ones(len(class_ids))
 
 
 def balanced_repeats(
-    class_ids: ClassIds, num_classes: int, *, class_weights: Sequence[float] = ()
+    class_ids: ClassIds, num_classes: int, *, class_weights: Sequence[float] = (), factors: Sequence[float] = ()
 ) -> NDArray[np.float64]:
     """As many occurrences as images, shared out by the weights of images: each the sum of those of its objects.
 
-    A class's weight is by default one over the number of its objects, so that classes have equal shares. Images
+    A class's weight is by default one over the number of its objects, so that classes have equal shares; times its
+    factor, where there are some, or a hundredth of the largest one, so that no class goes away. Images
     without objects have the least weight over 0 of those with objects.
 
     Raises:
@@ -50,6 +58,8 @@ def balanced_repeats(
         )
     counts = np.bincount(objects, minlength=num_classes)  # [C]
     weights = np.array(class_weights, np.float64) if class_weights else 1 / np.maximum(counts, 1)
+    if len(factors):
+        weights = weights * np.maximum(factors, max(*factors, 1e-9) / 100)
     of_images = np.bincount(image, weights=weights[objects], minlength=len(class_ids))  # [images]
     if not of_images.any():
         raise InputError(

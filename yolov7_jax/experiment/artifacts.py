@@ -17,6 +17,7 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
+from yolov7_jax.experiment.preparation import repeats
 from yolov7_jax.experiment.validation import read_truth, validate
 from yolov7_jax.experiment.validation_loss import Losses
 from yolov7_jax.image import write_image
@@ -26,7 +27,7 @@ from yolov7_jax.source import SourceMixin
 from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import RunStatus
-from yolov7_jax.training.log import FILE, Row, read_log
+from yolov7_jax.training.log import FILE, VAL, Row, read_log
 from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch
@@ -137,10 +138,10 @@ class CurvesDrawn(Callback):
 
 
 def shown_batches(
-    loader: Loader, folder: Path, names: Sequence[str], callbacks: Callback, start: int
+    loader_at: Callable[[int], Loader], folder: Path, names: Sequence[str], callbacks: Callback, start: int
 ) -> Generator[Batch, None, None]:
     """The batches from a step on; the first of the run are drawn with their labels, and unreadable images reported."""
-    reported = 0
+    loader, reported = loader_at(start), 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for error in loader.errors[reported:]:
@@ -154,6 +155,20 @@ def shown_batches(
 
 def _draw_batch(batch: Batch, names: Sequence[str], file: Path) -> None:
     write_image(file, draw_batch(batch, names))
+
+
+def loader_by_ap(loader: Loader, config: Config, source: SourceMixin, folder: Path, start: int) -> Loader:
+    """The loader of the steps from `start` on: where images follow AP, by the last evaluation that the log has."""
+    if config.data.sampling != "by_ap":
+        return loader
+
+    def last() -> list[float | None]:
+        rows = [row for row in read_log(folder / FILE) if row["kind"] == VAL and row["step"] <= start]
+        return [rows[-1]["AP_of_class"].get(name) for name in source.names] if rows else []
+
+    occurring = repeats(config, source, hosts.from_first(last))
+    assert occurring is not None
+    return loader.with_repeats(occurring)
 
 
 class Publisher(NamedTuple):

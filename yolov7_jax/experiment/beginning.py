@@ -21,8 +21,8 @@ CHANGEABLE = (
     "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
     "train.patience", "train.time_limit", "train.save_period", "train.val_loss", "train.tensorboard", "train.remat",
     "train.shard_state", "train.memory_limit", "data.path", "data.images", "data.val_path", "data.val_images",
-    "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou", "val.batch_size",
-    "val.resize",
+    "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou",
+    "val.batch_size", "val.resize",
 )  # fmt: skip
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -114,8 +115,10 @@ def ineffective_settings(config: Config, *, images: int, with_polygons: int) -> 
     tiles = 9 if augment.mosaic9 else 4
     if mosaic and images < tiles:
         lines.append(f"augment.mosaic: of {tiles} images, but there are {images}: the same ones are in it repeatedly")
-    if config.data.class_weights and config.data.sampling != "balanced":
-        lines.append(f"data.class_weights: has no effect, as data.sampling is {config.data.sampling}, not balanced")
+    if config.data.class_weights and config.data.sampling not in ("balanced", "by_ap"):
+        lines.append(f"data.class_weights: has no effect, as data.sampling is {config.data.sampling}")
+    if config.data.sampling == "by_ap" and not config.train.val_every_epochs:
+        lines.append("data.sampling: by_ap is balanced, as there are no evaluations (train.val_every_epochs)")
     return lines
 
 
@@ -194,7 +197,7 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         augment=config.augment,
         shapes=shapes,
         buckets=buckets,
-        repeats=_repeats(config, source),
+        repeats=repeats(config, source),
         epochs=config.train.epochs,
         anchors=graph.anchors,
         strides=graph.strides,
@@ -210,8 +213,9 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
     )
 
 
-def _repeats(config: Config, source: SourceMixin) -> NDArray[np.float64] | None:
+def repeats(config: Config, source: SourceMixin, aps: Sequence[float | None] = ()) -> NDArray[np.float64] | None:
+    """How often each image occurs in an epoch on average; None: once. aps: see `image_repeats`."""
     if config.data.sampling == "uniform":
         return None
     class_ids = [source.labels(index).class_ids for index in range(len(source))]
-    return image_repeats(config.data, class_ids, len(source.names))
+    return image_repeats(config.data, class_ids, len(source.names), aps)

@@ -111,6 +111,7 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
         config.train.max_nonfinite,
         config.train.patience,
         config.train.save_period,
+        renews_batches=config.data.sampling == "by_ap",
     )
     parts = step_parts(config, graph, pipeline.steps, given)
     return Setup(

@@ -14,7 +14,15 @@ from yolov7_jax.config import Config, TrainConfig
 from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.artifacts import CurvesDrawn, Publisher, draw_curves, evaluator, score, shown_batches
+from yolov7_jax.experiment.artifacts import (
+    CurvesDrawn,
+    Publisher,
+    draw_curves,
+    evaluator,
+    loader_by_ap,
+    score,
+    shown_batches,
+)
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
@@ -194,7 +202,8 @@ def _run(
         log.rewind(status.step)
         try:
             callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step, signals.ask))
-            own_batches = partial(shown_batches, setup.loader, folder, weights.names, callbacks)
+            loader_at = partial(loader_by_ap, setup.loader, config, data.train, folder)
+            own_batches = partial(shown_batches, loader_at, folder, weights.names, callbacks)
             batches, stop = in_step(own_batches, setup.mesh, signals)
             losses = None
             if config.train.val_loss and data.val is not None:
