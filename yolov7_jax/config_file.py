@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from yolov7_jax.config import AUTO_BATCH, Config, ranges
-from yolov7_jax.config_hyp import read_hyp
+from yolov7_jax.config_peers import peer_argument, read_hyp
 from yolov7_jax.errors import InputError
 from yolov7_jax.files import read_yaml
 from yolov7_jax.registry import nearest
@@ -161,6 +161,8 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     for text in overrides:
         path, equals, value = text.lstrip("-").partition("=")
         section, dot, key = path.partition(".")
+        if not dot and (known := peer_argument(text)):
+            raise InputError(f"{text}: {known}")
         if not equals or not dot:
             raise InputError(f"{text}: not a setting; expected section.key=value such as train.batch_size=8")
         make_config({section: {key: value}}, where=text)  # an error names what was typed
@@ -190,7 +192,9 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
             )
         for key in content:
             if key not in sections[section]:
-                near = nearest(str(key), sections[section]) or f"; expected {', '.join(sections[section])}"
+                peer = peer_argument(str(key))
+                near = f"; {peer}" if peer else nearest(str(key), sections[section])
+                near = near or f"; expected {', '.join(sections[section])}"
                 raise InputError(f"{where}: {section} has no key {key!r}{near}")
 
 

@@ -63,13 +63,13 @@ def test_a_run_is_resumed_with_settings_before_and_after(called: list[tuple[Any,
     assert called == [("run", ["train.epochs=4", "train.val_every_epochs=2"])]
 
 
-@pytest.mark.parametrize("arguments", ["debug train.batch_size=-1", "debug --output ref train.batch_size=-1"])
+@pytest.mark.parametrize("arguments", ["debug train.batch_size=-2", "debug --output ref train.batch_size=-2"])
 def test_a_wrong_setting_is_named_as_it_was_given(
     called: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], arguments: str
 ) -> None:
     assert main(["train", *arguments.split()]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("yolov7-jax: train.batch_size=-1: ")
+    assert error.startswith("yolov7-jax: train.batch_size=-2: ")
     assert ".yaml" not in error
     assert not called
 

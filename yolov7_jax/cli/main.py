@@ -157,7 +157,10 @@ def _add_settings(parser: argparse.ArgumentParser, parsed: argparse.Namespace, r
     """Adds settings that stand after options to the others; argparse of Python 3.11 leaves them over."""
     unknown = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(parsed, "overrides")]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        from yolov7_jax.config_peers import peer_argument
+
+        known = peer_argument(unknown[0]) if hasattr(parsed, "overrides") else None
+        parser.error(f"{unknown[0]}: {known}" if known else f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         parsed.overrides = [*parsed.overrides, *rest]
 

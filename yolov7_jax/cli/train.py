@@ -52,6 +52,10 @@ def run(parsed: argparse.Namespace) -> int:
         raise InputError("--hyp changes a configuration; name it too: train CONFIG --hyp FILE")
     if (parsed.config is None) == (parsed.resume is None) and not parsed.settings:
         raise InputError("give a configuration, or --resume with the folder of a run, and not both")
+    if parsed.config is not None and "=" in parsed.config:
+        raise InputError(
+            f"{parsed.config}: is no configuration; name one before settings: train finetune {_setting(parsed.config)}"
+        )
     config = Config() if parsed.config is None else _config(parsed)
     if parsed.settings:
         print(settings_text(config))
@@ -63,6 +67,14 @@ def run(parsed: argparse.Namespace) -> int:
         else:
             done = train(config, parsed.output, callbacks=[console], progress=console.progress)
     return outcome(done)
+
+
+def _setting(text: str) -> str:
+    """A setting as it was typed, or the words for what users of other projects call so."""
+    from yolov7_jax.config_peers import peer_argument
+
+    known = peer_argument(text)
+    return f"section.key=value; {known}" if known else text
 
 
 def _config(parsed: argparse.Namespace) -> Config:

@@ -4,8 +4,53 @@ from pathlib import Path
 import pytest
 
 from yolov7_jax.cli.main import main
-from yolov7_jax.config_file import read_config
+from yolov7_jax.config import Config
+from yolov7_jax.config_file import config_dict, read_config
+from yolov7_jax.config_peers import peer_argument
 from yolov7_jax.errors import InputError
+
+ARGUMENTS = [
+    ("train finetune imgsz=640", "imgsz is here: train.size=640"),
+    ("train finetune --img-size 640", "img_size is here: train.size"),
+    ("train finetune --batch 16", "batch is here: train.batch_size"),
+    ("train finetune train.epochs=3 lr0=0.1", "lr0 is here: optim.lr0=0.1"),
+    ("train finetune time=2", "time is here: train.time_limit=2"),
+    ("train finetune cos_lr=True", "cos_lr is here: optim.schedule=cosine"),
+    ("train finetune --device 0", "device is here: CUDA_VISIBLE_DEVICES=0,1"),
+    ("train finetune train.single_cls=true", "train has no key 'single_cls'; what yolov5"),
+    ("train --data coco.yaml --img 640", "data is here: data.path"),
+    ("train data=coco.yaml model=yolov7.pt", "name one before settings: train finetune section.key=value; what yolov5"),
+    ("train data.path=mine.yaml", "is no configuration; name one before settings: train finetune data.path=mine.yaml"),
+    ("train finetune nonesuch=1", "nonesuch=1: not a setting; expected section.key=value"),
+]
+
+
+@pytest.mark.parametrize(("typed", "sentence"), ARGUMENTS)
+def test_typing_theirs_names_ours(typed: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(["--no-compilation-cache", *typed.split()])
+    except SystemExit as left:  # as argparse does
+        status = left.code
+    assert status == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_guide_names_what_typing_names() -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    table = guide.partition("| there | here |")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    told = {name: here for there, here in rows for name in re.findall(r"`(\w+)`", there)}
+    known = {name: peer_argument(name) for name in told}
+    assert None not in known.values(), known
+    assert len(told) > 40
+    for name, here in told.items():
+        words = set(re.findall(r"[\w.]+", here.replace("and so on", f"{known[name]}")))
+        ours = (known[name] or "").partition(" is here: ")[2].split(",")[0]
+        assert set(re.findall(r"[\w.]+", ours.partition("=")[0])) & words, (name, ours, here)
+    settings = {f"{section}.{key}" for section, keys in config_dict(Config()).items() for key in keys}
+    named = set(re.findall(r"\b(?:model|data|augment|loss|optim|train)\.\w+", table))
+    assert named <= settings | {"data.single_class", "data.cache_images", "train.loggers"}, named - settings
+
 
 SHARED = """
 lr0: 0.01  # initial learning rate
