@@ -219,3 +219,19 @@ def test_for_tpus_convolutions_are_bfloat16_and_activations_stay_where_they_are(
 
 def test_models_are_named_by_files(planned: PlannedStep) -> None:
     assert Path(planned.network).name == "small.yaml"
+
+
+def test_of_many_transfers_in_loops_the_largest_are_shown(planned: PlannedStep) -> None:
+    sent = tuple(
+        Collective("all-reduce", (HloArray("f32", (size,)),), True, 2, f"node {size}") for size in range(1, 99)
+    )
+    lines = [line.strip() for line in replace(planned, collectives=sent).lines() if "inside a loop" in line]
+    assert lines[0] == "inside a loop, 2 times: all-reduce of f32[98] (node 98)"
+    assert lines[-1] == f"inside a loop, 2 times: {98 - len(lines) + 1} others, 0.02 MiB"
+    assert len(lines) < 10
+
+
+def test_parts_of_a_state_that_devices_share_are_not_foreign(model: str) -> None:
+    found = plan(config_of(model, train={"shard_state": True}))
+    assert {one.kind for one in found.collectives} > {"all-reduce"}
+    assert found.foreign == ()

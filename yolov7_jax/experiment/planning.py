@@ -86,6 +86,8 @@ def _read(compiler: StepCompiler, compiled: jax.stages.Compiled) -> PlannedStep:
     program, cost = parse_hlo(compiled.as_text() or ""), compiled.cost_analysis() or {}
     parts, sample = parts_and_sample(config, compiler.graph)
     state_sizes = {leaf.size for leaf in jax.tree.leaves(abstract_state(*parts))}
+    if config.train.shard_state:
+        state_sizes |= {size // mesh.size for size in state_sizes if size % mesh.size == 0}
     sent = tuple(collectives(program))
     turns = parts.schedule.micro_batches  # XLA counts once what is in a loop
     flops, moved = (turns * float(cost.get(key, 0)) for key in ("flops", "bytes accessed"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def _memory(memory: ProgramMemory | None, capacity: float | None) -> list[str]:
 
 
 def _collectives(found: Sequence[Collective], foreign: Sequence[Collective]) -> Iterator[str]:
-    """A line for each kind, and for each in a loop."""
+    """A line for each kind, and for the largest of those in a loop and of those that are not needed."""
     groups = defaultdict[tuple[str, str], list[Collective]](list)
     for one in found:
         groups[one.kind, one.dtypes].append(one)
@@ -104,16 +104,26 @@ def _collectives(found: Sequence[Collective], foreign: Sequence[Collective]) -> 
     if not found:
         yield "none"
         return
-    for one in found:
-        if one.in_loop:
-            times = "a number of times that depends on data" if one.trips is None else f"{one.trips} times"
-            yield f"inside a loop, {times}: {one.kind} of {', '.join(map(str, one.arrays))} ({one.origin})"
-    for one in foreign:
-        yield f"not sums or weights: {one.kind} of {', '.join(map(str, one.arrays))} ({one.origin})"
+    yield from _largest_of([one for one in found if one.in_loop], _in_loop)
+    yield from _largest_of(foreign, lambda _: "not sums or weights")
     if not foreign:
         yield "images and activations stay where they are: only sums" + (
             " are sent" if all(one.kind == "all-reduce" for one in found) else " and weights are sent"
         )
+
+
+def _in_loop(one: Collective) -> str:
+    times = "a number of times that depends on data" if one.trips is None else f"{one.trips} times"
+    return f"inside a loop, {times}"
+
+
+def _largest_of(found: Sequence[Collective], what: Callable[[Collective], str]) -> Iterator[str]:
+    """A line for each, but that of many the largest alone are shown."""
+    by_size = sorted(found, key=lambda one: -one.bytes)
+    for one in by_size[:_SHOWN]:
+        yield f"{what(one)}: {one.kind} of {', '.join(map(str, one.arrays))} ({one.origin})"
+    if rest := by_size[_SHOWN:]:
+        yield f"{what(rest[0])}: {len(rest)} others, {sum(one.bytes for one in rest) / MEGABYTE:,.2f} MiB"
 
 
 def _padding(found: Sequence[Padded]) -> Iterator[str]:
