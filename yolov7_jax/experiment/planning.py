@@ -85,9 +85,7 @@ def _read(compiler: StepCompiler, compiled: jax.stages.Compiled) -> PlannedStep:
     config, mesh = compiler.config, compiler.mesh
     program, cost = parse_hlo(compiled.as_text() or ""), compiled.cost_analysis() or {}
     parts, sample = parts_and_sample(config, compiler.graph)
-    state_sizes = {leaf.size for leaf in jax.tree.leaves(abstract_state(*parts))}
-    if config.train.shard_state:
-        state_sizes |= {size // mesh.size for size in state_sizes if size % mesh.size == 0}
+    state_sizes = _sizes(abstract_state(*parts), mesh.size if config.train.shard_state else 1)
     sent = tuple(collectives(program))
     turns = parts.schedule.micro_batches  # XLA counts once what is in a loop
     flops, moved = (turns * float(cost.get(key, 0)) for key in ("flops", "bytes accessed"))
@@ -118,6 +116,12 @@ def _on_known_chips(mesh: Mesh, flops: float, bytes_moved: float, sent: Sequence
     bound = roofline(chip, flops=flops, bytes_moved=bytes_moved)
     scaled = [scaling(chip, bound.step_s, sent, chips) for chips in CHIP_COUNTS if sent]
     return {"capacity": chip.memory, "roofline": bound, "scaling": tuple(scaled)}
+
+
+def _sizes(state: Any, parts: int) -> set[int]:
+    """How many values the arrays of a state have, and the parts of those that are shared by so many devices."""
+    whole = {leaf.size for leaf in jax.tree.leaves(state)}
+    return whole | {size // parts for size in whole if size % parts == 0}
 
 
 def _is_foreign(transfer: Collective, sizes: set[int]) -> bool:
