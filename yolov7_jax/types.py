@@ -218,6 +218,7 @@ NO_LABELS = Labels(size=(0, 0), class_ids=_no_classes(), boxes_xyxy_px=_no_boxes
 
 
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)  # R
+CONFIDENCES = np.arange(1001) / 1000  # S
 
 
 class ClassResult(NamedTuple):
@@ -235,8 +236,12 @@ class CocoResult:
 
     AP is the mean over IoU 0.50 to 0.95, the classes and 101 recalls; AP50 and AP75 are at one IoU. _small, _medium and
     _large count boxes of area under 32², under 96² and above. AR_1, AR_10, AR_100: at most so many detections of a
-    class in an image. per_class: in the order of category ids. precision: float64 [T, R, K], over `IOU_THRESHOLDS`,
-    `RECALL_THRESHOLDS` and classes, NaN for classes without boxes; what curves are drawn from.
+    class in an image. precision, recall, f1: at IoU 0.50 of detections that score more than `confidence`, means over
+    the classes; it is the one of `CONFIDENCES` at which f1 is largest, the lowest of several.
+
+    per_class: in the order of category ids. precision_over_recall: float64 [T, R, K], over `IOU_THRESHOLDS`,
+    `RECALL_THRESHOLDS` and classes. by_confidence: float64 [3, S, K], precision, recall and F1 at IoU 0.50 over
+    `CONFIDENCES` and classes. Both are NaN for classes without boxes; curves are drawn from them.
     """
 
     AP: float
@@ -251,9 +256,14 @@ class CocoResult:
     AR_small: float
     AR_medium: float
     AR_large: float
+    precision: float
+    recall: float
+    f1: float
+    confidence: float
     per_class: tuple[ClassResult, ...]
-    precision: NDArray[np.float64]
+    precision_over_recall: NDArray[np.float64]
+    by_confidence: NDArray[np.float64]
 
     def numbers(self) -> dict[str, float]:
-        """The twelve numbers by name, in COCO's order."""
+        """COCO's twelve numbers by name, in its order, then precision, recall, f1 and confidence."""
         return {name: value for name, value in vars(self).items() if isinstance(value, float)}

@@ -112,7 +112,7 @@ def test_training_in_a_log_file(clock: Clock, capsys: pytest.CaptureFixture[str]
             console.on_step(step, RUN.steps, {**METRICS, "overflow_boxes": float(step >= 41)})
         for _ in console.progress(range(4), 4):
             clock.now += 5
-        console.on_evaluation({"epoch": 2, "AP": 0.25, "AP50": 0.5}, best=True)
+        console.on_evaluation({"epoch": 2, "AP": 0.25, "AP50": 0.5, "precision": 0.75, "recall": 0.375}, best=True)
     losses = "box 0.5000  obj 0.2500  cls 0.1250  total 0.8750  2.0 images/s"
     assert capsys.readouterr().err.splitlines() == [
         f"epoch 2/3  it 3/32  {losses}  left: epoch 0:01:56, run 0:04:04",
@@ -121,7 +121,7 @@ def test_training_in_a_log_file(clock: Clock, capsys: pytest.CaptureFixture[str]
         "step 41: 1 boxes were left out of samples; raise data.max_boxes; metrics.jsonl counts them from here on",
         "images 2/4  0.2/s  0:00:10 left",
         "images 4/4  0.2/s  in 0:00:20",
-        "epoch 2: AP 0.250  AP50 0.500  best so far",
+        "epoch 2: AP 0.250  AP50 0.500  P 0.750  R 0.375  best so far",
     ]
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from yolov7_jax.types import ClassResult, CocoResult
+from yolov7_jax.types import CONFIDENCES, ClassResult, CocoResult
 from yolov7_jax.viz.figures import (
     LOSSES,
     SMOOTHED_FROM,
+    confidence_figure,
     confusion_figure,
     curves_figure,
     moving_mean,
@@ -50,7 +52,7 @@ def test_lines_are_the_history():
     assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == list(LOSSES.values())
     legend = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
     assert legend == ["AP50, best 0.500", "AP, best 0.200"]
-    assert words_of(figure) == [[], [], [], []]
+    assert words_of(figure) == [[], [], [], [], ["no values yet"], ["no values yet"]]
 
 
 def test_what_is_not_finite_is_a_gap():
@@ -123,11 +125,48 @@ def result_of(values: list[float], names: list[str] | None = None) -> CocoResult
     there = [value for value in values if not math.isnan(value)]
     mean = sum(there) / len(there) if there else math.nan
     twelve = [mean, mean, mean, math.nan, *[mean] * 8]
-    return CocoResult(*twelve, per_class=per_class, precision=np.tile(np.array(values), (10, 101, 1)))
+    return CocoResult(
+        *twelve,
+        *[0.5] * 4,
+        per_class=per_class,
+        precision_over_recall=np.tile(np.array(values), (10, 101, 1)),
+        by_confidence=np.tile(np.array(values), (3, len(CONFIDENCES), 1)),
+    )
 
 
-def legend_of(figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+def legend_of(figure, panel: int = 0) -> list[str]:
+    return [text.get_text() for text in figure.axes[panel].get_legend().get_texts()]
+
+
+def test_losses_of_both_images_rates_and_what_is_at_the_best_f1():
+    rates = {"lr/weight": 0.01, "lr/norm": 0.02, "lr/bias": 0.1}
+    history = [train_row(step, **rates) for step in range(20)]
+    history += [val_row(e, val_box=0.3 - e / 10, f1=0.1 * e, precision=0.2 * e, recall=None) for e in range(3)]
+    figure = curves_figure(history)
+    assert lines_of(figure, 0)[1] == ([9, 19, 29], pytest.approx([0.3, 0.2, 0.1]))
+    assert [len(lines_of(figure, panel)) for panel in range(6)] == [2, 1, 1, 2, 2, 3]
+    assert legend_of(figure, 0) == ["validation"]
+    assert legend_of(figure, 4) == ["F1, best 0.200", "precision, best 0.400"]
+    assert legend_of(figure, 5) == ["weights", "normalization", "biases"]
+    assert [lines_of(figure, 5)[n][1][0] for n in range(3)] == [0.01, 0.02, 0.1]
+
+
+def test_curves_over_the_confidence():
+    result = result_of([0.2, math.nan, 0.6])
+    figure = confidence_figure(dataclasses.replace(result, f1=0.61, confidence=0.333))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["best mean F1 0.61 at 0.333", "Precision", "Recall"]
+    for axes in figure.axes:
+        mean, first, second, best = axes.get_lines()
+        assert [line.get_ydata()[0] for line in (mean, first, second)] == pytest.approx([0.4, 0.2, 0.6])
+        assert best.get_xdata() == [0.333, 0.333]
+    assert legend_of(figure, 2) == ["all 2 classes", "class 0", "class 2"]
+    assert words_of(confidence_figure(result_of([math.nan]))) == [["the ground truth has no boxes"]] * 3
+
+
+def test_panels_over_the_confidence_are_f1_precision_and_recall():
+    curves = np.stack([np.full((len(CONFIDENCES), 1), value) for value in (0.7, 0.5, 0.6)])
+    figure = confidence_figure(dataclasses.replace(result_of([0.5]), by_confidence=curves))
+    assert [axes.get_lines()[0].get_ydata()[0] for axes in figure.axes] == [0.6, 0.7, 0.5]
 
 
 def test_a_curve_for_each_class_with_boxes_and_one_for_all():

@@ -192,9 +192,11 @@ class TrainingConsole(Display, Callback):
         return super().progress(items, total, what=what)
 
     def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Adds a line with average precision."""
+        """Adds a line with average precision, and precision and recall where F1 is best."""
         mark = "  best so far" if best else ""
-        self.log(f"epoch {row['epoch']}: AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}{mark}")
+        numbers = {"AP": "AP", "AP50": "AP50", "P": "precision", "R": "recall"}
+        told = "  ".join(f"{name} {row[key]:.3f}" for name, key in numbers.items())
+        self.log(f"epoch {row['epoch']}: {told}{mark}")
 
 
 def new_table(*headings: str, numbers: Iterable[str] = (), title: str | None = None) -> Table:

@@ -1,4 +1,4 @@
-"""COCO average precision of detections, by faster-coco-eval (the twelve numbers of the COCO challenge)."""
+"""How good detections are by COCO: average precision and recall, by faster-coco-eval, and what F1 is best."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from yolov7_jax.errors import DataError
+from yolov7_jax.evaluation.by_confidence import at_best_f1, over_confidence
 from yolov7_jax.ops.boxes import xyxy_to_xywh
 from yolov7_jax.types import ClassResult, CocoResult, Detections
 
@@ -49,7 +50,7 @@ def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequenc
 def evaluate(
     ground_truth: dict[str, Any], detections: list[CocoEntry], *, image_ids: Collection[int] | None = None
 ) -> CocoResult:
-    """COCO average precision of detections; neither argument is changed.
+    """COCO average precision of detections, and precision, recall and F1; neither argument is changed.
 
     Args:
         ground_truth: COCO dict: images, annotations, categories; crowds are honored, a missing area is the box's.
@@ -75,7 +76,9 @@ def evaluate(
     run.accumulate()
     precision = np.where(run.eval["precision"] == _ABSENT, np.nan, run.eval["precision"])
     recall = np.where(run.eval["recall"] == _ABSENT, np.nan, run.eval["recall"])
-    return _result(precision, recall, categories, truths)
+    category_ids = [row["id"] for row in categories]
+    curves = over_confidence(run.ious, truths, found, category_ids, capacity=max(_CAPACITIES))
+    return _result(precision, recall, curves, categories, truths)
 
 
 def _evaluated(images: list[CocoEntry], image_ids: Collection[int] | None) -> dict[int, None]:
@@ -132,7 +135,11 @@ def _silent(*_: object) -> None:
 
 
 def _result(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], categories: list[CocoEntry], truths: list[CocoEntry]
+    precision: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    by_confidence: NDArray[np.float64],
+    categories: list[CocoEntry],
+    truths: list[CocoEntry],
 ) -> CocoResult:
     """The numbers of precision [T, R, K, areas, capacities] and recall [T, K, areas, capacities], NaN where absent."""
 
@@ -161,8 +168,10 @@ def _result(
         AR_small=average_recall("small"),
         AR_medium=average_recall("medium"),
         AR_large=average_recall("large"),
+        **at_best_f1(by_confidence),
         per_class=per_class,
-        precision=curves,
+        precision_over_recall=curves,
+        by_confidence=by_confidence,
     )
 
 

@@ -17,9 +17,13 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
-from yolov7_jax.experiment.preparation import repeats
-from yolov7_jax.experiment.validation import read_truth, validate
-from yolov7_jax.experiment.validation_loss import Losses
+            drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
+            attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
+        row = {**found.result.numbers(), AP_OF_CLASS: _by_class(found.result)}
+        if losses is not None:
+            what = "the loss of the validation images"
+            row |= attempt(what, callbacks, losses, averaged, stop.check) or {}
+        return row
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar
@@ -30,7 +34,7 @@ from yolov7_jax.training.checkpoint import RunStatus
 from yolov7_jax.training.log import FILE, VAL, Row, read_log
 from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.stop import StopSignals
-from yolov7_jax.types import Batch
+from yolov7_jax.types import Batch, CocoResult
 from yolov7_jax.viz.figures import curves_figure, save_figure
 from yolov7_jax.viz.sheet import draw_batch, draw_comparison
 
@@ -39,6 +43,9 @@ BEST = "best.safetensors"
 
 FIGURES = "figures"
 """In the folder of a run: batches, predictions, curves."""
+
+AP_OF_CLASS = "AP_of_class"
+"""In the row of an evaluation: the AP of each class by its name, None where there is nothing to find."""
 
 BATCHES_SHOWN = 3
 IMAGES_SHOWN = 8
@@ -59,7 +66,7 @@ def evaluator(
     progress: ProgressBar,
     losses: Losses | None = None,
 ) -> Callable[[Any], Row]:
-    """Average precision of averaged weights on the validation images, by what `validate` does for anyone.
+    """The numbers of averaged weights on the validation images, by what `validate` does for anyone, and AP by class.
 
     The ground truth is read once, now: labels that change while the run goes on do not change what is measured. All
     processes of a run share the images, so all have to have the same. losses: what else is computed of them.
@@ -95,13 +102,24 @@ def evaluator(
         reported.update(found.failures.values())
         if hosts.is_first():
             attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
+<<<<<<< HEAD
         row = found.result.numbers()
         if losses is not None:
             what = "the loss of the validation images"
             row |= attempt(what, callbacks, losses, averaged, stop.check) or {}
         return row
+=======
+            drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
+            attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
+        return {**found.result.numbers(), AP_OF_CLASS: _by_class(found.result)}
+>>>>>>> 36445ed
 
     return evaluate
+
+
+def _by_class(result: CocoResult) -> dict[str, float | None]:
+    """AP of each class; None where there is nothing to find."""
+    return {row.name: None if math.isnan(row.AP) else row.AP for row in result.per_class}
 
 
 def score(best_by: str, row: Row) -> float:
@@ -164,7 +182,7 @@ def loader_by_ap(loader: Loader, config: Config, source: SourceMixin, folder: Pa
 
     def last() -> list[float | None]:
         rows = [row for row in read_log(folder / FILE) if row["kind"] == VAL and row["step"] <= start]
-        return [rows[-1]["AP_of_class"].get(name) for name in source.names] if rows else []
+        return [rows[-1][AP_OF_CLASS].get(name) for name in source.names] if rows else []
 
     occurring = repeats(config, source, hosts.from_first(last))
     assert occurring is not None

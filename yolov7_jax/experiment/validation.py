@@ -25,16 +25,18 @@ from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.training import hosts
 from yolov7_jax.types import ClassResult, CocoResult, Detections
-from yolov7_jax.viz.figures import confusion_figure, precision_recall_figure, save_figure
+from yolov7_jax.viz.figures import confidence_figure, confusion_figure, precision_recall_figure, save_figure
 
 _STAGES = "read", "device"  # of `Result.seconds`
+_CURVES = "precision_over_recall", "by_confidence"  # of `CocoResult`
 
 
 @dataclass(frozen=True)
 class ValidationRun:
     """What `validate` found: the result, milliseconds an image by stage, and its folder if it wrote one.
 
-    failures: why images could not be read, by their ids; they count as images without detections.
+    failures: why images could not be read, by their ids; they count as images without detections. confusion: of
+    `confusion_matrix`, over all images.
     """
 
     result: CocoResult
@@ -42,6 +44,7 @@ class ValidationRun:
     overflow: int
     failures: dict[int, str]
     folder: Path | None
+    confusion: NDArray[np.int64]
 
 
 class Truth(NamedTuple):
@@ -115,9 +118,11 @@ def _validate(
 
     told = hosts.from_first(outcome)
     classes = tuple(ClassResult(**row) for row in told["per_class"])
-    result = CocoResult(**told["numbers"], per_class=classes, precision=np.array(told["precision"]))
+    curves: dict[str, Any] = {name: np.array(told[name]) for name in _CURVES}
+    result = CocoResult(**told["numbers"], per_class=classes, **curves)
     failures = {int(image_id): reason for image_id, reason in told["failures"].items()}
-    return ValidationRun(result, told["speed_ms"], told["overflow"], failures, folder)
+    confusion = np.array(told["confusion"])
+    return ValidationRun(result, told["speed_ms"], told["overflow"], failures, folder, confusion)
 
 
 def _evaluated(
@@ -141,10 +146,17 @@ def _evaluated(
         metrics = {**outcome.numbers(), "per_class": classes, "speed_ms": speed_ms, "settings": settings}
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "detections.json", rows)
-        save_figure(precision_recall_figure(outcome), folder / "precision_recall.png")
-        save_figure(confusion_figure(found.confusion, source.names), folder / "confusion.png")
-    told = {"numbers": outcome.numbers(), "per_class": classes, "precision": outcome.precision.tolist()}
-    return {**told, "speed_ms": speed_ms, "overflow": overflow, "failures": failures}
+        draw_evaluation(outcome, found.confusion, source.names, folder)
+    told = {"numbers": outcome.numbers(), "per_class": classes, "confusion": found.confusion.tolist()}
+    curves = {name: getattr(outcome, name).tolist() for name in _CURVES}
+    return {**told, **curves, "speed_ms": speed_ms, "overflow": overflow, "failures": failures}
+
+
+def draw_evaluation(result: CocoResult, confusion: NDArray[np.int64], names: Sequence[str], folder: Path) -> None:
+    """Draws precision over recall, both and F1 over the confidence, and the confusion matrix into a folder."""
+    save_figure(precision_recall_figure(result), folder / "precision_recall.png")
+    save_figure(confidence_figure(result), folder / "confidence.png")
+    save_figure(confusion_figure(confusion, names), folder / "confusion.png")
 
 
 class _Found(NamedTuple):

@@ -7,26 +7,28 @@ import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.files import write_atomically
-from yolov7_jax.types import RECALL_THRESHOLDS, CocoResult
+from yolov7_jax.types import CONFIDENCES, RECALL_THRESHOLDS, CocoResult
 
 if TYPE_CHECKING:  # imported where used: it costs a second that other commands need not wait for
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, GRID = "#20262e", "#7aa6c2", "#e3e6ea"
+INK, FAINT, GRID, WARM = "#20262e", "#7aa6c2", "#e3e6ea", "#d1602a"
 _DOTS_PER_INCH = 150
 
 LogRow = Mapping[str, Any]
 Values = NDArray[np.float64]
 
 LOSSES = {"box": "Box loss", "obj": "Objectness loss", "cls": "Class loss"}
-PRECISIONS = ("AP50", "AP")
+PRECISIONS = {"AP50": "AP50", "AP": "AP"}
+AT_BEST_F1 = {"f1": "F1", "precision": "precision", "recall": "recall"}
+RATES = {"lr/weight": "weights", "lr/norm": "normalization", "lr/bias": "biases"}
 SMOOTHED_FROM = 100
 """Curves with so many points or more also get a line of moving means."""
 _WINDOWS = 40  # moving means are over this part of a curve
@@ -58,32 +60,63 @@ def save_figure(figure: Figure, file: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    drawn = BytesIO()
+    drawn, bbox = BytesIO(), None if figure.get_layout_engine() else "tight"  # a layout leaves no margins
     with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(drawn, format=file.suffix.removeprefix("."), dpi=_DOTS_PER_INCH, bbox_inches="tight")
+        figure.savefig(drawn, format=file.suffix.removeprefix("."), dpi=_DOTS_PER_INCH, bbox_inches=bbox)
     write_atomically(file, drawn.getvalue())
 
 
 def curves_figure(history: Sequence[LogRow]) -> Figure:
-    """The three losses over iterations, and AP50 and AP over epochs; values that are not finite are gaps.
+    """Losses and learning rates over iterations; AP, precision, recall and F1 over epochs; not finite values are gaps.
 
     Args:
-        history: rows by `kind`: "train" with step, box, obj and cls; "val" with epoch, AP50 and AP (fractions). Of rows
-            of one step the last counts: a run that was resumed repeats some.
+        history: rows by `kind`: "train" with step, box, obj, cls and lr/weight …; "val" with step, epoch, AP50, AP,
+            precision, recall, f1 (fractions) and, if measured, val_box …. Of rows of one step the last counts: a run
+            that was resumed repeats some.
     """
-    figure = new_figure(10, 6.5, layout="constrained")
-    panels = figure.subplots(2, 2).ravel()
+    figure = new_figure(15, 6.5, layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
     train, val = _of_kind(history, "train"), _of_kind(history, "val")
     for axes, (key, title) in zip(panels, LOSSES.items(), strict=False):
         set_style(axes, title=title, xlabel="iteration")
         _draw_loss(axes, _values(train, "step"), _values(train, key))
-    set_style(panels[-1], title="Average precision", xlabel="epoch")
-    for key, color in zip(PRECISIONS, (INK, FAINT), strict=True):
-        _draw_precision(panels[-1], _values(val, "epoch"), _values(val, key), name=key, color=color)
+        _draw_named(axes, _values(val, "step"), val, {f"val_{key}": "validation"}, WARM)
+    set_style(panels[3], title="Average precision", xlabel="epoch")
+    _draw_precisions(panels[3], val, PRECISIONS)
+    set_style(panels[4], title="At the confidence of the best F1", xlabel="epoch")
+    _draw_precisions(panels[4], val, AT_BEST_F1)
+    set_style(panels[5], title="Learning rates", xlabel="iteration")
+    _draw_named(panels[5], _values(train, "step"), train, RATES, INK, FAINT, WARM)
     for axes in panels:
         _finish(axes)
     return figure
+
+
+def _draw_precisions(axes: Axes, val: Sequence[LogRow], names: Mapping[str, str]) -> None:
+    """Fractions over epochs, with the best of each."""
+    axes.set_ylim(0, 1.02)
+    labels = {key: f"{name}, best {np.nanmax(_values(val, key)):.3f}" for key, name in names.items() if _any(val, key)}
+    _draw_named(axes, _values(val, "epoch"), val, labels, INK, FAINT, WARM, corner="lower right")
+
+
+def _draw_named(
+    axes: Axes,
+    x: Values,
+    rows: Sequence[LogRow],
+    labels: Mapping[str, str],
+    *colors: str,
+    corner: Literal["upper right", "lower right"] = "upper right",
+) -> None:
+    """A line for each key that has values, and a legend."""
+    for (key, label), color in zip(labels.items(), colors, strict=False):
+        if _any(rows, key):
+            _draw_line(axes, x, _values(rows, key), color=color, linewidth=1.8, label=label)
+            axes.legend(loc=corner, frameon=False)
+
+
+def _any(rows: Sequence[LogRow], key: str) -> bool:
+    return not np.isnan(_values(rows, key)).all()
 
 
 def _draw_loss(axes: Axes, steps: Values, values: Values) -> None:
@@ -92,14 +125,6 @@ def _draw_loss(axes: Axes, steps: Values, values: Values) -> None:
     else:
         _draw_line(axes, steps, values, color=FAINT, linewidth=0.6)
         axes.plot(steps, moving_mean(values, len(values) // _WINDOWS), color=INK, linewidth=1.6)
-
-
-def _draw_precision(axes: Axes, epochs: Values, values: Values, *, name: str, color: str) -> None:
-    axes.set_ylim(0, 1.02)
-    if not np.isnan(values).all():
-        label = f"{name}, best {np.nanmax(values):.3f}"
-        _draw_line(axes, epochs, values, color=color, linewidth=1.8, label=label)
-        axes.legend(loc="lower right", frameon=False)
 
 
 def _finish(axes: Axes) -> None:
@@ -144,30 +169,57 @@ def precision_recall_figure(result: CocoResult) -> Figure:
     """Precision over recall at IoU 0.50: a thin line for each class that has boxes, a thick one for their mean."""
     figure = new_figure(7, 5.5)
     axes = figure.add_subplot()
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
     set_style(axes, title="Precision and recall at IoU 0.50", xlabel="recall")
-    shown = [k for k, row in enumerate(result.per_class) if not math.isnan(row.AP50)]
-    if not shown:
-        axes.text(0.5, 0.5, "the ground truth has no boxes", ha="center", va="center", color=INK)
-        return figure
-    _draw_curves(axes, result, shown)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
+    if shown := _with_boxes(axes, result):
+        curves = result.precision_over_recall[0][:, shown]  # [R, classes shown], at IoU 0.50
+        names = [result.per_class[k].name for k in shown]
+        AP50 = [result.AP50, *(result.per_class[k].AP50 for k in shown)]
+        _draw_curves(axes, RECALL_THRESHOLDS, curves, names, [f"  {value:.3f}" for value in AP50])
+        _draw_legend(axes, title="AP50")
     return figure
 
 
-def _draw_curves(axes: Axes, result: CocoResult, shown: list[int]) -> None:
-    curves = result.precision[0][:, shown]  # [R, classes shown], at IoU 0.50
-    first = _plain_text(result.per_class[shown[0]].name)
-    label = f"{first if len(shown) == 1 else f'all {len(shown)} classes'}  {result.AP50:.3f}"
-    axes.plot(RECALL_THRESHOLDS, curves.mean(axis=1), linewidth=2.8, color=INK, label=label, zorder=3)
-    if len(shown) > _MOST_NAMED_CURVES:
-        axes.plot(RECALL_THRESHOLDS, curves, linewidth=0.7, color=FAINT, alpha=0.5)
+def confidence_figure(result: CocoResult) -> Figure:
+    """F1, precision and recall at IoU 0.50 over the confidence, classes and their mean; a line where F1 is best."""
+    figure = new_figure(15, 4.8)
+    panels = figure.subplots(1, 3)
+    best = f"best mean F1 {result.f1:.2f} at {result.confidence:.3f}"
+    for axes, name, kind in zip(panels, (best, "Precision", "Recall"), (2, 0, 1), strict=True):
+        set_style(axes, title=name, xlabel="confidence")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        if shown := _with_boxes(axes, result):
+            names = [result.per_class[k].name for k in shown]
+            _draw_curves(axes, CONFIDENCES, result.by_confidence[kind][:, shown], names, [""] * (len(shown) + 1))
+            axes.axvline(result.confidence, color=INK, linewidth=0.9, linestyle=":")
+    if shown:
+        _draw_legend(panels[-1])
+    return figure
+
+
+def _with_boxes(axes: Axes, result: CocoResult) -> list[int]:
+    """The classes that have boxes; words if none has."""
+    shown = [k for k, row in enumerate(result.per_class) if not math.isnan(row.AP50)]
+    if not shown:
+        axes.text(0.5, 0.5, "the ground truth has no boxes", ha="center", va="center", color=INK)
+    return shown
+
+
+def _draw_curves(axes: Axes, x: Values, curves: Values, names: Sequence[str], numbers: Sequence[str]) -> None:
+    """A thin line for each class, a thick one for their mean. curves: [x, classes]. numbers: of the mean, of each."""
+    first = _plain_text(names[0]) if len(names) == 1 else f"all {len(names)} classes"
+    axes.plot(x, curves.mean(axis=1), linewidth=2.8, color=INK, label=f"{first}{numbers[0]}", zorder=3)
+    if len(names) > _MOST_NAMED_CURVES:
+        axes.plot(x, curves, linewidth=0.7, color=FAINT, alpha=0.5)
         axes.plot([], [], linewidth=0.7, color=FAINT, label="one class")
-    elif len(shown) > 1:
-        for curve, k in zip(curves.T, shown, strict=True):
-            row = result.per_class[k]
-            axes.plot(RECALL_THRESHOLDS, curve, linewidth=1.3, label=f"{_plain_text(row.name)}  {row.AP50:.3f}")
-    # Beside the curves, which may go anywhere.
-    axes.legend(title="AP50", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, alignment="left")
+    elif len(names) > 1:
+        for curve, name, number in zip(curves.T, names, numbers[1:], strict=True):
+            axes.plot(x, curve, linewidth=1.3, label=f"{_plain_text(name)}{number}")
+
+
+def _draw_legend(axes: Axes, **options: Any) -> None:
+    """Beside the curves, which may go anywhere."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, alignment="left", **options)
 
 
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:

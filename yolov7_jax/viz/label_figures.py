@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.datasets.curate.statistics import MEDIUM, SMALL, Statistics
-from yolov7_jax.viz.figures import FAINT, GRID, INK, new_figure, set_style
+from yolov7_jax.viz.figures import FAINT, GRID, INK, WARM, new_figure, set_style
 
 if TYPE_CHECKING:
     from yolov7_jax.viz.figures import Axes, Figure
 
-_WARM = "#d1602a"  # beside blues: anchors and bounds
 _LEVEL_COLORS = ("#d1602a", "#8a4fbf", "#2f9e62", "#c2388c", "#8c7a1f")
 _MOST_BARS = 80  # of classes; more are shown from both ends
 _MOST_WIDE_BARS = 60  # of images by objects; more share bars
@@ -110,7 +109,7 @@ def _draw_crowds(axes: Axes, found: Statistics) -> None:
     padded = np.pad(counts, (0, -len(counts) % together)).reshape(-1, together).sum(axis=1)
     starts = np.arange(len(padded)) * together - 0.5
     axes.bar(starts, padded, width=together, align="edge", color=FAINT, edgecolor="white", linewidth=0.5)
-    axes.bar(starts[:1], counts[:1], width=1, align="edge", color=_WARM, label=f"{counts[0]} without objects")
+    axes.bar(starts[:1], counts[:1], width=1, align="edge", color=WARM, label=f"{counts[0]} without objects")
     axes.set(ylabel="images", xlim=(-0.75, max(starts[-1] + together + 0.5, 4.5)), ylim=(0, 1.18 * padded.max()))
     axes.locator_params(integer=True)
     axes.legend(loc="upper right", frameon=False)
