@@ -21,7 +21,8 @@ from yolov7_jax.cli.train import outcome
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import DataError, InputError, WeightsError
-from yolov7_jax.experiment import resume, train
+from yolov7_jax.experiment import artifacts, resume, train
+from yolov7_jax.experiment import setup as run_setup
 from yolov7_jax.experiment.training import with_whole_paths
 from yolov7_jax.image import read_image
 from yolov7_jax.training.callbacks import Callback
@@ -352,3 +353,29 @@ def test_the_command(data, tmp_path, capsys):
     assert "did you mean 'epochs'?" in capsys.readouterr().err
     assert main(["train", "--settings"]) == 0
     assert "train.epochs=300" in capsys.readouterr().out
+
+
+def test_images_follow_ap_and_a_run_that_was_stopped_follows_the_same(tmp_path, monkeypatch):
+    """The bright class is said to be found wholly from the first evaluation on, so that its images become rare."""
+    data = write_data(tmp_path, images=16)
+    for number in range(8):  # images of one class
+        for half, class_id in ((0, 0), (8, 1)):
+            labels = tmp_path / "labels" / f"{number + half}.txt"
+            labels.write_text(next(line for line in labels.read_text().splitlines(True) if line[0] == str(class_id)))
+    monkeypatch.setattr(artifacts, "_by_class", lambda _: {"bright": 1.0, "dark": 0.0})
+    settings = {"train": {"val_every_epochs": 1, "epochs": 3}, "data": {"sampling": "by_ap"}}
+    seen: list[np.ndarray] = []
+    whole = run_setup.shard_batch
+    monkeypatch.setattr(run_setup, "shard_batch", lambda batch, mesh: seen.append(batch.index) or whole(batch, mesh))
+    run = train(small_config(data, **settings), tmp_path / "run").folder
+    drawn, steps = np.stack(seen), 4
+    is_dark = np.array([number >= 8 for number in sorted(range(16), key=str)])  # in the order of the files' names
+    dark = is_dark[drawn].reshape(3, -1).mean(axis=1)
+    assert dark[0] == 0.5  # balanced before the first evaluation
+    assert min(dark[1:]) > 0.9
+    seen.clear()
+    stopped = train(small_config(data, **settings), tmp_path / "cut", callbacks=[Listener(stop_at=steps + 1)])
+    again = len(seen)
+    resume(stopped.folder)
+    np.testing.assert_array_equal(np.concatenate([seen[: stopped.step], seen[again:]]), drawn)
+    assert tensors(stopped.folder / "weights.safetensors") == tensors(run / "weights.safetensors")

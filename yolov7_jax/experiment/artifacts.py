@@ -17,13 +17,9 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
-            drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
-            attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
-        row = {**found.result.numbers(), AP_OF_CLASS: _by_class(found.result)}
-        if losses is not None:
-            what = "the loss of the validation images"
-            row |= attempt(what, callbacks, losses, averaged, stop.check) or {}
-        return row
+from yolov7_jax.experiment.preparation import repeats
+from yolov7_jax.experiment.validation import draw_evaluation, read_truth, validate
+from yolov7_jax.experiment.validation_loss import Losses
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import ProgressBar
@@ -102,17 +98,13 @@ def evaluator(
         reported.update(found.failures.values())
         if hosts.is_first():
             attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
-<<<<<<< HEAD
-        row = found.result.numbers()
+            drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
+            attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
+        row = {**found.result.numbers(), AP_OF_CLASS: _by_class(found.result)}
         if losses is not None:
             what = "the loss of the validation images"
             row |= attempt(what, callbacks, losses, averaged, stop.check) or {}
         return row
-=======
-            drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
-            attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
-        return {**found.result.numbers(), AP_OF_CLASS: _by_class(found.result)}
->>>>>>> 36445ed
 
     return evaluate
 
