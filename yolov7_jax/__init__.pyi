@@ -18,6 +18,7 @@ from .convert.weights_file import save as save
 from .data.loader import Loader as Loader
 from .data.pipeline import Pipeline as Pipeline
 from .datasets import open_source as open_source
+from .datasets import with_one_class as with_one_class
 from .datasets.curate.check import check_data as check_data
 from .datasets.curate.check import fix_data as fix_data
 from .datasets.curate.conversion import convert_data as convert_data

@@ -77,6 +77,8 @@ class DataConfig:
     """of balanced sampling; none: one over the number of objects of a class"""
     repeat_threshold: Fraction = 0.001
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
+    single_class: bool = False
+    """all objects are of one class, named object"""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -79,3 +80,31 @@ def test_outlines_of_coco_make_the_boxes_of_training(tmp_path: Path):
             np.testing.assert_allclose(box, [left, top, right, bottom], atol=2.0)
             checked += 1
     assert checked > 24
+
+
+def test_all_classes_as_one_are_labels_of_one_class(tmp_path: Path):
+    """A run on two classes as one is the run on the same images, in whose label files there is one."""
+    data = write_data(tmp_path / "two")
+    config = small_config(data, train={"epochs": 1, "val_every_epochs": 1}, data={"single_class": True})
+    write_data(tmp_path / "one")
+    for file in (tmp_path / "one" / "labels").iterdir():
+        file.write_text("\n".join("0 " + line.partition(" ")[2] for line in file.read_text().splitlines()))
+    (tmp_path / "one" / "data.yaml").write_text("train: images\nval: images\nnames: [object]\n")
+    same = replace(config, data=replace(config.data, path=str(tmp_path / "one" / "data.yaml"), single_class=False))
+    lines: list[str] = []
+
+    class Told(Callback):
+        def log(self, text: str) -> None:
+            lines.append(text)
+
+    ours, theirs = yolo.train(config, tmp_path / "ours", callbacks=[Told()]), yolo.train(same, tmp_path / "theirs")
+    a, b = yolo.load(ours.folder), yolo.load(theirs.folder)
+    assert (a.names, a.graph.num_classes, a.meta["category_ids"]) == (("object",), 1, [1])
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    assert ours.best_score == theirs.best_score
+    assert "train: 20 objects: object 20" in lines
+    given = tuple(yolo.open_source(data, split) for split in ("train", "val"))
+    brought = yolo.train(config, tmp_path / "brought", data=given)
+    jax.tree.map(np.testing.assert_array_equal, yolo.load(brought.folder).variables, a.variables)
+    with pytest.raises(yolo.InputError, match=r"data\.single_class is False, but the run began with True"):
+        yolo.resume(ours.folder, ["data.single_class=false"])

@@ -78,7 +78,14 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
 def _audited(
     data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar
 ) -> tuple[SourceMixin, Audit]:
-    source, found = audit_data(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
+    source, found = audit_data(
+        data,
+        split,
+        image_folder=images or None,
+        cache=config.data.cache,
+        progress=progress,
+        single_class=config.data.single_class,
+    )
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
