@@ -121,6 +121,8 @@ class AugmentConfig:
     """saturation, factor 1 ± this"""
     hsv_v: Fraction = 0.4
     """brightness, factor 1 ± this"""
+    transforms: tuple[str, ...] = ()
+    """registered functions (register_transform) that finished samples go through, such as [blur, "wave(most=4)"]"""
 
 
 @dataclass(frozen=True)

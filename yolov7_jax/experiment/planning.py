@@ -194,7 +194,9 @@ class _Blank(SourceMixin):
 def _parts_and_sample(config: Config, graph: Graph) -> tuple[StepParts, Batch]:
     """The parts of the step, and one row of a batch as the run would make it, of its largest shape."""
     data = replace(config.data, sampling="uniform")
-    pipeline = training_pipeline(replace(config, data=data), graph, _Blank(graph.num_classes, config.train.size))
+    pipeline = training_pipeline(
+        replace(config, data=data), graph, _Blank(graph.num_classes, config.train.size), transforms=()
+    )
     largest = np.zeros((*pipeline.largest_shape, graph.channels), np.uint8)
     return step_parts(config, graph, pipeline.steps, {}), pipeline.row(0, 0).sample._replace(image=largest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.config import Config
+from yolov7_jax.contracts import Transform
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sampling import image_repeats, rectangles, squares
+from yolov7_jax.data.transforms import check_sendable, named_transforms
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.datasets.curate.anchors import ENOUGH, fit
@@ -186,12 +189,20 @@ def _with_own_anchors(graph: Graph, config: Config) -> Graph:
     return with_anchors(graph, tuple(tuple(zip(level[0::2], level[1::2], strict=True)) for level in anchors))
 
 
-def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
+def training_pipeline(
+    config: Config, graph: Graph, source: Source, *, transforms: Sequence[Transform] | None = None
+) -> Pipeline:
     """What makes the samples of a run.
 
+    transforms: in place of those that augment.transforms names.
+
     Raises:
-        InputError: data.class_weights do not fit the data.
+        InputError: data.class_weights do not fit the data, or a transform cannot be called or sent to processes.
     """
+    if transforms is None:
+        transforms = named_transforms(config.augment.transforms)
+    if config.data.processes:
+        check_sendable(transforms)
     source, size, stride = complete(source), config.train.size, graph.max_stride
     shapes, buckets = squares(size, config.train.multi_scale, stride=stride), None
     if config.train.rect:
@@ -214,6 +225,7 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         coarse=graph.has_aux and config.loss.aux == "coarse_to_fine",
         aux_neighbor_offset=config.loss.aux_neighbor_offset,
         on_error=config.data.on_error,
+        transforms=tuple(transforms),
     )
 
 
