@@ -79,6 +79,10 @@ class DataConfig:
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
     single_class: bool = False
     """all objects are of one class, named object"""
+    cache_images: Literal["off", "memory", "disk"] = "off"
+    """keep decoded images, the first ones up to cache_gb: in memory, which worker processes do not share, or on disk"""
+    cache_gb: NotNegative = 8.0
+    """GiB that images kept may take, of training and evaluation together"""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from yolov7_jax.config import AugmentConfig
 from yolov7_jax.contracts import Transform
 from yolov7_jax.data.augment import augmented, check_augment
 from yolov7_jax.data.letterbox import GRAY, fit
-from yolov7_jax.data.memo import Memo
 from yolov7_jax.data.sampling import EpochPlan, epoch_length, plan_epoch
 from yolov7_jax.data.transforms import transformed
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import cv2
+from yolov7_jax.memo import Memo
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.ops.polygons import scaled
 from yolov7_jax.source import SourceMixin

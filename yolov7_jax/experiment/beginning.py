@@ -21,14 +21,14 @@ CHANGEABLE = (
     "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
     "train.patience", "train.time_limit", "train.save_period", "train.tensorboard", "train.remat", "train.shard_state",
     "data.path", "data.images", "data.val_path", "data.val_images", "data.val_split", "data.workers", "data.processes",
-    "data.cache", "data.on_error",
+    "data.cache", "data.cache_images", "data.cache_gb", "data.on_error",
     "val.confidence", "val.iou", "val.batch_size", "val.resize",
 )  # fmt: skip
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 
 _OF_A_HOST = (
     "model.name", "model.weights", "data.path", "data.images", "data.val_path", "data.val_images", "data.workers",
-    "data.processes", "data.cache",
+    "data.processes", "data.cache", "data.cache_images", "data.cache_gb",
 )  # fmt: skip
 """The settings that processes of one run may have others of."""
 

@@ -23,6 +23,7 @@ from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.datasets.curate.anchors import ENOUGH, fit
 from yolov7_jax.datasets.curate.statistics import objects_of, sizes_at
+from yolov7_jax.datasets.image_cache import GIB, with_cached_images
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.labels import audit_data
 from yolov7_jax.graph.builder import with_anchors
@@ -51,6 +52,11 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
     given: open sources, in place of those that the configuration names.
     """
     settings = config.data
+    if settings.cache_images == "memory" and settings.processes:
+        raise InputError(
+            "data.cache_images is memory, which worker processes do not share; use data.cache_images=disk, which they "
+            "do, or threads (data.processes=false)"
+        )
     if given is None and not settings.path:
         raise InputError(
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder, or FORMAT:PLACE such as "
@@ -66,7 +72,7 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
     for line in ineffective_settings(config, images=len(train), with_polygons=found.with_polygons):
         callbacks.log(line)
     if not config.train.val_every_epochs or val_place is None:
-        return Data(train, None)
+        return _cached(Data(train, None), config, callbacks)
     images = settings.val_images if settings.val_path else settings.images
     val, _ = _audited(val_place, settings.val_split, images, config, callbacks, progress)
     if unknown := [name for name in val.names if name not in train.names]:
@@ -75,7 +81,26 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
             f"{', '.join(unknown[:8])} are not among those of the training images ({', '.join(train.names[:8])} …); "
             "make them agree"
         )
-    return Data(train, with_names(val, train.names))
+    return _cached(Data(train, with_names(val, train.names)), config, callbacks)
+
+
+def _cached(data: Data, config: Config, callbacks: Callback) -> Data:
+    """The same images, decoded ones kept as data.cache_images says, those of training first; reports how many."""
+    where, room = config.data.cache_images, int(config.data.cache_gb * GIB)
+    if where == "off":
+        return data
+    sources: list[SourceMixin | None] = []
+    for split, source in zip((config.data.train_split, config.data.val_split), data, strict=True):
+        if source is None:
+            sources.append(None)
+            continue
+        kept = with_cached_images(source, where, room=room)
+        callbacks.log(f"{split}: {kept}")
+        room -= kept.num_bytes
+        sources.append(kept)
+    train, val = sources
+    assert train is not None
+    return Data(train, val)
 
 
 def _audited(

@@ -99,7 +99,11 @@ def show_samples(
     """
     check_config(config, where="config")
     _check_count(images)
-    config = replace(config, train=replace(config.train, val_every_epochs=0, batch_size=images))
+    train, read_once = (
+        replace(config.train, val_every_epochs=0, batch_size=images),
+        replace(config.data, cache_images="off"),
+    )
+    config = replace(config, train=train, data=read_once)
     watching = Callbacks(callbacks)
     check_names(config)
     data = open_data(config, watching, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -222,7 +222,7 @@ def _detect_labeled(detector: Detector, known: Truth, options: Options, progress
         np.add(found.confusion, confusion_matrix(detections, *objects[image_id], num_classes=count), found.confusion)
         found.results.append(result._replace(position=place, image=None, detections=detections))
 
-    images = (_image(source, place) for place in share)
+    images = (partial(source.read, place) for place in share)
     hosts.for_own_share(take, progress(detector.stream(images, options), len(share)), len(source))
     return found
 
@@ -231,12 +231,6 @@ def _coco_rows(result: Result, source: SourceMixin) -> list[dict[str, Any]]:
     assert result.detections is not None
     image_id = source.image_ids[result.position]
     return to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
-
-
-def _image(source: SourceMixin, index: int) -> Path | Callable[[], NDArray[np.uint8]]:
-    """The image's file, or what reads the image if it has no file of its own."""
-    file = source.path(index)
-    return file if file.exists() else partial(source.read, index)
 
 
 def known_by_name(source: SourceMixin, names: Sequence[str]) -> bool:
