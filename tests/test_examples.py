@@ -1,13 +1,19 @@
 """Each example runs by itself, in a folder elsewhere, on the package as a wheel installs it."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from yolov7_jax.data.transforms import named_transforms, transformed
+from yolov7_jax.ops.polygons import as_polygons
+from yolov7_jax.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -46,7 +52,12 @@ def test_an_example_runs_elsewhere(example: Path, installed: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("module", "setting"), [("task_aligned", "loss.assigner=task_aligned(top_k=9)"), ("wise_iou", "loss.name=wise_iou")]
+    ("module", "setting"),
+    [
+        ("task_aligned", "loss.assigner=task_aligned(top_k=9)"),
+        ("wise_iou", "loss.name=wise_iou"),
+        ("wave_transform", 'augment.transforms=["wave(most=6, length=50)"]'),
+    ],
 )
 def test_commands_know_what_a_module_registers(module: str, setting: str, installed: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path)
@@ -55,3 +66,22 @@ def test_commands_know_what_a_module_registers(module: str, setting: str, instal
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 2
     assert "data.path is not set" in done.stderr  # the names were taken, and what comes next is missing
+
+
+@pytest.mark.parametrize("with_polygon", [False, True])
+def test_the_transform_of_the_example_moves_boxes_with_their_objects(with_polygon: bool) -> None:
+    """A white rectangle on black: its new box is that of the pixels that are white afterwards."""
+    runpy.run_path(str(ROOT / "examples" / "wave_transform.py"))
+    x0, y0, x1, y1 = 40, 30, 70, 62
+    edge = np.linspace((x0, y0), (x0, y1), 65), np.linspace((x1, y1), (x1, y0), 65)
+    boxes, polygons = np.array([(x0, y0, x1, y1)], np.float32), as_polygons([[np.concatenate(edge)]])
+    for seed in range(20):
+        image = np.zeros((96, 128, 3), np.uint8)
+        image[y0:y1, x0:x1] = 255
+        sample = Sample(image, boxes, np.zeros(1, np.int32))
+        sample = sample._replace(polygons=polygons) if with_polygon else sample
+        waved = transformed(np.random.default_rng(seed), sample, named_transforms(["wave(most=9)"]), num_classes=1)
+        rows, columns = np.nonzero(waved.image[..., 0] > 127)
+        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(waved.boxes_xyxy_px, [expected], atol=0.7)  # pixels are white from half white on
+    assert waved.boxes_xyxy_px[0, 0] != x0

@@ -11,6 +11,7 @@ Labels without polygons are given polygons within their boxes, so that all of a 
   result. They take turns in rounds; the figures are medians of the rounds.
 - The p5 recipe, from files to batches, with labels as they are and with polygons: time of each stage, and memory of
   the process on the way.
+- The same batches with decoded images kept: in memory, on disk, or not at all, in turn; time of one core.
 - Colors, flips, mixup and scaling of a batch by OpenCV and as one compiled JAX function: time of all cores.
 """
 
@@ -25,10 +26,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import jax
@@ -45,6 +47,7 @@ from yolov7_jax.data.mosaic import mixup, mosaic
 from yolov7_jax.data.pipeline import Pipeline, load_resized
 from yolov7_jax.datasets import open_source
 from yolov7_jax.datasets.audit import audit, readable
+from yolov7_jax.datasets.image_cache import Where, with_cached_images
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.image import cv2
 from yolov7_jax.source import SourceMixin
@@ -272,16 +275,14 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
-def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
-    """Prints the stages of the p5 recipe, from files to batches by one thread, and the memory.
+def p5_pipeline(source: SourceMixin, args: argparse.Namespace) -> Pipeline:
+    """The p5 recipe of yolov7.
 
-    Labels are read beforehand, as for a training. The images are taken several times over, so that more of them are in
-    an epoch than are kept decoded.
+    The images are taken several times over, so that more of them are in an epoch than the window keeps decoded.
     """
     graph = zoo("yolov7")
-    source = readable(source, audit(source))
     source = source.subset([*range(len(source))] * -(-8 * args.window // len(source)))
-    pipeline = Pipeline(
+    return Pipeline(
         source=source,
         augment=P5,
         shapes=((args.size, args.size),),
@@ -293,6 +294,40 @@ def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
         mosaic_window=args.window,
         on_error="skip",
     )
+
+
+def kept(source: SourceMixin, args: argparse.Namespace) -> None:
+    """Prints what keeping decoded images gains: batches of the p5 recipe by one thread, the ways in turn."""
+    source = readable(source, audit(source))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = p5_pipeline(source, args)
+        ways = {"not kept": plain.source}
+        for where in get_args(Where):
+            ways[where] = with_cached_images(plain.source, where, room=2**40, folder=Path(folder))
+        loaders = {name: Loader(replace(plain, source=each), workers=0).batches() for name, each in ways.items()}
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for loader in loaders.values():
+            for _ in islice(loader, -(-len(plain.source) // BATCH)):  # every image is kept
+                pass
+        for _ in range(args.rounds):
+            for name, loader in loaders.items():
+                began = time.thread_time()
+                for _ in islice(loader, 4):
+                    pass
+                times[name].append(1000 * (time.thread_time() - began) / (4 * BATCH))
+    print("\n| decoded images | ms an image | images/s a core | of the time without |\n|---|---|---|---|")
+    for name, spent in times.items():
+        ratio = statistics.median(ours / other for ours, other in zip(spent, times["not kept"], strict=True))
+        median = statistics.median(spent)
+        print(f"| {name} | {median:.2f} | {1000 / median:.0f} | {ratio:.2f} |")
+
+
+def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
+    """Prints the stages of the p5 recipe, from files to batches by one thread, and the memory.
+
+    Labels are read beforehand, as for a training.
+    """
+    pipeline = p5_pipeline(readable(source, audit(source)), args)
     clock = Clock()
     marks = {0: "", args.batches // 2: "", args.batches: ""}
     with ExitStack() as stack:
@@ -302,7 +337,7 @@ def recipe(title: str, source: SourceMixin, args: argparse.Namespace) -> None:
                 module = importlib.import_module(f"yolov7_jax.{module_name}")
                 stack.enter_context(patch.object(module, function, clock.watch(name, getattr(module, function))))
         batches = Loader(pipeline, workers=0).batches()
-        for _ in islice(batches, -(-len(source) // BATCH)):  # the window is filled, and memory has been used
+        for _ in islice(batches, -(-len(pipeline.source) // BATCH)):  # the window is filled, and memory has been used
             pass
         clock.spent.clear()
         marks[0] = f"{resident_mb():.0f}"
@@ -402,6 +437,7 @@ def main() -> None:
         if args.data:
             recipe("labels as they are", open_source(args.data, "train", on_error="skip"), args)
         recipe("all objects with polygons", source, args)
+        kept(open_source(args.data, "train", on_error="skip") if args.data else source, args)
     tails(args)
 
 

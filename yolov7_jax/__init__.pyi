@@ -9,6 +9,7 @@ from .contracts import Assigner as Assigner
 from .contracts import LossFn as LossFn
 from .contracts import LossSetup as LossSetup
 from .contracts import OptimizerFactory as OptimizerFactory
+from .contracts import Transform as Transform
 from .convert.identify import identify as identify
 from .convert.load import load as load
 from .convert.torch_names import from_torch_state as from_torch_state
@@ -18,6 +19,7 @@ from .convert.weights_file import save as save
 from .data.loader import Loader as Loader
 from .data.pipeline import Pipeline as Pipeline
 from .datasets import open_source as open_source
+from .datasets import with_one_class as with_one_class
 from .datasets.curate.check import check_data as check_data
 from .datasets.curate.check import fix_data as fix_data
 from .datasets.curate.conversion import convert_data as convert_data
@@ -66,6 +68,7 @@ from .registry import register_assigner as register_assigner
 from .registry import register_loss as register_loss
 from .registry import register_optimizer as register_optimizer
 from .registry import register_source as register_source
+from .registry import register_transform as register_transform
 from .reparameterize import reparam as reparam
 from .source import Source as Source
 from .source import SourceMixin as SourceMixin
@@ -92,6 +95,7 @@ from .types import Grid as Grid
 from .types import Issue as Issue
 from .types import Labels as Labels
 from .types import Outputs as Outputs
+from .types import Polygons as Polygons
 from .types import Rates as Rates
 from .types import Sample as Sample
 

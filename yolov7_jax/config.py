@@ -80,6 +80,12 @@ class DataConfig:
     """of sampling balanced and by_ap; none: one over the number of objects of a class"""
     repeat_threshold: Fraction = 0.001
     """of repeat_factor: classes in a smaller fraction of the images are rare"""
+    single_class: bool = False
+    """all objects are of one class, named object"""
+    cache_images: Literal["off", "memory", "disk"] = "off"
+    """keep decoded images, the first ones up to cache_gb: in memory, which worker processes do not share, or on disk"""
+    cache_gb: NotNegative = 8.0
+    """GiB that images kept may take, of training and evaluation together"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class AugmentConfig:
     """saturation, factor 1 ± this"""
     hsv_v: Fraction = 0.4
     """brightness, factor 1 ± this"""
+    transforms: tuple[str, ...] = ()
+    """registered functions (register_transform) that finished samples go through, such as [blur, "wave(most=4)"]"""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What users bring, and the built-in parts are: an assigner, a loss, an optimizer, each a function of one signature.
 
+Transforms of training samples are such functions too.
+
 Any object that can be called so will do; frozen dataclasses do well, for two that are equal compile one step.
 `callbacks.Callback` and `source.Source` are the contracts of what looks on and of labeled images.
 """
@@ -9,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from yolov7_jax.config import LossConfig, OptimConfig
-from yolov7_jax.types import Assignment, Batch, Candidates, Grid, Outputs, Rates
+from yolov7_jax.types import Assignment, Batch, Candidates, Grid, Outputs, Rates, Sample
 
 if TYPE_CHECKING:
     import jax
@@ -99,4 +103,25 @@ class OptimizerFactory(Protocol):
             now: learning rates and momentum of this step, traced: `optax.lion(now.weight)`.
             labels: the parameter group of each weight, a tree like the weights: "weight", "bias", "norm", "frozen".
             config: settings; weight_decay is scaled to the images of an update.
+        """
+
+
+class Transform(Protocol):
+    """Changes a finished training sample: after mosaic, warp, colors and flips, just before it goes into a batch.
+
+    Several threads call it at once; worker processes get it by pickling, so it should be a function or class at the top
+    of a module.
+    """
+
+    def __call__(self, rng: np.random.Generator, sample: Sample, /) -> Sample:
+        """The sample with another image of the same shape, and labels that fit it.
+
+        Objects may be moved, left out and added. Boxes may reach beyond the image: they are clipped, and objects of
+        which too little is left are left out. Where data have polygons, they move with the boxes, or are left out.
+
+        Args:
+            rng: the one source of chance: samples are functions of seed, epoch and position, so that runs can be
+                repeated and resumed.
+            sample: image uint8 [h, w, 3] RGB, boxes_xyxy_px float32 [n, 4] in its pixels, class_ids int32 [n], polygons
+                of those objects that have some; its arrays may be written to.
         """

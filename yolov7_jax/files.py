@@ -9,9 +9,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from yolov7_jax.errors import DataError, InputError
+
+
+def cache_folder(name: str, variable: str) -> Path:
+    """What an environment variable names, else a folder of this name in yolov7_jax in the user's cache folder."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov7_jax" / name
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
@@ -20,7 +28,8 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     Raises:
         InputError: it cannot be written; names it and says why.
     """
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")  # several processes may write the same file
+    writer = f"{os.getpid()}.{get_ident()}"  # several processes and threads may write the same file
+    part = file.with_name(f"{file.name}.{writer}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -25,6 +25,7 @@ ASSIGNERS: Table = {}
 LOSSES: Table = {}
 OPTIMIZERS: Table = {}
 SOURCES: Table = {}
+TRANSFORMS: Table = {}
 
 
 def register_assigner(name: str) -> Callable[[Factory], Factory]:
@@ -45,6 +46,14 @@ def register_optimizer(name: str) -> Callable[[Factory], Factory]:
 def register_source(name: str) -> Callable[[Factory], Factory]:
     """Gives a name to a function (place, split, *, on_error) → `Source`, which `data.path=NAME:PLACE` calls."""
     return _register(SOURCES, name)
+
+
+def register_transform(name: str) -> Callable[[Factory], Factory]:
+    """Gives a name to a `Transform`, a function (rng, sample) → sample, and of further arguments by name; a decorator.
+
+    `augment.transforms=[NAME]` calls it, and `augment.transforms=[NAME(limit=7)]` gives it the argument `limit`.
+    """
+    return _register(TRANSFORMS, name)
 
 
 def look_up(table: Mapping[str, Callable[..., Any]], text: str, *, where: str) -> Callable[..., Any]:
@@ -80,13 +89,15 @@ def import_modules(names: Iterable[str]) -> None:
                 raise InputError(
                     f"--import {name}: there is no module {error.name!r}; expected one that is installed or in {folder}"
                 ) from error
-            raise InputError(f"--import {name}: the module failed; correct it\n{_own_traceback(error)}") from error
+            ours = "<frozen importlib", importlib.__file__, __file__
+            raise InputError(
+                f"--import {name}: the module failed; correct it\n{own_traceback(error, *ours)}"
+            ) from error
 
 
-def _own_traceback(error: Exception) -> str:
-    """The traceback of a user's error, from the first frame that is theirs."""
+def own_traceback(error: Exception, *ours: str) -> str:
+    """The traceback of a user's error, from the first frame that is in no file whose path begins like these."""
     trace = error.__traceback__
-    ours = ("<frozen importlib", importlib.__file__, __file__)
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()

@@ -80,6 +80,22 @@ def test_val_says_when_classes_are_taken_by_their_number(
     assert ("classes are taken by their number" in capsys.readouterr().err) == by_number
 
 
+def test_val_of_all_classes_as_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "data.yaml").write_text("val: images\nnames: [one, two]\n")
+    assert run("val", "net.safetensors", "--data", "data.yaml", "--single-class", "--batch-size", "2") == 0
+    output = capsys.readouterr()
+    assert "object" in output.out
+    assert "classes are taken by their number" not in output.err
+    rows = json.loads((folder / "runs/val/detections.json").read_text())
+    assert {row["category_id"] for row in rows} == {1}
+
+
+def test_single_class_is_short_for_the_setting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, expected in (([], False), (["--single-class"], True)):
+        assert run("train", "debug", "--settings", *arguments) == 0
+        assert f"data.single_class={expected} " in capsys.readouterr().out
+
+
 def test_convert_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("convert", "net.safetensors", "torch.safetensors", "--naming", "torch") == 0
     output = capsys.readouterr().out

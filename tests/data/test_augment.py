@@ -330,8 +330,8 @@ def test_settings_out_of_range_are_refused(name, wrong):
         made(0, config=replace(AugmentConfig(), **{name: wrong}))
 
 
-def test_every_setting_has_a_range():
-    assert list(LIMITS) == list(AugmentConfig.__dataclass_fields__)
+def test_every_number_has_a_range():
+    assert [*LIMITS, "transforms"] == list(AugmentConfig.__dataclass_fields__)
     assert made(0, config=AugmentConfig(**{name: low for name, (low, _) in LIMITS.items()})).id == 100
 
 

@@ -147,7 +147,7 @@ def test_what_augmentation_is_given(cornered: list[dict[str, Any]]):
     made = pipeline(DrawnSource(3), seed=7, mosaic_window=2)
     made.row(5, 1)
     made.row(5, 3)  # the batch of four is completed with the first image again, but not with its random numbers
-    expected = {"count": 4, "mosaic_window": 2, "side": 64, "size": (64, 64), "config": made.augment}
+    expected = {"count": 4, "mosaic_window": 2, "side": 64, "size": (64, 64), "config": made.augment, "polygons": False}
     assert cornered == [
         {"draw": np.random.default_rng([7, 5, 1 + position]).random(), "position": position} | expected
         for position in (1, 3)

@@ -311,9 +311,9 @@ def test_the_same_decisions_give_the_same_sample(seed, monkeypatch):
     calls = []
     original = augment.render
 
-    def spy(tiles, warp, scale, *, size, copies):
+    def spy(tiles, warp, scale, *, size, copies, polygons):
         calls.append((tiles, warp, scale, copies))
-        return original(tiles, warp, scale, size=size, copies=copies)
+        return original(tiles, warp, scale, size=size, copies=copies, polygons=polygons)
 
     monkeypatch.setattr(augment, "render", spy)
     angle = {"degrees": 30, "shear": 5} if seed % 2 else {}

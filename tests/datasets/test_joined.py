@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.datasets.labeled_images import write_text
-from yolov7_jax.datasets import open_source, with_names
+from yolov7_jax.datasets import label_cache, open_source, with_names, with_one_class
 from yolov7_jax.datasets.audit import audit, readable
 from yolov7_jax.datasets.curate.conversion import split_names
 from yolov7_jax.datasets.label_cache import cached_findings
@@ -314,3 +314,49 @@ def test_data_sets_that_cannot_be_opened_are_named(root: Path, text: str, messag
 def test_a_joined_set_says_itself_where_images_are(root: Path):
     with pytest.raises(DataError, match="an image folder is for COCO JSON"):
         opened(root, image_folder=root)
+
+
+def test_all_classes_as_one(root: Path):
+    many = opened(root)
+    one = pickle.loads(pickle.dumps(with_one_class(many)))
+    assert (one.names, one.category_ids, one.image_ids) == (("object",), (1,), many.image_ids)
+    assert one.issues == many.issues
+    for index in range(len(many)):
+        ours, theirs = one.labels(index), many.labels(index)
+        assert (ours.unlisted, ours.duplicates, ours.size) == (0, theirs.duplicates, theirs.size)
+        for name in ("class_ids", "ignored_class_ids"):
+            assert getattr(ours, name).dtype == np.int32
+            assert getattr(ours, name).tolist() == [0] * len(getattr(theirs, name))
+        for name in ("boxes_xyxy_px", "ignored_boxes_xyxy_px"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        sample, whole = one[index], many[index]
+        assert not sample.class_ids.any()
+        for a, b in zip(
+            (sample.image, sample.boxes_xyxy_px, *sample.polygons),
+            (whole.image, whole.boxes_xyxy_px, *whole.polygons),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    ours, theirs = one.ground_truth(), many.ground_truth()
+    assert ours["categories"] == [{"id": 1, "name": "object"}]
+    assert ours["images"] == theirs["images"]
+    assert ours["annotations"] == [row | {"category_id": 1} for row in theirs["annotations"]]
+    found, whole = audit(one), audit(many)
+    assert found.objects == (sum(whole.objects),)
+    assert found.with_polygons == whole.with_polygons
+    part = readable(one, found).subset([2, 0])
+    assert [part.path(at) for at in (0, 1)] == [many.path(2), many.path(0)]
+    assert part.ground_truth()["categories"] == ours["categories"]
+
+
+def test_findings_of_one_class_are_not_those_of_a_class_of_that_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Data with a class "object" among others: asked for that class alone, or for all as one."""
+    write_text(root / "yolo" / "data.yaml", "val: images/val\nnames: [cat, object]\n")
+    source = open_source(root / "yolo" / "data.yaml", on_error="skip")
+    views = with_names(source, ("object",)), with_one_class(source)
+    monkeypatch.setattr(label_cache, "_SETTLED_NS", 0)
+    for _ in range(2):
+        counts = [cached_findings(view, mode="hashes", folder=tmp_path / "kept").table.labels(0) for view in views]
+        assert [len(labels.class_ids) for labels in counts] == [1, 2]

@@ -1,6 +1,7 @@
 """Runs whose parts are objects that a user brings."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.data import user_transforms
 from tests.experiment.small_run import small_config, write_data
 from yolov7_jax.assign.ota import OTA
 from yolov7_jax.convert.load import load
@@ -152,3 +154,40 @@ def test_muon_trains(home: Path, tmp_path: Path) -> None:
     rows = [row for row in read_log(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
     assert rows[-1]["total"] < rows[0]["total"]
     assert rows[-1]["nonfinite"] == 0
+
+
+def test_transforms_by_name_and_as_objects_make_the_same_run(home: Path, tmp_path: Path) -> None:
+    config = small_config(home / "data.yaml", train={"epochs": 1, "val_every_epochs": 0})
+    named = dataclasses.replace(config, augment=dataclasses.replace(config.augment, transforms=("test_shift(most=9)",)))
+    runs = [
+        train(config, tmp_path / "without"),
+        train(named, tmp_path / "named"),
+        train(config, tmp_path / "brought", transforms=[partial(user_transforms.shift, most=9)]),
+    ]
+    without, by_name, brought = (jax.tree.leaves(weights_of(run.folder)) for run in runs)
+    for ours, theirs in zip(by_name, brought, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert any((ours != theirs).any() for ours, theirs in zip(without, by_name, strict=True))
+
+
+def test_a_transform_that_fails_ends_the_run_after_saving(home: Path, tmp_path: Path) -> None:
+    calls = []
+
+    def fails_late(rng: Any, sample: Sample) -> Sample:
+        calls.append(sample)
+        return user_transforms.broken(rng, sample) if len(calls) > 30 else sample
+
+    config = small_config(home / "data.yaml", train={"val_every_epochs": 0}, data={"workers": 0})
+    with pytest.raises(InputError, match=r"(?s)^fails_late: the transform failed; .*a bug of the user$"):
+        train(config, tmp_path / "run", transforms=[fails_late])
+    assert max(int(file.name) for file in (tmp_path / "run" / "checkpoints").iterdir() if file.name.isdecimal()) == 7
+    with pytest.raises(InputError, match="the run began with transforms given in place of its settings"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", transforms=[user_transforms.shift]).finished
+
+
+def test_unknown_transforms_are_refused_before_the_data_are_read(home: Path, tmp_path: Path) -> None:
+    config = small_config(home / "data.yaml", augment={"transforms": ["test_shift(least=3)"]})
+    with pytest.raises(InputError, match=r"augment\.transforms: 'test_shift\(least=3\)' cannot be called"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

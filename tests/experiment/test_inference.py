@@ -158,6 +158,49 @@ def test_classes_of_the_data_are_known_by_their_names(tmp_path: Path, names: tup
     assert 3 in by_category
 
 
+def test_all_classes_count_as_one(tmp_path: Path) -> None:
+    """Those of the data and those of a network of several, against pycocotools on detections made by hand."""
+    weights = small_weights()
+    for number in range(3):
+        write_image(tmp_path / f"images/{number}.png", noise(40, 64, number))
+    options = Options(confidence=0.001, iou=0.65, multi_label=True, rect=False, batch_size=1)
+    files = sorted((tmp_path / "images").iterdir())
+    found = Detector(weights)(files, **vars(replace(options, agnostic=True)))
+    by_class = Detector(weights)(files, **vars(options))
+    assert len({class_id for one in by_class for class_id in one.class_ids.tolist()}) > 1
+    assert sum(map(len, by_class)) > sum(map(len, found))
+    (tmp_path / "labels").mkdir()
+    for file, one in zip(files, found, strict=True):
+        boxes = one.boxes_xyxy_px[::3] / np.tile([64, 40], 2)  # one class each in turn, whatever was found there
+        center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        rows = np.concatenate([np.arange(len(boxes))[:, None] % 2, center, size], axis=1)
+        lines = [" ".join(map(repr, [int(row[0]), *row[1:].tolist()])) for row in rows]
+        (tmp_path / "labels" / f"{file.stem}.txt").write_text("\n".join(lines))
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [here, there]\n")
+    source = open_source(tmp_path / "data.yaml")
+    with pytest.raises(InputError, match="the network has 3 classes and the data 2"):
+        validate(Detector(weights), source, options=options)
+    run = validate(Detector(weights), source, options=options, folder=tmp_path / "val", single_class=True)
+    truth = COCO()
+    truth.dataset = source.ground_truth()
+    for row in truth.dataset["annotations"]:
+        row["category_id"] = 1
+    truth.dataset["categories"] = [{"id": 1, "name": "anything"}]
+    truth.createIndex()
+    rows = json.loads((tmp_path / "val/detections.json").read_text())
+    assert {row["category_id"] for row in rows} == {1}
+    for image_id, one in zip(source.image_ids, found, strict=True):
+        mine = [row["score"] for row in rows if row["image_id"] == image_id]
+        np.testing.assert_allclose(mine, one.scores, atol=1e-5)
+    oracle = COCOeval(truth, truth.loadRes(rows), "bbox")
+    oracle.evaluate()
+    oracle.accumulate()
+    oracle.summarize()
+    assert run.result.AP > 0.01
+    np.testing.assert_allclose(run.result.AP, oracle.stats[0], atol=1e-9)
+    assert [row.name for row in run.result.per_class] == ["object"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
     write_image(tmp_path / "images/a.png", noise(40, 64))
     (tmp_path / "labels").mkdir()

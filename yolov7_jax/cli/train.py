@@ -33,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="resume the run in this folder; KEY=VALUE of settings that may change",
     )
+    parser.add_argument(
+        "--single-class", action="store_true", help="all objects are of one class: data.single_class=true"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/train"), help="folder (default runs/train)")
     add_processes(parser, "one network, trained on many devices or hosts")
     parser.add_argument("--settings", action="store_true", help="show all settings and their meaning, and stop")
@@ -48,6 +51,8 @@ def run(parsed: argparse.Namespace) -> int:
 
     if parsed.resume is not None and "=" in (parsed.config or ""):  # no name: the first of the settings
         parsed.config, parsed.overrides = None, [parsed.config, *parsed.overrides]
+    if parsed.single_class:
+        parsed.overrides = [*parsed.overrides, "data.single_class=true"]
     if parsed.hyp is not None and parsed.config is None:
         raise InputError("--hyp changes a configuration; name it too: train CONFIG --hyp FILE")
     if (parsed.config is None) == (parsed.resume is None) and not parsed.settings:

@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help=DATA)
     parser.add_argument("--split", default="val", help="of a data YAML: train, val or test (default val)")
     add_image_dir(parser)
+    parser.add_argument(
+        "--single-class",
+        action="store_true",
+        help="all classes count as one, those of the data and those of the weights; NMS is across classes",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/val"), help="folder (default runs/val)")
     add_detector(parser, EVALUATION)
     add_processes(parser, "the images shared by many devices or hosts")
@@ -49,9 +54,17 @@ def run(parsed: argparse.Namespace) -> int:
         source = open_source(parsed.data, parsed.split, image_folder=parsed.images)
         options = replace(EVALUATION, **detector_options(parsed))
         detector = load_detector(parsed, report)
-    if is_first() and not known_by_name(source, detector.names):
+    if is_first() and not parsed.single_class and not known_by_name(source, detector.names):
         print("class names of weights and data differ; classes are taken by their number", file=sys.stderr)
-    done = validate(detector, source, options=options, folder=parsed.output, progress=progress, shared=True)
+    done = validate(
+        detector,
+        source,
+        options=options,
+        folder=parsed.output,
+        progress=progress,
+        shared=True,
+        single_class=parsed.single_class,
+    )
     if is_first():
         _show(done)
     return 1 if done.failures else 0

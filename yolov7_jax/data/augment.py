@@ -50,6 +50,7 @@ def augmented(
     side: int,
     size: tuple[int, int],
     config: AugmentConfig,
+    polygons: bool = False,
 ) -> Sample:
     """A training sample made around the image at `position`: uint8 [h, w, 3], boxes within it, the image's id.
 
@@ -66,22 +67,23 @@ def augmented(
         side: long side of the fetched images in pixels; the canvas of a mosaic is twice as wide.
         size: height and width of the result; a mosaic is seen as large as its longer side is to `side`.
         config: probabilities and ranges.
+        polygons: whether the result has what shows of the polygons, too.
 
     Raises:
         InputError: a number of the config is outside its range.
     """
     check_augment(config)
     partners = partial(_partners, rng, fetch, position, count, min(mosaic_window, count - 1))
-    mosaic_of = partial(_mosaic, rng, partners, side=side, size=size, config=config)
+    mosaic_of = partial(_mosaic, rng, partners, side=side, size=size, config=config, polygons=polygons)
     if rng.random() < config.mosaic:
         sample = mosaic_of([fetch(position)])
         if rng.random() < config.mixup:
             sample = mixup(sample, mosaic_of([]), rng.beta(config.mixup_beta, config.mixup_beta))
     else:
-        sample = _alone(rng, fetch(position), size, config)
+        sample = _alone(rng, fetch(position), size, config, polygons=polygons)
     scale_hsv(sample.image, random_gains(rng, config))
     if rng.random() < config.paste_in:
-        sample = paste_in(rng, sample, partners(PASTE_IMAGES), zoom=max(size) / side)
+        sample = paste_in(rng, sample, partners(PASTE_IMAGES), zoom=max(size) / side, polygons=polygons)
     _flip(rng, sample, (config.fliplr, config.flipud))
     return sample
 
@@ -102,6 +104,7 @@ def _mosaic(
     side: int,
     size: tuple[int, int],
     config: AugmentConfig,
+    polygons: bool,
 ) -> Sample:
     """Four or nine samples, `first` and partners, on a canvas of twice the side, in a random view of the canvas."""
     nine = rng.random() < config.mosaic9
@@ -112,26 +115,31 @@ def _mosaic(
     tiles = (mosaic9 if nine else mosaic)(samples, (x, y), canvas=canvas)
     copies = flipped_copies(rng, tiles, config.copy_paste, canvas=canvas) if config.copy_paste else []
     warp, scale = random_warp(rng, config, canvas=(canvas, canvas), size=size, zoom=max(size) / side)
-    return render(tiles, warp, scale, size=size, copies=copies)
+    return render(tiles, warp, scale, size=size, copies=copies, polygons=polygons)
 
 
-def _alone(rng: np.random.Generator, sample: Sample, size: tuple[int, int], config: AugmentConfig) -> Sample:
+def _alone(
+    rng: np.random.Generator, sample: Sample, size: tuple[int, int], config: AugmentConfig, *, polygons: bool
+) -> Sample:
     """One sample in its letterbox, in a random view of that."""
     height, width = sample.image.shape[:2]
     box = fit((height, width), size, auto=False)
     (content_h, content_w), (top, left) = box.content, box.offset
     warp, scale = random_warp(rng, config, canvas=size, size=size)
     into_box = scale_and_shift(content_w / width, content_h / height, left, top)
-    return render([Tile(sample, 0, 0, (0, 0, width, height))], warp @ into_box, scale * box.scale, size=size)
+    tiles = [Tile(sample, 0, 0, (0, 0, width, height))]
+    return render(tiles, warp @ into_box, scale * box.scale, size=size, polygons=polygons)
 
 
 def _flip(rng: np.random.Generator, sample: Sample, chances: tuple[float, float]) -> None:
-    """Flips image and boxes of a sample, in place, left to right and upside down by chance."""
+    """Flips image and objects of a sample, in place, left to right and upside down by chance."""
     for axis, chance in enumerate(chances):
         if rng.random() < chance:
             cv2.flip(sample.image, 1 - axis, dst=sample.image)
             boxes, side = sample.boxes_xyxy_px, sample.image.shape[1 - axis]
             boxes[:, [axis, axis + 2]] = side - boxes[:, [axis + 2, axis]]
+            if len(points := sample.polygons.points_xy_px):
+                points[:, axis] = side - points[:, axis]
 
 
 STRIP_BYTES = 2**17

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from yolov7_jax.image import cv2
+from yolov7_jax.ops.polygons import joined
 from yolov7_jax.types import Sample
 
 FOUR, NINE = 4, 9
@@ -69,7 +70,7 @@ def mosaic9(samples: Sequence[Sample], corner: tuple[int, int], *, canvas: int) 
 
 
 def mixup(first: Sample, second: Sample, share: float) -> Sample:
-    """Two samples of one shape blended, `share` of the first; all boxes of both, the id of the first.
+    """Two samples of one shape blended, `share` of the first; all objects of both, the id of the first.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018; labels are joined, not weighted.
     """
@@ -78,4 +79,5 @@ def mixup(first: Sample, second: Sample, share: float) -> Sample:
         np.concatenate([first.boxes_xyxy_px, second.boxes_xyxy_px]),
         np.concatenate([first.class_ids, second.class_ids]),
         first.id,
+        joined([first.polygons, second.polygons], [len(first.class_ids), len(second.class_ids)]),
     )

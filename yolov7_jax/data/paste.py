@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from yolov7_jax.data.geometry import scale_and_shift, shift
 from yolov7_jax.data.mosaic import Tile
-from yolov7_jax.data.pieces import Floats, Piece, cut_out, shown, visible_region, warp_points
+from yolov7_jax.data.pieces import Floats, Piece, cut_out, shown, shown_polygons, visible_region, warp_points
 from yolov7_jax.image import cv2
-from yolov7_jax.ops.polygons import of_object
+from yolov7_jax.ops.polygons import joined, of_object
 from yolov7_jax.types import Sample
 
 MOST_COVER = 0.3
@@ -61,7 +61,9 @@ def flipped_copies(rng: np.random.Generator, tiles: Sequence[Tile], share: float
     return copies
 
 
-def paste_in(rng: np.random.Generator, sample: Sample, others: Sequence[Sample], *, zoom: float) -> Sample:
+def paste_in(
+    rng: np.random.Generator, sample: Sample, others: Sequence[Sample], *, zoom: float, polygons: bool = False
+) -> Sample:
     """A sample with objects that have polygons of other images in it, each at a random place, whole, and labeled.
 
     Some are chosen by chance; those that would cover too much of another's box, or be too small, are left out.
@@ -71,6 +73,7 @@ def paste_in(rng: np.random.Generator, sample: Sample, others: Sequence[Sample],
         sample: its image is drawn into.
         others: where the objects come from.
         zoom: the size of objects is a random one of `PASTE_SCALES`, times this.
+        polygons: whether the result has the polygons of the objects too.
     """
     objects = [(other, int(index)) for other in others for index in np.unique(other.polygons.owner)]
     order = rng.permutation(len(objects))[:MOST_PASTED]
@@ -83,12 +86,17 @@ def paste_in(rng: np.random.Generator, sample: Sample, others: Sequence[Sample],
         for number, draw in zip(order, draws[: len(order)], strict=True)
     ]
     found = shown(pieces, shape)
-    boxes, class_ids = sample.boxes_xyxy_px.astype(np.float64), sample.class_ids
+    boxes, class_ids, pasted = sample.boxes_xyxy_px.astype(np.float64), sample.class_ids, []
     for piece, box, class_id, enough in zip(pieces, *found, strict=True):
         if enough and not _covers_much(box, boxes):
             paste(sample.image, piece, box)
             boxes, class_ids = np.concatenate([boxes, box[None]]), np.append(class_ids, class_id)
-    return sample._replace(boxes_xyxy_px=boxes.astype(np.float32), class_ids=class_ids)
+            pasted.append(piece)
+    made = sample._replace(boxes_xyxy_px=boxes.astype(np.float32), class_ids=class_ids)
+    if not polygons:
+        return made
+    added = shown_polygons(pasted, shape, np.ones(len(pasted), bool))
+    return made._replace(polygons=joined([sample.polygons, added], [len(sample.class_ids), len(pasted)]))
 
 
 def is_in_front(piece: Piece) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from yolov7_jax.data.geometry import MIN_AREA, MIN_AREA_POLYGON, Matrix, still_labels, warp_boxes
 from yolov7_jax.ops.boxes import clip_boxes
-from yolov7_jax.ops.polygons import joined, select
+from yolov7_jax.ops.polygons import as_polygons, joined, of_object, select
 from yolov7_jax.types import Polygons, Sample
 
 
@@ -61,6 +61,29 @@ def shown(pieces: Sequence[Piece], shape: tuple[int, int]) -> Shown:
     scales = np.repeat([piece.scale for piece in pieces], counts)
     class_ids = np.concatenate([piece.sample.class_ids for piece in pieces]).astype(np.int32)
     return Shown(warped, class_ids, still_labels(showing, warped, scales, least=least))
+
+
+def shown_polygons(pieces: Sequence[Piece], shape: tuple[int, int], keep: NDArray[np.bool_]) -> Polygons:
+    """What an image of `shape` (h, w) shows of the polygons of objects of pieces, in its pixels.
+
+    keep: bool [n], of the objects of all pieces; the others are left out. A polygon that the border cuts into several
+    parts stays one, with edges along the border.
+    """
+    objects: list[list[NDArray[np.float64]]] = []
+    for piece in pieces:
+        region = visible_region(piece.part, piece.matrix, shape)
+        for index in range(len(piece.sample.class_ids)):
+            polygons = of_object(piece.sample.polygons, index) if keep[len(objects)] else []
+            objects.append([part for polygon in polygons if len(part := _visible(polygon, region)) > 2])
+    return select(as_polygons(objects), keep)
+
+
+def _visible(polygon: NDArray[np.floating], region: Region) -> Floats:
+    """What shows of a polygon [corners, 2], in the pixels of the region's image."""
+    corners = [(x, y) for x, y in polygon.tolist()]
+    for side in region.sides.tolist():
+        corners = _cut(corners, side)
+    return warp_points(np.array(corners).T, region.matrix).T if corners else np.zeros((0, 2))
 
 
 def cut_out(sample: Sample, index: int) -> Sample:

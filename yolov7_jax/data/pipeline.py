@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
 from yolov7_jax.config import AugmentConfig
+from yolov7_jax.contracts import Transform
 from yolov7_jax.data.augment import augmented, check_augment
 from yolov7_jax.data.letterbox import GRAY, fit
-from yolov7_jax.data.memo import Memo
 from yolov7_jax.data.sampling import EpochPlan, epoch_length, plan_epoch
+from yolov7_jax.data.transforms import transformed
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import cv2
+from yolov7_jax.memo import Memo
 from yolov7_jax.ops.boxes import xyxy_to_cxcywh
 from yolov7_jax.ops.polygons import scaled
 from yolov7_jax.source import SourceMixin
@@ -51,7 +53,8 @@ class Pipeline:
     without boxes in its place. repeats: [images] how often each occurs in an epoch on
     average; by default once. buckets: [images] the shape that each wants; without them batches have any shape by
     chance; with them there is no mosaic, nor what goes with it. epochs: of the whole training, of which the last
-    augment.close_mosaic have no mosaic either; without it there is no last one.
+    augment.close_mosaic have no mosaic either; without it there is no last one. transforms: of users, which finished
+    samples go through.
     """
 
     source: SourceMixin
@@ -72,6 +75,7 @@ class Pipeline:
     repeats: NDArray[np.float64] | None = None
     buckets: NDArray[np.int64] | None = None
     epochs: int | None = None
+    transforms: Sequence[Transform] = ()
     _side: int = field(init=False, repr=False)
     _images: Memo[int, Loaded] = field(init=False, repr=False)
     _plans: Memo[int, EpochPlan] = field(init=False, repr=False)
@@ -123,7 +127,7 @@ class Pipeline:
 
         Raises:
             DataError: an image cannot be read, unless that is to be skipped, or the sample cannot be made; names the
-                file.
+                file. InputError: a transform failed, or returned what cannot be trained on; names it.
         """
         plan = self._plans(epoch)
         height, width = plan.shapes[position // self.batch_size].tolist()
@@ -136,9 +140,10 @@ class Pipeline:
             return loaded.sample
 
         index = int(plan.order[position])
+        rng = np.random.default_rng([self.seed, epoch, position + 1])  # [.., 0] is the plan's stream
         try:
             made = augmented(
-                np.random.default_rng([self.seed, epoch, position + 1]),  # [.., 0] is the plan's stream
+                rng,
                 fetch,
                 position,
                 count=len(plan.order),
@@ -146,7 +151,9 @@ class Pipeline:
                 side=self._side,
                 size=(height, width),
                 config=self._augment(epoch),
+                polygons=bool(self.transforms),
             )
+            made = transformed(rng, made, self.transforms, num_classes=len(self.source.names))
             return TrainingRow(self._padded(made, index), tuple(errors))
         except InputError:
             raise

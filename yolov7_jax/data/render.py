@@ -11,7 +11,7 @@ from yolov7_jax.data.geometry import Matrix, is_upright, scale_and_shift, shift
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.data.mosaic import Tile
 from yolov7_jax.data.paste import is_in_front, paste
-from yolov7_jax.data.pieces import Piece, shown
+from yolov7_jax.data.pieces import Piece, shown, shown_polygons
 from yolov7_jax.image import cv2
 from yolov7_jax.types import Sample
 
@@ -29,6 +29,7 @@ def render(
     *,
     size: tuple[int, int],
     copies: Sequence[Piece] = (),
+    polygons: bool = False,
 ) -> Sample:
     """What a warp of the canvas shows in an image: uint8 [h, w, 3] and the boxes worth keeping.
 
@@ -44,6 +45,7 @@ def render(
         size: height and width of the image.
         copies: objects put on the canvas over the tiles, in this order; those that reach behind the horizon
             of the warp are left out.
+        polygons: whether the result has what shows of the polygons.
     """
     image = np.full((*size, 3), GRAY, np.uint8)
     matrices = _resize_into(image, tiles, warp) if is_upright(warp) else _remap_into(image, tiles, warp)
@@ -53,7 +55,8 @@ def render(
     boxes_xyxy_px, class_ids, keep = shown([*pieces, *pasted], size)
     for copy, box in zip(pasted, boxes_xyxy_px[len(boxes_xyxy_px) - len(pasted) :], strict=True):
         paste(image, copy, box)
-    return Sample(image, boxes_xyxy_px[keep].astype(np.float32), class_ids[keep], tiles[0].sample.id)
+    made = Sample(image, boxes_xyxy_px[keep].astype(np.float32), class_ids[keep], tiles[0].sample.id)
+    return made._replace(polygons=shown_polygons([*pieces, *pasted], size, keep)) if polygons else made
 
 
 def _resize_into(image: NDArray[np.uint8], tiles: Sequence[Tile], warp: Matrix) -> list[Matrix]:

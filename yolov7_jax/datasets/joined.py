@@ -18,8 +18,11 @@ from yolov7_jax.datasets.tfds_files import PREFIX
 from yolov7_jax.errors import DataError
 from yolov7_jax.ops.polygons import select
 from yolov7_jax.registry import SOURCES
-from yolov7_jax.source import SourceMixin, SourceView
+from yolov7_jax.source import Source, SourceMixin, SourceView, complete
 from yolov7_jax.types import Issue, Labels, OnError
+
+ONE_CLASS = ("object",)
+"""The names of the classes where all are one."""
 
 _UNLISTED = -1  # in place of the class of an object that is left out
 
@@ -69,6 +72,15 @@ def with_names(source: SourceMixin, names: tuple[str, ...]) -> SourceMixin:
     return _joined((source,), names, categories, files=(), on_error=source.on_error)
 
 
+def with_one_class(source: Source) -> SourceMixin:
+    """A source with all its objects of one class, "object", ignored ones too; their boxes and polygons stay.
+
+    Evaluation knows the class as category 1.
+    """
+    whole = complete(source)
+    return _joined((whole,), ONE_CLASS, (1,), files=(), on_error=whole.on_error, one_class=True)
+
+
 def _joined(
     sources: tuple[SourceMixin, ...],
     names: tuple[str, ...],
@@ -76,6 +88,7 @@ def _joined(
     *,
     files: tuple[Path, ...],
     on_error: OnError,
+    one_class: bool = False,
 ) -> JoinedSource:
     return JoinedSource(
         names=names,
@@ -86,6 +99,7 @@ def _joined(
         parts=sources,
         places=tuple((at, index) for at, source in enumerate(sources) for index in range(len(source))),
         issues=tuple(issue for source in sources for issue in source.issues),
+        one_class=one_class,
     )
 
 
@@ -93,7 +107,8 @@ def _joined(
 class JoinedSource(SourceView, ReadSource):
     """A source over others. places: of each image, which of the parts it is in, and its index there.
 
-    own_files: what says how to join them.
+    own_files: what says how to join them. one_class: all classes of the parts are the only one here, whatever they are
+    called.
     """
 
     category_ids: tuple[int, ...] = field()
@@ -102,12 +117,13 @@ class JoinedSource(SourceView, ReadSource):
     parts: tuple[SourceMixin, ...]
     places: tuple[tuple[int, int], ...]
     issues: tuple[Issue, ...] = ()
+    one_class: bool = False
     per_image: ClassVar[tuple[str, ...]] = ("image_ids", "places")
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """Kinds, classes and settings of its parts."""
-        return tuple((type(part).__name__, part.names, part.settings) for part in self.parts)
+        """Kinds, classes and settings of its parts, and whether all classes are one."""
+        return (self.one_class, *((type(part).__name__, part.names, part.settings) for part in self.parts))
 
     def place(self, index: int) -> tuple[SourceMixin, int]:
         """The part that an image is in, and its index there."""
@@ -152,6 +168,8 @@ class JoinedSource(SourceView, ReadSource):
 
     def _classes(self, part: SourceMixin) -> NDArray[np.int32]:
         """The class here of each class of a part."""
+        if self.one_class:
+            return np.zeros(len(part.names), np.int32)
         index = {name: number for number, name in enumerate(self.names)}
         return np.array([index.get(name, _UNLISTED) for name in part.names], np.int32)
 

@@ -18,7 +18,7 @@ import numpy as np
 from yolov7_jax.datasets.audit import Findings, audit_labels
 from yolov7_jax.datasets.table import LabelTable
 from yolov7_jax.errors import InputError
-from yolov7_jax.files import write_atomically
+from yolov7_jax.files import cache_folder, write_atomically
 from yolov7_jax.prefetch import ProgressBar, no_progress, of_each
 from yolov7_jax.source import SourceMixin
 from yolov7_jax.types import Issue
@@ -50,7 +50,7 @@ def cached_findings(
         return audit_labels(source, progress=progress)
     times = list(of_each(_times, files))
     key = _key(source, mode, files, times if mode == "times" else list(of_each(_content, files)))
-    file = (folder or _folder()) / f"{key}.npz"
+    file = (folder or cache_folder("labels", VARIABLE)) / f"{key}.npz"
     findings = _read(file)
     if findings is None:
         findings = audit_labels(source, progress=progress)
@@ -58,12 +58,6 @@ def cached_findings(
         if began - newest > _SETTLED_NS and list(of_each(_times, files)) == times:
             _write(file, findings)
     return findings
-
-
-def _folder() -> Path:
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov7_jax" / "labels"
 
 
 def _key(source: SourceMixin, mode: CacheMode, files: Sequence[Path], states: Sequence[object]) -> str:

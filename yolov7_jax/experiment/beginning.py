@@ -17,18 +17,18 @@ from yolov7_jax.training import hosts
 CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 """What a run folder holds beside its log, weights and figures."""
 
-CHANGEABLE = (
-    "train.epochs", "train.val_every_epochs", "train.checkpoint_every_steps", "train.best_by", "train.max_nonfinite",
-    "train.patience", "train.time_limit", "train.save_period", "train.val_loss", "train.tensorboard", "train.remat",
-    "train.shard_state", "train.memory_limit", "data.path", "data.images", "data.val_path", "data.val_images",
-    "data.val_split", "data.workers", "data.processes", "data.cache", "data.on_error", "val.confidence", "val.iou",
-    "val.batch_size", "val.resize",
-)  # fmt: skip
+_CHANGEABLE = {
+    "train": "epochs val_every_epochs checkpoint_every_steps best_by max_nonfinite patience time_limit save_period "
+    "val_loss tensorboard remat shard_state memory_limit",
+    "data": "path images val_path val_images val_split workers processes cache cache_images cache_gb on_error",
+    "val": "confidence iou batch_size resize",
+}
+CHANGEABLE = tuple(f"{section}.{key}" for section, keys in _CHANGEABLE.items() for key in keys.split())
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 
 _OF_A_HOST = (
     "model.name", "model.weights", "data.path", "data.images", "data.val_path", "data.val_images", "data.workers",
-    "data.processes", "data.cache",
+    "data.processes", "data.cache", "data.cache_images", "data.cache_gb",
 )  # fmt: skip
 """The settings that processes of one run may have others of."""
 

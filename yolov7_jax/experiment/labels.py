@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from yolov7_jax.config import LossConfig
 from yolov7_jax.convert.load import RUN_WEIGHTS, Model, load, resolve
-from yolov7_jax.datasets import open_source
+from yolov7_jax.datasets import open_source, with_one_class
 from yolov7_jax.datasets.audit import Audit, audit, readable
 from yolov7_jax.datasets.curate.statistics import Objects, Statistics, objects_of, statistics
 from yolov7_jax.datasets.label_cache import CacheMode, cached_findings
@@ -28,11 +28,18 @@ class Labeled(NamedTuple):
 
 
 def audit_data(
-    data: Path | str | Source, split: str, *, image_folder: Path | str | None, cache: CacheMode, progress: ProgressBar
+    data: Path | str | Source,
+    split: str,
+    *,
+    image_folder: Path | str | None,
+    cache: CacheMode,
+    progress: ProgressBar,
+    single_class: bool = False,
 ) -> Labeled:
     """All images of a data set, usable or not, and what is wrong with them.
 
-    data: what `open_source` takes, or an open source, of whose labels nothing is kept between runs.
+    data: what `open_source` takes, or an open source, of whose labels nothing is kept between runs. single_class: its
+    classes are one, see `with_one_class`.
 
     Raises:
         DataError: the data set cannot be used.
@@ -41,6 +48,7 @@ def audit_data(
         source, cache = complete(data), "off"
     else:
         source = open_source(data, split, image_folder=Path(image_folder) if image_folder else None, on_error="skip")
+    source = with_one_class(source) if single_class else source
     return Labeled(source, audit(source, cached_findings(source, mode=cache, progress=progress)))
 
 

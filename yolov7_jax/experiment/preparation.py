@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.config import Config
+from yolov7_jax.contracts import Transform
 from yolov7_jax.convert.load import load, resolve
 from yolov7_jax.convert.transfer import transfer
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.pipeline import Pipeline
 from yolov7_jax.data.sampling import image_repeats, rectangles, squares
+from yolov7_jax.data.transforms import check_sendable, named_transforms
 from yolov7_jax.datasets import with_names
 from yolov7_jax.datasets.audit import Audit, readable
 from yolov7_jax.datasets.curate.anchors import ENOUGH, fit
 from yolov7_jax.datasets.curate.statistics import objects_of, sizes_at
+from yolov7_jax.datasets.image_cache import GIB, with_cached_images
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.labels import audit_data
 from yolov7_jax.graph.builder import with_anchors
@@ -49,6 +52,11 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
     given: open sources, in place of those that the configuration names.
     """
     settings = config.data
+    if settings.cache_images == "memory" and settings.processes:
+        raise InputError(
+            "data.cache_images is memory, which worker processes do not share; use data.cache_images=disk, which they "
+            "do, or threads (data.processes=false)"
+        )
     if given is None and not settings.path:
         raise InputError(
             "data.path is not set; name a data YAML, a COCO JSON, a COCO or VOC folder, or FORMAT:PLACE such as "
@@ -64,7 +72,7 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
     for line in ineffective_settings(config, images=len(train), with_polygons=found.with_polygons):
         callbacks.log(line)
     if not config.train.val_every_epochs or val_place is None:
-        return Data(train, None)
+        return _cached(Data(train, None), config, callbacks)
     images = settings.val_images if settings.val_path else settings.images
     val, _ = _audited(val_place, settings.val_split, images, config, callbacks, progress)
     if unknown := [name for name in val.names if name not in train.names]:
@@ -73,13 +81,39 @@ def open_data(config: Config, callbacks: Callback, progress: ProgressBar, *, giv
             f"{', '.join(unknown[:8])} are not among those of the training images ({', '.join(train.names[:8])} …); "
             "make them agree"
         )
-    return Data(train, with_names(val, train.names))
+    return _cached(Data(train, with_names(val, train.names)), config, callbacks)
+
+
+def _cached(data: Data, config: Config, callbacks: Callback) -> Data:
+    """The same images, decoded ones kept as data.cache_images says, those of training first; reports how many."""
+    where, room = config.data.cache_images, int(config.data.cache_gb * GIB)
+    if where == "off":
+        return data
+    sources: list[SourceMixin | None] = []
+    for split, source in zip((config.data.train_split, config.data.val_split), data, strict=True):
+        if source is None:
+            sources.append(None)
+            continue
+        kept = with_cached_images(source, where, room=room)
+        callbacks.log(f"{split}: {kept}")
+        room -= kept.num_bytes
+        sources.append(kept)
+    train, val = sources
+    assert train is not None
+    return Data(train, val)
 
 
 def _audited(
     data: str | Source, split: str, images: str, config: Config, callbacks: Callback, progress: ProgressBar
 ) -> tuple[SourceMixin, Audit]:
-    source, found = audit_data(data, split, image_folder=images or None, cache=config.data.cache, progress=progress)
+    source, found = audit_data(
+        data,
+        split,
+        image_folder=images or None,
+        cache=config.data.cache,
+        progress=progress,
+        single_class=config.data.single_class,
+    )
     for line in found.lines():
         callbacks.log(f"{split}: {line}")
     if config.data.on_error == "stop":
@@ -182,12 +216,20 @@ def _with_own_anchors(graph: Graph, config: Config) -> Graph:
     return with_anchors(graph, tuple(tuple(zip(level[0::2], level[1::2], strict=True)) for level in anchors))
 
 
-def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
+def training_pipeline(
+    config: Config, graph: Graph, source: Source, *, transforms: Sequence[Transform] | None = None
+) -> Pipeline:
     """What makes the samples of a run.
 
+    transforms: in place of those that augment.transforms names.
+
     Raises:
-        InputError: data.class_weights do not fit the data.
+        InputError: data.class_weights do not fit the data, or a transform cannot be called or sent to processes.
     """
+    if transforms is None:
+        transforms = named_transforms(config.augment.transforms)
+    if config.data.processes:
+        check_sendable(transforms)
     source, size, stride = complete(source), config.train.size, graph.max_stride
     shapes, buckets = squares(size, config.train.multi_scale, stride=stride), None
     if config.train.rect:
@@ -210,6 +252,7 @@ def training_pipeline(config: Config, graph: Graph, source: Source) -> Pipeline:
         coarse=graph.has_aux and config.loss.aux == "coarse_to_fine",
         aux_neighbor_offset=config.loss.aux_neighbor_offset,
         on_error=config.data.on_error,
+        transforms=tuple(transforms),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from yolov7_jax.compilation_cache import compiling
 from yolov7_jax.config import Config, TrainConfig
-from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory
+from yolov7_jax.contracts import Assigner, LossFn, LossSetup, OptimizerFactory, Transform
 from yolov7_jax.data.loader import Loader
+from yolov7_jax.data.transforms import named_transforms
 from yolov7_jax.experiment.preparation import Data, GivenData, training_pipeline
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network
@@ -37,13 +38,15 @@ class Given(TypedDict, total=False):
     """What a user gives to a run in place of what its configuration names; `resume` has to be given it again.
 
     data: labeled images to train on and, or None, to evaluate on, in place of data.path. assigner: in place of
-    loss.assigner. loss: in place of loss.name. optimizer: in place of optim.name.
+    loss.assigner. loss: in place of loss.name. optimizer: in place of optim.name. transforms: in place of
+    augment.transforms.
     """
 
     data: GivenData | None
     assigner: Assigner | None
     loss: LossFn | None
     optimizer: OptimizerFactory | None
+    transforms: Sequence[Transform] | None
 
 
 def kinds_of(given: Given) -> list[str]:
@@ -67,6 +70,7 @@ def check_names(config: Config) -> None:
     look_up(LOSSES, config.loss.name, where="loss.name")
     look_up(ASSIGNERS, config.loss.assigner, where="loss.assigner")
     look_up(OPTIMIZERS, config.optim.name, where="optim.name")
+    named_transforms(config.augment.transforms)
 
 
 def loss_of(config: Config, graph: Graph, *, assigner: Assigner | None = None) -> LossFn:
@@ -101,7 +105,7 @@ def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
     if config.train.tensorboard:
         check_tensorboard()
     mesh = data_mesh()
-    pipeline = training_pipeline(config, graph, data.train)
+    pipeline = training_pipeline(config, graph, data.train, transforms=given.get("transforms"))
     loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes, host=place())
     plan = Plan(
         pipeline.steps,

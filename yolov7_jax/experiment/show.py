@@ -13,6 +13,7 @@ import numpy as np
 
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import check_config
+from yolov7_jax.contracts import Transform
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.loader import Loader
 from yolov7_jax.errors import DataError, InputError
@@ -82,6 +83,7 @@ def show_samples(
     *,
     images: int = 8,
     assign: bool = False,
+    transforms: Sequence[Transform] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: ProgressBar = no_progress,
 ) -> list[Path]:
@@ -89,21 +91,27 @@ def show_samples(
 
     samples-1.png … are sheets of up to 16. assign: also assigned-1.png …, one an image, with a part for each head and
     level: boxes, the cells of their candidates, and those that the assigner picks by the predictions of the
-    configuration's network (of model.weights, else randomly initialized) in inference.
+    configuration's network (of model.weights, else randomly initialized) in inference. transforms: in place of those
+    that augment.transforms names.
 
     Raises:
         InputError: as `train`, or the number of images is not 1 or more.
     """
     check_config(config, where="config")
     _check_count(images)
-    config = replace(config, train=replace(config.train, val_every_epochs=0, batch_size=images))
+    train, read_once = (
+        replace(config.train, val_every_epochs=0, batch_size=images),
+        replace(config.data, cache_images="off"),
+    )
+    config = replace(config, train=train, data=read_once)
     watching = Callbacks(callbacks)
     check_names(config)
     data = open_data(config, watching, progress)
     weights, report = starting_weights(config, data.train.names)
     watching.log(report)
     weights.graph.check_side(config.train.size)
-    loader = Loader(training_pipeline(config, weights.graph, data.train), workers=config.data.workers)
+    pipeline = training_pipeline(config, weights.graph, data.train, transforms=transforms)
+    loader = Loader(pipeline, workers=config.data.workers)
     with closing(loader.batches()) as batches:
         batch = next(batches)
     folder = new_folder(Path(folder))

@@ -174,7 +174,9 @@ def parts_and_sample(config: Config, graph: Graph, given: Given | None = None) -
     Of several shapes it has the largest.
     """
     data = replace(config.data, sampling="uniform")
-    pipeline = training_pipeline(replace(config, data=data), graph, _Blank(graph.num_classes, config.train.size))
+    pipeline = training_pipeline(
+        replace(config, data=data), graph, _Blank(graph.num_classes, config.train.size), transforms=()
+    )
     largest = np.zeros((*pipeline.largest_shape, graph.channels), np.uint8)
     return step_parts(config, graph, pipeline.steps, given or Given()), pipeline.row(0, 0).sample._replace(
         image=largest

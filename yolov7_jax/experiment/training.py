@@ -79,7 +79,8 @@ def train(
         folder: where the run is kept; a number is added to its name if it is there.
         callbacks: look on.
         progress: shows the progress of work before and between steps.
-        given: data=(train, val), assigner, loss, optimizer in place of what the configuration names, see `Given`.
+        given: data=(train, val), assigner, loss, optimizer, transforms in place of what the configuration names, see
+            `Given`.
 
     Raises:
         InputError: a setting, the data or the weights to start from cannot be used, or too many losses in a row were

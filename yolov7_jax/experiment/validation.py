@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.config import EVALUATION, Options
-from yolov7_jax.datasets import with_names
+from yolov7_jax.datasets import with_names, with_one_class
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.evaluation.coco import evaluate, to_coco_json
 from yolov7_jax.evaluation.confusion import confusion_matrix, objects_by_image
@@ -48,24 +48,25 @@ class ValidationRun:
 
 
 class Truth(NamedTuple):
-    """Labeled images, and what is there to find in them, as COCO JSON, read once."""
+    """Labeled images, and what is there to find in them, as COCO JSON, read once. one_class: all classes are one."""
 
     source: SourceMixin
     coco: dict[str, Any]
+    one_class: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What processes that share an evaluation have to have in common."""
         return {"the number of labeled images": len(self.source), "the ground truth": digest(self.coco)}
 
 
-def read_truth(source: Source, names: tuple[str, ...]) -> Truth:
-    """The ground truth of labeled images for a detector with these classes.
+def read_truth(source: Source, names: tuple[str, ...], *, single_class: bool = False) -> Truth:
+    """The ground truth of labeled images for a detector with these classes, all of which are one if that is wanted.
 
     Raises:
         InputError: the classes do not fit.
     """
-    whole = _with_classes(complete(source), names)
-    return Truth(whole, whole.ground_truth())
+    whole = with_one_class(source) if single_class else _with_classes(complete(source), names)
+    return Truth(whole, whole.ground_truth(), single_class)
 
 
 def validate(
@@ -76,6 +77,7 @@ def validate(
     folder: Path | None = None,
     progress: ProgressBar = no_progress,
     shared: bool = False,
+    single_class: bool = False,
 ) -> ValidationRun:
     """COCO AP of a detector on labeled images.
 
@@ -90,6 +92,8 @@ def validate(
         progress: shows how far it is.
         shared: all processes that have joined call it, and share the images; the first one evaluates what they find,
             and writes. The result is the same in all.
+        single_class: all classes count as one, "object": those of the data, and those of the detector, whose
+            non-maximum suppression then is across classes. `read_truth` is asked for it where that has been called.
 
     Raises:
         DataError: labels or all of the images cannot be used. InputError: their classes do not fit the detector's, or
@@ -97,7 +101,10 @@ def validate(
     """
     with hosts.sharing(shared):
         with hosts.all_or_none():
-            known = source if isinstance(source, Truth) else read_truth(source, detector.names)
+            if not isinstance(source, Truth):
+                source = read_truth(source, detector.names, single_class=single_class)
+            known = source
+        options = replace(options, agnostic=True) if known.one_class else options
         hosts.check_same(lambda: {**facts(detector, options), **known.facts()})
         if folder is None:
             return _validate(detector, known, options, None, progress)
@@ -221,11 +228,13 @@ def _detect_labeled(detector: Detector, known: Truth, options: Options, progress
     def take(result: Result) -> None:
         place = share[result.position]
         detections = _nothing(detector.names) if result.detections is None else result.detections
+        if known.one_class:
+            detections = replace(detections, class_ids=np.zeros_like(detections.class_ids))
         image_id, count = source.image_ids[place], len(source.names)
         np.add(found.confusion, confusion_matrix(detections, *objects[image_id], num_classes=count), found.confusion)
         found.results.append(result._replace(position=place, image=None, detections=detections))
 
-    images = (_image(source, place) for place in share)
+    images = (partial(source.read, place) for place in share)
     hosts.for_own_share(take, progress(detector.stream(images, options), len(share)), len(source))
     return found
 
@@ -234,12 +243,6 @@ def _coco_rows(result: Result, source: SourceMixin) -> list[dict[str, Any]]:
     assert result.detections is not None
     image_id = source.image_ids[result.position]
     return to_coco_json(result.detections, image_id=image_id, category_ids=source.category_ids)
-
-
-def _image(source: SourceMixin, index: int) -> Path | Callable[[], NDArray[np.uint8]]:
-    """The image's file, or what reads the image if it has no file of its own."""
-    file = source.path(index)
-    return file if file.exists() else partial(source.read, index)
 
 
 def known_by_name(source: SourceMixin, names: Sequence[str]) -> bool:

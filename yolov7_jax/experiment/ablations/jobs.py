@@ -116,5 +116,6 @@ def _evaluate(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) ->
         report=Callbacks(callbacks).log,
         devices=jax.local_devices(),
     )
-    numbers = validate(detector, source, options=evaluation_options(config), progress=progress).result.numbers()
+    options, one = evaluation_options(config), data.single_class
+    numbers = validate(detector, source, options=options, progress=progress, single_class=one).result.numbers()
     write_json(job.folder / RESULT, {"config": config_dict(with_whole_paths(config)), "numbers": numbers})

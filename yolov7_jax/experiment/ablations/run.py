@@ -204,7 +204,7 @@ def _trained_size(ablation: _Ablation, row: AblationRow) -> Size | None:
     if not ablation.small:
         return None
     config = ablation.config(row)
-    classes = _classes(config.data.path, config.data.train_split)
+    classes = 1 if config.data.single_class else _classes(config.data.path, config.data.train_split)
     return network_size(row.network, classes=classes, width=config.model.width, side=config.train.size)
 
 

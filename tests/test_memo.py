@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolov7_jax.data.memo import Memo
+from yolov7_jax.memo import Memo
 
 
 @given(st.lists(st.integers(0, 6)), st.integers(1, 5))
