@@ -27,9 +27,9 @@ class TensorBoard(Callback):
 
     def __init__(self) -> None:
         with extra("tensorboard"):
+            from tensorboardX import record_writer
             from tensorboardX.proto import event_pb2, summary_pb2
-            from tensorboardX.record_writer import masked_crc32c
-        self._events, self._summaries, self._checksum = event_pb2, summary_pb2, masked_crc32c
+        self._events, self._summaries, self._checksum = event_pb2, summary_pb2, record_writer.masked_crc32c
 
     def on_start(self, run: RunInfo) -> None:
         """Begins a file."""
