@@ -4,8 +4,8 @@
     python tools/bench_callbacks.py
 
 Runs of a small network on drawn scenes take turns, in one process with one compiled step; ratios are medians over the
-rounds. A run's first steps and its end are not counted. Weights & Biases runs offline, MLflow with a database. CPU time is
-that of this process and its threads; W&B has another process, of which the clock of a busy machine alone tells.
+rounds. A run's first steps and its end are not counted. Weights & Biases runs offline, MLflow with a database. CPU time
+is that of this process and its threads; W&B has another process, of which the clock of a busy machine alone tells.
 """
 
 from __future__ import annotations
