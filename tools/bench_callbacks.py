@@ -42,7 +42,13 @@ class Stopwatch(yolo.Callback):
 def settings(data: Path, parsed: argparse.Namespace, *, loggers: bool) -> list[str]:
     """Of a run, over the configuration `debug`; none of the two evaluates."""
     epochs = parsed.steps * parsed.batch // IMAGES
-    run = {"batch_size": parsed.batch, "size": parsed.size, "epochs": epochs, "val_every_epochs": 0}
+    run = {
+        "batch_size": parsed.batch,
+        "size": parsed.size,
+        "epochs": epochs,
+        "val_every_epochs": 0,
+        "checkpoint_every_steps": parsed.steps,
+    }
     watched = {"loggers": LOGGERS, "time_limit": 100} if loggers else {}
     return [f"data.path={data}", *(f"train.{key}={value}" for key, value in {**run, **watched}.items())]
 
