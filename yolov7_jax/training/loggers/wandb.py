@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from yolov7_jax.errors import InputError
 from yolov7_jax.registry import register_logger
@@ -23,7 +24,7 @@ class WandB(Tracker):
     def __init__(self) -> None:
         with extra(self.name):
             import wandb
-        self._wandb = wandb
+        self._wandb: Any = wandb
         if wandb.setup().settings.mode == "online":
             try:
                 known = wandb.login(prompt=False)
