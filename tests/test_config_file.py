@@ -143,6 +143,8 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, text, words):
         ("train.batchsize=3", ["train.batchsize=3", "'batch_size'?"]),
         ("train.batch_size=many", ["train.batch_size is 'many'", "a whole number"]),
         ("lss.obj=3", ["'loss'?"]),
+        ("train.tensorboard=true", ["train.tensorboard is of an older version; set train.loggers"]),
+        ("train.loggers=wandb", ["train.loggers is 'wandb'", "a list of names such as [tensorboard, wandb]"]),
     ],
 )
 def test_what_is_wrong_in_an_override_is_said(override, words):

@@ -65,6 +65,7 @@ from .nn.summary import summarize as summarize
 from .ops.decode import decode as decode
 from .ops.decode import make_grid as make_grid
 from .registry import register_assigner as register_assigner
+from .registry import register_logger as register_logger
 from .registry import register_loss as register_loss
 from .registry import register_optimizer as register_optimizer
 from .registry import register_source as register_source

@@ -257,8 +257,8 @@ class TrainConfig:
     """have GPUs sum in one order every time, more slowly: two runs are bit-exact, as on CPUs they always are"""
     max_nonfinite: Count = 10
     """steps in a row with a loss that is not finite before the run stops"""
-    tensorboard: bool = False
-    """write TensorBoard events too (install the extra tensorboard)"""
+    loggers: tuple[str, ...] = ()
+    """what gets the rows of the log too: tensorboard, wandb, mlflow (extras), or registered ones (register_logger)"""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,12 @@ _KINDS: Mapping[Any, str] = {
     bool: "true or false",
     str: "text",
     tuple[float, ...]: "a list of numbers such as [0.5, 1]",
+    tuple[str, ...]: "a list of names such as [tensorboard, wandb]",
     tuple[tuple[float, ...], ...]: "a list of lists of numbers such as [[1, 2], [3, 4]]",
 }
+
+REPLACED = {"train.tensorboard": "train.loggers, a list of names such as [tensorboard]"}
+"""Settings of older versions, and what says the same now."""
 
 
 _WORDS: Mapping[tuple[str, str], Mapping[str, Any]] = {("train", "batch_size"): {"auto": AUTO_BATCH}}
@@ -109,6 +113,11 @@ def config_dict(config: Config) -> dict[str, dict[str, Any]]:
     """All settings as plain values (lists, not tuples), such as `make_config` takes."""
     settings: dict[str, dict[str, Any]] = _plain(dataclasses.asdict(config))
     return settings
+
+
+def by_name(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings of sections by names such as train.epochs."""
+    return {f"{section}.{key}": value for section, keys in settings.items() for key, value in keys.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -191,6 +200,8 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
                 f"{where}: {section} is {content!r}; expected keys such as {next(iter(sections[section]))}:"
             )
         for key in content:
+            if now := REPLACED.get(f"{section}.{key}"):
+                raise InputError(f"{where}: {section}.{key} is of an older version; set {now}, in its place")
             if key not in sections[section]:
                 peer = peer_argument(str(key))
                 near = f"; {peer}" if peer else nearest(str(key), sections[section])

@@ -41,6 +41,24 @@ def write_atomically(file: Path, content: str | bytes) -> None:
             part.unlink(missing_ok=True)
 
 
+def append_whole(file: Path, content: bytes) -> None:
+    """Adds to the end of a file, or leaves it as it is; makes the file where it is not there.
+
+    Raises:
+        InputError: it cannot be written now; names it and says why.
+    """
+    there = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("ab") as stream:
+            stream.write(content)
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(file, there)  # what a full disk took of it
+        raise InputError(
+            f"{file}: cannot be written ({error.strerror}); its rows are kept and written with the next"
+        ) from error
+
+
 def write_json(file: Path, content: Any) -> None:
     """Writes values as JSON that people can read, a list with a row on each line; makes the folder.
 

@@ -22,6 +22,7 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 Table = dict[str, Callable[..., Any]]
 
 ASSIGNERS: Table = {}
+LOGGERS: Table = {}
 LOSSES: Table = {}
 OPTIMIZERS: Table = {}
 SOURCES: Table = {}
@@ -31,6 +32,11 @@ TRANSFORMS: Table = {}
 def register_assigner(name: str) -> Callable[[Factory], Factory]:
     """Gives a name to a function (LossConfig) → `Assigner`; a decorator."""
     return _register(ASSIGNERS, name)
+
+
+def register_logger(name: str) -> Callable[[Factory], Factory]:
+    """Gives a name to a function () → `Callback`, such as a subclass of it; a decorator."""
+    return _register(LOGGERS, name)
 
 
 def register_loss(name: str) -> Callable[[Factory], Factory]:

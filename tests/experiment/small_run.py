@@ -79,7 +79,7 @@ if __name__ == "__main__":
     from yolov7_jax.experiment import resume, train
 
     home = Path(sys.argv[1])
-    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2, "tensorboard": True}
+    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2, "loggers": ["tensorboard"]}
     if (home / "run" / "config.yaml").is_file():
         resume(home / "run", callbacks=[Printer()])
     else:

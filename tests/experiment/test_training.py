@@ -23,6 +23,7 @@ from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.experiment import artifacts, resume, train
 from yolov7_jax.experiment import setup as run_setup
+from yolov7_jax.experiment.beginning import Beginning
 from yolov7_jax.experiment.training import with_whole_paths
 from yolov7_jax.image import read_image
 from yolov7_jax.training.callbacks import Callback
@@ -171,7 +172,7 @@ def test_issues_in_labels_are_told_of_and_the_run_goes_on_or_stops(tmp_path):
         ({"model": {"weights": "nothere.pt"}}, "nothere.pt"),
         ({"optim": {"freeze": "("}}, "optim.freeze"),
         ({"optim": {"freeze": "99/.*"}}, "optim.freeze"),
-        ({"train": {"tensorboard": True}}, "tensorboardX"),
+        ({"train": {"loggers": ["tensorboard"]}}, "tensorboardX"),
         ({"model": {"anchors": [[1, 2]]}}, "model.anchors is .* needs 2 levels of 4 numbers"),
         ({"data": {"sampling": "balanced", "class_weights": [1]}}, "data.class_weights has 1 numbers; expected one"),
     ],
@@ -248,6 +249,16 @@ def test_other_settings_are_refused_by_name_when_a_run_is_resumed(data, tmp_path
     with pytest.raises(InputError, match=words):  # edited by hand
         resume(stopped.folder)
     assert section in file.read_text()
+
+
+def test_a_run_that_another_version_began_is_said_unless_what_is_gone_does_not_matter(run):
+    began = Beginning.read(run)
+    config = read_config(run / "config.yaml")
+    began.settings["train"]["tensorboard"] = True
+    assert began.changes(config, run) == []
+    began.settings["train"]["gone"] = 3
+    with pytest.raises(InputError, match=r"another version began this run, with a setting train\.gone, .* weights"):
+        began.changes(config, run)
 
 
 def damage(file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov7_jax.config import Config
-from yolov7_jax.config_file import config_dict
+from yolov7_jax.config_file import REPLACED, by_name, config_dict
 from yolov7_jax.errors import InputError
 from yolov7_jax.files import write_atomically, yaml_text
 from yolov7_jax.graph.spec import Graph
@@ -19,7 +19,7 @@ CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 
 _CHANGEABLE = {
     "train": "epochs val_every_epochs checkpoint_every_steps best_by max_nonfinite patience time_limit save_period "
-    "val_loss tensorboard remat shard_state memory_limit",
+    "val_loss loggers remat shard_state memory_limit",
     "data": "path images val_path val_images val_split workers processes cache cache_images cache_gb on_error",
     "val": "confidence iou batch_size resize",
 }
@@ -73,15 +73,16 @@ class Beginning(NamedTuple):
         """A sentence for each setting that is not as it was.
 
         Raises:
-            InputError: it may not change.
+            InputError: it may not change, or it is none of this version.
         """
-        now = config_dict(config)
-        changed = [
-            (f"{section}.{key}", value, now[section][key])
-            for section, keys in self.settings.items()
-            for key, value in keys.items()
-            if now[section][key] != value
-        ]
+        now = by_name(config_dict(config))
+        began = {key: value for key, value in by_name(self.settings).items() if key not in REPLACED}
+        if gone := sorted(began.keys() - now):
+            raise InputError(
+                f"{folder}: another version began this run, with a setting {gone[0]}, which is none here; resume it "
+                f"with that version, or begin a new run from its weights (model.weights={folder})"
+            )
+        changed = [(key, value, now[key]) for key, value in began.items() if now[key] != value]
         for key, before, value in changed:
             if key not in CHANGEABLE:
                 raise InputError(
@@ -95,12 +96,7 @@ class Beginning(NamedTuple):
 
     def _same_everywhere(self, config: Config) -> dict[str, Any]:
         """What has to be the same in all processes of a run; places of files and workers may differ."""
-        settings = {
-            f"{section}.{key}": value
-            for section, keys in config_dict(config).items()
-            for key, value in keys.items()
-            if f"{section}.{key}" not in _OF_A_HOST
-        }
+        settings = {key: value for key, value in by_name(config_dict(config)).items() if key not in _OF_A_HOST}
         network = {"the network": self.graph.to_json(), "the list of classes": self.names}
         return {**settings, **network, "the number of training images": self.images, "what is given": self.given}
 

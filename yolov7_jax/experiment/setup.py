@@ -20,8 +20,8 @@ from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn.network import Network
 from yolov7_jax.registry import ASSIGNERS, LOSSES, OPTIMIZERS, look_up
 from yolov7_jax.training.callbacks import Callback
-from yolov7_jax.training.hosts import place
-from yolov7_jax.training.log import check_tensorboard
+from yolov7_jax.training.hosts import is_first, place
+from yolov7_jax.training.loggers import LOGGERS
 from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.loss import make_loss
 from yolov7_jax.training.memory import MeasuredStep
@@ -71,6 +71,17 @@ def check_names(config: Config) -> None:
     look_up(ASSIGNERS, config.loss.assigner, where="loss.assigner")
     look_up(OPTIMIZERS, config.optim.name, where="optim.name")
     named_transforms(config.augment.transforms)
+    for name in config.train.loggers:
+        look_up(LOGGERS, name, where="train.loggers")
+
+
+def make_loggers(names: Sequence[str]) -> list[Callback]:
+    """The loggers of these names, in the first process; in others there are none.
+
+    Raises:
+        InstallationError: the library of one is not installed.
+    """
+    return [look_up(LOGGERS, name, where="train.loggers")() for name in names] if is_first() else []
 
 
 def loss_of(config: Config, graph: Graph, *, assigner: Assigner | None = None) -> LossFn:
@@ -102,8 +113,6 @@ class StepParts(NamedTuple):
 def set_up(config: Config, graph: Graph, data: Data, given: Given) -> Setup:
     """Puts loader and step together, and says whatever settings cannot be used."""
     graph.check_side(config.train.size)
-    if config.train.tensorboard:
-        check_tensorboard()
     mesh = data_mesh()
     pipeline = training_pipeline(config, graph, data.train, transforms=given.get("transforms"))
     loader = Loader(pipeline, workers=config.data.workers, processes=config.data.processes, host=place())

@@ -25,7 +25,7 @@ from yolov7_jax.experiment.artifacts import (
 )
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
-from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
+from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, make_loggers, reporting_step, set_up
 from yolov7_jax.experiment.step_compiler import with_batch_size
 from yolov7_jax.experiment.validation_loss import validation_losses
 from yolov7_jax.graph.zoo import zoo_names
@@ -90,8 +90,9 @@ def train(
         kinds = kinds_of(given)
         check_config(config, where="config")
         check_names(config)
+        loggers = make_loggers(config.train.loggers)
     with hosts.new_folder(Path(folder)) as folder:  # before the data are read, should it not be writable
-        watching, progress = _watching(callbacks, progress, folder)
+        watching, progress = _watching([*callbacks, *loggers], progress, folder)
         hosts.check_shared(folder)
         with hosts.all_or_none():
             data = open_data(config, watching, progress, given=given.get("data"))
@@ -132,7 +133,6 @@ def resume(
             checkpoint cannot be used.
     """
     folder = Path(folder)
-    watching, progress = _watching(callbacks, progress, folder)
     with hosts.all_or_none():
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: has no {CONFIG}; expected the folder of a training run")
@@ -140,6 +140,8 @@ def resume(
     with hosts.all_or_none():
         config = with_whole_paths(read_config(folder / CONFIG, overrides))
         check_names(config)
+        loggers = make_loggers(config.train.loggers)
+        watching, progress = _watching([*callbacks, *loggers], progress, folder)
         began = Beginning.read(folder)
         for change in began.changes(config, folder):
             watching.log(change)
@@ -193,7 +195,7 @@ def _run(
     state = init_state(*setup.parts, start, mesh=setup.mesh, shard=config.train.shard_state)
     if config.train.time_limit and hosts.is_first():
         callbacks = Callbacks([callbacks, TimeLimit(config.train.time_limit)])
-    log = Log(folder, tensorboard=config.train.tensorboard, writes=hosts.is_first())
+    log = Log(folder, writes=hosts.is_first())
     with StopSignals() as signals, Checkpoints(folder / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(state)
         state, status = restored or (state, RunStatus())
@@ -228,7 +230,6 @@ def _run(
             callbacks.on_fault(error)
             raise
         finally:
-            attempt("the log", callbacks, log.close)
             if hosts.is_first():
                 attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps

@@ -1,19 +1,17 @@
-"""What a run says while it runs: rows of metrics.jsonl, and TensorBoard events where wanted."""
+"""What a run says while it runs: rows of metrics.jsonl."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from yolov7_jax.errors import InputError, InstallationError
-from yolov7_jax.files import write_atomically
+from yolov7_jax.errors import InputError
+from yolov7_jax.files import append_whole, write_atomically
 
-FILE, EVENTS = "metrics.jsonl", "tensorboard"
+FILE = "metrics.jsonl"
 TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
 """Kinds of rows: means over some iterations, an evaluation, a batch that was skipped."""
 
@@ -30,17 +28,10 @@ class Log:
     Rows that cannot be written now (a full disk) are kept and written with the next.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool = False, writes: bool = True) -> None:
-        """Opens the log of a run, new or begun.
-
-        writes: this process does; of several, one.
-
-        Raises:
-            InstallationError: TensorBoard is wanted and tensorboardX is not installed.
-        """
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        """The log of a run, new or begun. writes: this process does; of several, one."""
         self.file = folder / FILE
         self._writes = writes
-        self._events = _writer()(str(folder / EVENTS)) if tensorboard and writes else None
         self._unwritten = ""
 
     def write(self, row: Row) -> None:
@@ -55,24 +46,7 @@ class Log:
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
         self._unwritten += json.dumps(row) + "\n"
-        self._flush()
-        if self._events is not None:
-            with self._writing_events():
-                for key, value in row.items():
-                    if isinstance(value, float):
-                        self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
-
-    def _flush(self) -> None:
-        there = self.file.stat().st_size if self.file.exists() else 0
-        try:
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(self._unwritten)
-        except OSError as error:
-            with suppress(OSError):
-                os.truncate(self.file, there)  # what a full disk took of it
-            raise InputError(
-                f"{self.file}: cannot be written ({error.strerror}); its rows are kept and written with the next"
-            ) from error
+        append_whole(self.file, self._unwritten.encode())
         self._unwritten = ""
 
     def rewind(self, step: int) -> None:
@@ -81,24 +55,6 @@ class Log:
             return
         rows = [row for row in read_log(self.file) if row["step"] <= step]
         write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def close(self) -> None:
-        """Ends TensorBoard's file.
-
-        Raises:
-            InputError: it cannot be written now.
-        """
-        if self._events is not None:
-            with self._writing_events():
-                self._events.close()
-
-    @contextmanager
-    def _writing_events(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            folder = self.file.parent / EVENTS
-            raise InputError(f"{folder}: cannot be written ({error.strerror}); make room") from error
 
 
 def read_log(file: Path) -> list[Row]:
@@ -131,20 +87,18 @@ def mean_row(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 _LAST = frozenset({"momentum", "updates", "nonfinite", "nonfinite_in_row"})
 
 
-def check_tensorboard() -> None:
-    """Refuses a wish for TensorBoard events that cannot be fulfilled.
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row but its step and epoch, by names such as train/box, val/AP and val/AP_of_class/cat.
 
-    Raises:
-        InstallationError: tensorboardX is not installed.
+    Nested dictionaries are flattened; what is no number, or not finite, is left out.
     """
-    _writer()
+    told = {key: value for key, value in row.items() if key not in ("kind", "step", "epoch")}
+    return dict(_numbers(row["kind"], told))
 
 
-def _writer() -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise InstallationError(
-            "train.tensorboard needs tensorboardX; install it: pip install 'yolov7-jax[tensorboard]'"
-        ) from error
-    return SummaryWriter
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(f"{name}/{key}", inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        yield name, value

@@ -30,7 +30,7 @@ from yolov7_jax.training.log import FILE, VAL, read_log
 RESULT = "result.json"
 """In the folder of an evaluation: its settings and numbers."""
 
-IMMATERIAL = ("data.workers", "data.processes", "train.tensorboard", "train.checkpoint_every_steps", "val.batch_size")
+IMMATERIAL = ("data.workers", "data.processes", "train.loggers", "train.checkpoint_every_steps", "val.batch_size")
 """Settings that may differ between the runs of a table, for they change no result."""
 
 _PRECISION, _RECALL = "AP", "AR"
