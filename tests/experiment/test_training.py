@@ -69,6 +69,9 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "metrics.jsonl",
         "network.json",
         "figures",
+        "index.html",
+        "results.csv",
+        "run.log",
         "weights.safetensors",
     }
     assert read_config(run / "config.yaml") == small_config(data)
@@ -78,7 +81,11 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "batch-1.png",
         "batch-2.png",
         "batch-3.png",
+        "confidence.png",
+        "confusion.png",
         "curves.png",
+        "labels.png",
+        "precision_recall.png",
         "predictions.png",
     ]
     for figure in (run / "figures").iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,14 +28,15 @@ RUN_LOG = "run.log"
 RELOAD_S = 60
 """Seconds after which a page is read again, and written at the most, while the run goes on."""
 
-LINES_SHOWN, _STEPS_SHOWN = 100, 20
+_MOST_SHOWN = 100  # texts that the run told
+_MOST_STEPS_SHOWN = 20
 
 PICTURES = {
     "Losses, precision and learning rates": "curves.png",
-    "Validation images: labels on the left, predictions on the right": "predictions.png",
     "F1, precision and recall over the confidence": "confidence.png",
     "Precision and recall": "precision_recall.png",
     "Confusion of classes": "confusion.png",
+    "Validation images: labels on the left, predictions on the right": "predictions.png",
     "First training batch": "batch-1.png",
     "Second training batch": "batch-2.png",
     "Third training batch": "batch-3.png",
@@ -216,7 +218,7 @@ def write_page(progress: Progress, folder: Path) -> Path:
         InputError: it cannot be written.
     """
     file = folder / RUN_LOG
-    told = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    told = re.split(r"\n(?! )", file.read_text(encoding="utf-8").rstrip()) if file.is_file() else []
     files = [place for name in (results.FILE, log.FILE, RUN_LOG, CONFIG) if (place := folder / name).is_file()]
     drawn = {title: place for title, name in PICTURES.items() if (place := folder / FIGURES / name).is_file()}
     now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -227,8 +229,8 @@ def write_page(progress: Progress, folder: Path) -> Path:
         *(page.picture(title, place, folder, version=progress.step) for title, place in drawn.items()),
         *_classes(progress),
         *_settings(progress.run.config),
-        page.heading("What the run told"),
-        page.listing("\n".join(told[-LINES_SHOWN:])),
+        page.heading("What the run told, the last first"),
+        page.listing("\n".join(told[: -_MOST_SHOWN - 1 : -1])),
         page.links(files, folder),
     ]
     return page.write_page(folder, folder.absolute().name, parts, reload_s=RELOAD_S if progress.goes_on else None)
@@ -236,12 +238,12 @@ def write_page(progress: Progress, folder: Path) -> Path:
 
 def _troubles(progress: Progress, told: Sequence[str]) -> list[str]:
     """What went wrong and did not end the run."""
-    lines = [line for line in told if GOES_ON in line]
+    lines = [text for text in told if GOES_ON in text]
     if progress.nonfinite:
         steps = sorted(progress.nonfinite)
-        shown = ", ".join(map(str, steps[-_STEPS_SHOWN:]))
+        shown = ", ".join(map(str, steps[-_MOST_STEPS_SHOWN:]))
         lines.append(f"{len(steps)} iterations skipped, as loss or gradient was not finite; the last: {shown}")
-    return [page.notice("What went wrong", "\n".join(lines[-LINES_SHOWN:]), kind="bad")] if lines else []
+    return [page.notice("What went wrong", "\n".join(lines[-_MOST_SHOWN:]), kind="bad")] if lines else []
 
 
 def _facts(progress: Progress) -> dict[str, page.Fact]:
@@ -253,8 +255,7 @@ def _facts(progress: Progress) -> dict[str, page.Fact]:
     }
     if progress.evaluations:
         best = max(progress.evaluations.values(), key=lambda row: (score(config.best_by, row), -row["step"]))
-        facts["best evaluation"] = f"epoch {best['epoch']}"
-        facts[f"its {config.best_by}"] = score(config.best_by, best)
+        facts[f"best {config.best_by}, epoch {best['epoch']}"] = score(config.best_by, best)
         last = progress.evaluations[max(progress.evaluations)]
         names = {"AP": "AP", "AP50": "AP50", **_AT_BEST_F1}
         facts |= {name: _number(last.get(key)) for name, key in names.items()}

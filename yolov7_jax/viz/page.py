@@ -37,9 +37,9 @@ th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-alig
 th:first-child { text-align: left; overflow-wrap: anywhere; }
 tbody th { font-weight: 400; }
 td.bar { background: linear-gradient(90deg, var(--bar) var(--part), transparent var(--part)); }
-td.text { text-align: left; overflow-wrap: anywhere; }
-figure { margin: 0; }
-img { display: block; max-width: 100%; height: auto; border-radius: 0.4rem; background: #fff; }
+td.text { overflow-wrap: anywhere; }
+figure { margin: 0; overflow-x: auto; }
+img { display: block; max-width: 100%; max-height: 36rem; border-radius: 0.4rem; background: #fff; }
 .notice { background: var(--bar); border-radius: 0.5rem; padding: 0.7rem 0.9rem; margin: 0 0 1rem; }
 .good { background: var(--good); }
 .bad { background: var(--bad); }
@@ -50,6 +50,7 @@ pre { background: var(--card); border-radius: 0.5rem; padding: 0.7rem 0.9rem; ma
 .wide { overflow-x: auto; }
 summary { cursor: pointer; margin: 1rem 0 0.5rem; }
 a { color: inherit; }
+@media (max-width: 40rem) { img { max-width: none; width: 40rem; height: auto; max-height: none; } }
 """.strip()
 
 
