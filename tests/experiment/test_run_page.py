@@ -13,7 +13,8 @@ from tests.viz.test_page import Page
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.run_page import PICTURES, RunLog, RunPage
+from yolov7_jax.experiment.run_log import RunLog
+from yolov7_jax.experiment.run_page import PICTURES, RunPage
 from yolov7_jax.image import write_image
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.log import Log, read_log
@@ -201,7 +202,10 @@ def test_a_page_without_evaluations_and_numbers_that_are_missing(tmp_path: Path)
     run = Run(tmp_path, val_every_epochs=0)
     run.row("train", 10, box=math.nan)
     run.row("val", 10, AP=None, AP50=None, seconds=1.0)
-    assert facts(run.page())["AP"] == "-"
+    run.row("other", 10)
+    page = run.page()
+    assert facts(page)["AP"] == "-"
+    assert "What went wrong" not in page.source
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open pages with; apt-get install chromium")

@@ -1,13 +1,11 @@
-"""What a run tells of itself in its folder while it goes on: its log, a table of its epochs, a web page."""
+"""The web page of a run, rewritten while it goes on, and the table of its epochs."""
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,13 +15,11 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.experiment.artifacts import AP_OF_CLASS, FIGURES, draw_curves, score
 from yolov7_jax.experiment.beginning import CONFIG
+from yolov7_jax.experiment.run_log import RUN_LOG
 from yolov7_jax.files import write_atomically
 from yolov7_jax.training import log, results
-from yolov7_jax.training.callbacks import GOES_ON, LOGGER, Callback, RunInfo, described
+from yolov7_jax.training.callbacks import GOES_ON, Callback, RunInfo, described
 from yolov7_jax.viz import page
-
-RUN_LOG = "run.log"
-"""In the folder of a run: all that it told, with the time."""
 
 RELOAD_S = 60
 """Seconds after which a page is read again, and written at the most, while the run goes on."""
@@ -47,54 +43,6 @@ PICTURES = {
 _AT_BEST_F1 = {"precision": "precision", "recall": "recall", "F1": "f1", "at confidence": "confidence"}
 
 
-class RunLog(Callback):
-    """Keeps in run.log what is told, what ends the run, and which callbacks fail.
-
-    What cannot be written now comes with the next.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file, self._waiting, self._began = folder / RUN_LOG, "", False
-        self._handler = _Handler(self)
-
-    def on_start(self, run: RunInfo) -> None:
-        """See `Callback`. The folder is that of a run from here on."""
-        self._began = True
-        LOGGER.addHandler(self._handler)
-        self.log(f"begins, {run.steps} iterations" if run.step == 0 else f"resumed after {run.step} iterations")
-
-    def log(self, text: str) -> None:
-        """See `Callback`."""
-        lines = text.replace("\n", "\n    ")
-        self._waiting += f"{datetime.now():%Y-%m-%d %H:%M:%S}  {lines}\n"
-        if self._began:
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(self._waiting)
-            self._waiting = ""
-
-    def on_end(self, step: int, *, finished: bool) -> None:
-        """See `Callback`."""
-        self.log(f"{'finished' if finished else 'left'} after {step} iterations")
-        LOGGER.removeHandler(self._handler)
-
-    def on_fault(self, error: BaseException) -> None:
-        """See `Callback`."""
-        LOGGER.removeHandler(self._handler)
-        self.log(f"broken off: {described(error)}")
-
-
-class _Handler(logging.Handler):
-    """Hands on what `Callbacks` report of one that failed."""
-
-    def __init__(self, target: RunLog) -> None:
-        super().__init__()
-        self._target = target
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            self._target.log(record.getMessage())
-
-
 @dataclass
 class Progress:
     """Where a run is. state: in words, with the kind of their box. fault: what broke it off.
@@ -115,8 +63,10 @@ class Progress:
         """A row of metrics.jsonl."""
         if row["kind"] == log.TRAIN:
             self.train = row
-        else:
-            (self.evaluations if row["kind"] == log.VAL else self.nonfinite)[row["step"]] = row
+        elif row["kind"] == log.VAL:
+            self.evaluations[row["step"]] = row
+        elif row["kind"] == log.NONFINITE:
+            self.nonfinite[row["step"]] = row
 
     @property
     def goes_on(self) -> bool:
@@ -142,7 +92,7 @@ class RunPage(Callback):
     def __init__(self, folder: Path) -> None:
         self._folder, self._told = folder, "stopped"
         self._progress: Progress | None = None
-        self._written = -math.inf
+        self._written, self._has_news = -math.inf, True
 
     def on_start(self, run: RunInfo) -> None:
         """See `Callback`."""
@@ -161,6 +111,7 @@ class RunPage(Callback):
         if self._progress is None:
             return
         self._progress.add(row)
+        self._has_news = True
         run = self._progress.run
         if row["kind"] == log.TRAIN and row["step"] % (run.steps // run.config.train.epochs) == 0:
             write_results(self._folder)
@@ -190,9 +141,12 @@ class RunPage(Callback):
         self._told = text
 
     def _write_all(self) -> None:
+        """Table and curves too, if there are rows that they have not."""
         try:
-            write_results(self._folder)
-            draw_curves(self._folder)
+            if self._has_news:
+                write_results(self._folder)
+                draw_curves(self._folder)
+                self._has_news = False
         finally:
             self._write()
 

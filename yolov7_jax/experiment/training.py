@@ -18,7 +18,8 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.artifacts import Publisher, draw_labels, evaluator, score, shown_batches
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
-from yolov7_jax.experiment.run_page import RunLog, RunPage
+from yolov7_jax.experiment.run_log import RunLog
+from yolov7_jax.experiment.run_page import RunPage
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, reporting_step, set_up
 from yolov7_jax.graph.zoo import zoo_names
 from yolov7_jax.nn.network import init
