@@ -128,7 +128,7 @@ def _draw_predictions(detector: Detector, val: SourceMixin, options: Options, fo
 
 def draw_curves(folder: Path) -> None:
     """Draws losses and average precision over time from the log of a run."""
-    save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png")
+    save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png", trim=False)
 
 
 def draw_labels(data: SourceMixin, weights: Weights, config: Config, folder: Path) -> None:
