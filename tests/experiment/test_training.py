@@ -28,6 +28,7 @@ from yolov7_jax.experiment.training import with_whole_paths
 from yolov7_jax.image import read_image
 from yolov7_jax.training.callbacks import Callback
 from yolov7_jax.training.log import read_log
+from yolov7_jax.training.results import results_csv
 
 
 class Listener(Callback):
@@ -71,6 +72,9 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "metrics.jsonl",
         "network.json",
         "figures",
+        "index.html",
+        "results.csv",
+        "run.log",
         "weights.safetensors",
     }
     assert read_config(run / "config.yaml") == small_config(data)
@@ -80,7 +84,11 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "batch-1.png",
         "batch-2.png",
         "batch-3.png",
+        "confidence.png",
+        "confusion.png",
         "curves.png",
+        "labels.png",
+        "precision_recall.png",
         "predictions.png",
     ]
     for figure in (run / "figures").iterdir():
@@ -113,6 +121,10 @@ def test_what_val_measures_is_what_the_run_logged(run, data):
     logged = read_log(run / "metrics.jsonl")[-1]
     assert logged["AP"] == pytest.approx(result.AP, abs=1e-12)
     assert logged["AR_100"] == pytest.approx(result.AR_100, abs=1e-12)
+    assert [logged[name] for name in ("precision", "recall", "f1", "confidence")] == pytest.approx(
+        [result.precision, result.recall, result.f1, result.confidence], abs=1e-12
+    )
+    assert logged["AP_of_class"] == pytest.approx({row.name: row.AP for row in result.per_class}, abs=1e-12)
 
 
 def test_a_run_repeated_from_its_own_settings_is_the_same_to_the_byte(run, tmp_path):
@@ -126,8 +138,15 @@ def test_stopped_by_a_signal_and_resumed_it_is_the_same_run(run, data, tmp_path)
     assert not stopped.finished
     assert stopped.signal == signal.SIGTERM
     assert stopped.step < 12
+    assert "stopped by SIGTERM (as of " in (stopped.folder / "index.html").read_text()
+    labels_drawn = (stopped.folder / "figures" / "labels.png").stat().st_mtime_ns
     done = resume(stopped.folder)
     assert done.finished
+    assert "finished (as of " in (done.folder / "index.html").read_text()
+    told = (done.folder / "run.log").read_text()
+    assert told.index("stopped by SIGTERM") < told.index(f"resumed after {stopped.step} iterations")
+    assert (done.folder / "results.csv").read_text() == results_csv(read_log(done.folder / "metrics.jsonl"))
+    assert (done.folder / "figures" / "labels.png").stat().st_mtime_ns == labels_drawn
     assert tensors(done.folder / "weights.safetensors") == tensors(run / "weights.safetensors")
 
 

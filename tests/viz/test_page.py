@@ -11,7 +11,18 @@ from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.image import write_image
 from yolov7_jax.types import ClassResult
 from yolov7_jax.viz.draw import relative_luminance
-from yolov7_jax.viz.page import STYLE, report_page
+from yolov7_jax.viz.page import (
+    STYLE,
+    folded,
+    heading,
+    links,
+    listing,
+    notice,
+    picture,
+    report_page,
+    table,
+    write_page,
+)
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CLASSES = [ClassResult("cat", 0.5, 0.75, 12), ClassResult("<b>dog</b>", math.nan, math.nan, 0)]
@@ -107,11 +118,39 @@ def test_bars_are_as_long_as_the_numbers(tmp_path: Path):
     assert bars == ["--part: 75.0%", "--part: 50.0%", "--part: 0.0%", "--part: 0.0%"]
 
 
+def test_a_page_of_other_parts(tmp_path: Path):
+    text = "<i>a & b</i>"
+    parts = [
+        notice(text, f"{text}\nmore", kind="bad"),
+        heading(text),
+        table((text, "n"), [(text, text, 3, 0.25)]),
+        folded(text, listing(text)),
+        links([tmp_path / "a b#.txt"], tmp_path),
+        picture(text, picture_in(tmp_path, "x y.png"), tmp_path, version=7),
+    ]
+    page = Page(write_page(tmp_path, text, parts, reload_s=60))
+    assert page.texts("pre") == [f"{text}\nmore", text]
+    assert page.texts("tr") == [f"{text}n", f"{text}{text}30.250"]
+    assert page.texts("summary") == page.texts("strong") == [text]
+    assert page.values("a", "href") == ["a%20b%23.txt", "x%20y.png"]
+    assert page.values("img", "src") == ["x%20y.png?version=7"]
+    assert not page.texts("i")
+    assert [a["content"] for name, a, _ in page.elements if a.get("http-equiv") == "refresh"] == ["60"]
+    assert "refresh" not in Page(write_page(tmp_path, text, parts)).source
+
+
 def test_text_is_legible_by_day_and_night():
     day, night = STYLE.split("@media (prefers-color-scheme: dark)")
     for part in (day, night):
         colors = {name: _rgb(digits) for name, digits in re.findall(r"--(\w+): #([0-9a-f]+)", part)}
-        for ink, paper in (("ink", "paper"), ("ink", "bar"), ("ink", "card"), ("quiet", "card")):
+        for ink, paper in (
+            ("ink", "paper"),
+            ("ink", "bar"),
+            ("ink", "card"),
+            ("quiet", "card"),
+            ("ink", "good"),
+            ("ink", "bad"),
+        ):
             lights = sorted(relative_luminance(colors[name]) for name in (ink, paper))
             assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5  # WCAG 2, level AA
 

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Evaluates and prints the table of classes, the twelve numbers and the speed; 1 where an image cannot be read."""
+    """Evaluates and prints the table of classes, all numbers and the speed; 1 where an image cannot be read."""
     from yolov7_jax.datasets import open_source
     from yolov7_jax.experiment import validate
     from yolov7_jax.experiment.validation import known_by_name

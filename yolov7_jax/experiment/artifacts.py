@@ -17,6 +17,7 @@ from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.load import RUN_WEIGHTS
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.data.loader import Loader
+from yolov7_jax.datasets.curate.statistics import objects_of, statistics
 from yolov7_jax.experiment.preparation import repeats
 from yolov7_jax.experiment.validation import draw_evaluation, read_truth, validate
 from yolov7_jax.experiment.validation_loss import Losses
@@ -32,13 +33,14 @@ from yolov7_jax.training.loop import Plan
 from yolov7_jax.training.stop import StopSignals
 from yolov7_jax.types import Batch, CocoResult
 from yolov7_jax.viz.figures import curves_figure, save_figure
+from yolov7_jax.viz.label_figures import label_figure
 from yolov7_jax.viz.sheet import draw_batch, draw_comparison
 
 BEST = "best.safetensors"
 """In the folder of a run, beside its weights: those of the best evaluation."""
 
 FIGURES = "figures"
-"""In the folder of a run: batches, predictions, curves."""
+"""In the folder of a run: labels, batches, curves, predictions and other figures of the last evaluation."""
 
 AP_OF_CLASS = "AP_of_class"
 """In the row of an evaluation: the AP of each class by its name, None where there is nothing to find."""
@@ -114,7 +116,7 @@ def _by_class(result: CocoResult) -> dict[str, float | None]:
     return {row.name: None if math.isnan(row.AP) else row.AP for row in result.per_class}
 
 
-def score(best_by: str, row: Row) -> float:
+def score(best_by: str, row: Mapping[str, Any]) -> float:
     """What the best evaluation has most of (`TrainConfig.best_by`); 0 where there was nothing to find."""
     parts = {"AP": 0.9, "AP50": 0.1} if best_by == "fitness" else {best_by: 1.0}
     found = {name: row[name] for name in parts}
@@ -133,18 +135,17 @@ def _draw_predictions(detector: Detector, val: SourceMixin, options: Options, fo
 
 def draw_curves(folder: Path) -> None:
     """Draws losses and average precision over time from the log of a run."""
-    save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png")
+    save_figure(curves_figure(read_log(folder / FILE)), folder / FIGURES / "curves.png", trim=False)
 
 
-class CurvesDrawn(Callback):
-    """Draws the curves of a run after every evaluation."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def on_evaluation(self, row: Mapping[str, Any], *, best: bool) -> None:  # noqa: ARG002
-        """See `Callback`."""
-        draw_curves(self._folder)
+def draw_labels(data: SourceMixin, weights: Weights, config: Config, folder: Path) -> None:
+    """Draws what the labels of the training images hold, unless that is done or there is none."""
+    file = folder / FIGURES / "labels.png"
+    objects = objects_of(data.labels(index) for index in range(0 if file.exists() else len(data)))
+    if len(objects.image):
+        size, anchor_t = config.train.size, config.loss.anchor_t
+        counts = statistics(objects, data.names, size=size, anchors=weights.graph.anchors, anchor_t=anchor_t)
+        save_figure(label_figure(counts), file)
 
 
 def shown_batches(

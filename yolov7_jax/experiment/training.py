@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import Any, Unpack
 
 import jax
@@ -14,17 +15,11 @@ from yolov7_jax.config import Config, TrainConfig
 from yolov7_jax.config_file import check_config, config_dict, read_config
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.experiment.artifacts import (
-    CurvesDrawn,
-    Publisher,
-    draw_curves,
-    evaluator,
-    loader_by_ap,
-    score,
-    shown_batches,
-)
+from yolov7_jax.experiment.artifacts import Publisher, draw_labels, evaluator, loader_by_ap, score, shown_batches
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, Beginning
 from yolov7_jax.experiment.preparation import Data, expectations, open_data, starting_weights
+from yolov7_jax.experiment.run_log import RunLog
+from yolov7_jax.experiment.run_page import RunPage
 from yolov7_jax.experiment.setup import Given, Setup, check_names, kinds_of, make_loggers, reporting_step, set_up
 from yolov7_jax.experiment.step_compiler import with_batch_size
 from yolov7_jax.experiment.validation_loss import validation_losses
@@ -72,7 +67,8 @@ def train(
     """Trains a network as a configuration says, in a new folder.
 
     The folder gets config.yaml, network.json, metrics.jsonl, checkpoints, weights.safetensors (averaged weights at the
-    last checkpoint), best.safetensors (those of the best evaluation) and figures. SIGTERM and Ctrl-C save and stop.
+    last checkpoint), best.safetensors (those of the best evaluation), figures, run.log, results.csv, and index.html,
+    a page of it all. SIGTERM and Ctrl-C save and stop.
 
     Args:
         config: settings.
@@ -161,7 +157,7 @@ def _watching(callbacks: Sequence[Callback], progress: ProgressBar, folder: Path
     """What looks on in the first process; in others nothing does."""
     if not hosts.is_first():
         return Callbacks(), no_progress
-    return Callbacks([*callbacks, CurvesDrawn(folder)]), progress
+    return Callbacks([RunLog(folder), *callbacks, RunPage(folder)]), progress
 
 
 def with_whole_paths(config: Config) -> Config:
@@ -203,6 +199,8 @@ def _run(
             done = setup.plan.epoch(status.step)
             raise InputError(f"{folder}: train.epochs is {config.train.epochs}, but the run is in epoch {done} already")
         log.rewind(status.step)
+        if hosts.is_first():
+            attempt("drawing labels", callbacks, draw_labels, data.train, weights, config, folder)
         try:
             callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step, signals.ask))
             loader_at = partial(loader_by_ap, setup.loader, config, data.train, folder)
@@ -229,13 +227,13 @@ def _run(
         except BaseException as error:
             callbacks.on_fault(error)
             raise
-        finally:
-            if hosts.is_first():
-                attempt("drawing curves", callbacks, draw_curves, folder)
     finished = status.step == setup.plan.steps
+    signal = None if stop.received == ASKED else stop.received
     reason = _reason(config.train, setup.plan, status, signals)
     if reason:
         callbacks.log(f"ended: {reason}")
+    elif signal is not None and not finished:
+        callbacks.log(f"stopped by {Signals(signal).name}")
     callbacks.on_end(status.step, finished=finished)
     return TrainingRun(
         folder,
@@ -244,7 +242,7 @@ def _run(
         status.best_step,
         config.train.best_by,
         finished,
-        signal=None if stop.received == ASKED else stop.received,
+        signal=signal,
         reason=reason,
     )
 

@@ -15,10 +15,13 @@ from yolov7_jax.training.stop import Stopped
 
 R = TypeVar("R")
 
-_LOGGER = logging.getLogger("yolov7_jax")
+LOGGER = logging.getLogger("yolov7_jax")
+
+GOES_ON = "the run goes on"
+"""In every report of what failed and ends no run."""
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """The sentence of an error that speaks to the user, else the traceback without the frame that caught it."""
     if isinstance(error, InputError):
         return str(error)
@@ -37,7 +40,7 @@ def attempt(what: str, callbacks: Callback, work: Callable[..., R], *args: Any) 
     except (Stopped, GoneError):
         raise
     except Exception as error:
-        callbacks.log(f"{what} failed, the run goes on: {described(error)}")
+        callbacks.log(f"{what} failed, {GOES_ON}: {described(error)}")
         return None
 
 
@@ -118,7 +121,7 @@ class Callbacks(Callback):
             try:
                 getattr(callback, name, _nothing)(*args, **options)
             except Exception as error:
-                _LOGGER.error("the callback %s failed in %s; the run goes on\n%s", callback, name, described(error))
+                LOGGER.error("the callback %s failed in %s; %s\n%s", callback, name, GOES_ON, described(error))
 
     def on_start(self, run: RunInfo) -> None:
         """See `Callback`."""

@@ -54,16 +54,20 @@ def set_style(axes: Axes, *, title: str, xlabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save_figure(figure: Figure, file: Path) -> None:
+def save_figure(figure: Figure, file: Path, *, trim: bool = True) -> None:
     """Writes a figure in the format of the file's ending; folders are made.
+
+    trim: leave as much margin as labels and legends need, which has the figure drawn twice.
 
     Raises:
         InputError: it cannot be written.
     """
-    drawn, bbox = BytesIO(), None if figure.get_layout_engine() else "tight"  # a layout leaves no margins
+    drawn = BytesIO()
     with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(drawn, format=file.suffix.removeprefix("."), dpi=_DOTS_PER_INCH, bbox_inches=bbox)
+        figure.savefig(
+            drawn, format=file.suffix.removeprefix("."), dpi=_DOTS_PER_INCH, bbox_inches="tight" if trim else None
+        )
     write_atomically(file, drawn.getvalue())
 
 
@@ -75,7 +79,8 @@ def curves_figure(history: Sequence[LogRow]) -> Figure:
             precision, recall, f1 (fractions) and, if measured, val_box …. Of rows of one step the last counts: a run
             that was resumed repeats some.
     """
-    figure = new_figure(15, 6.5, layout="constrained")
+    figure = new_figure(15, 6.5)
+    figure.subplots_adjust(left=0.04, right=0.99, top=0.95, bottom=0.08, hspace=0.35, wspace=0.15)
     panels = figure.subplots(2, 3).ravel()
     train, val = _of_kind(history, "train"), _of_kind(history, "val")
     for axes, (key, title) in zip(panels, LOSSES.items(), strict=False):
