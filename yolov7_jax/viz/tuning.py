@@ -40,17 +40,16 @@ def tuning_figure(
         measure: what a score is.
     """
     figure = new_figure(12, 7, layout="constrained")
-    above: list[Any] = ["history", "history", "importances", "importances"]
-    panels = figure.subplot_mosaic([above, [str(place) for place in range(SHOWN)]])
-    _draw_history(panels["history"], trials, measure)
-    _draw_importances(panels["importances"], importances)
-    keys = list(importances) or (list(trials[0].settings) if trials else [])
-    for place in range(SHOWN):
-        axes = panels[str(place)]
-        if place < len(keys):
-            _draw_setting(axes, trials, keys[place], logarithmic=keys[place] in by_logarithm, measure=measure)
-        else:
-            axes.set_axis_off()
+    halves: Any = figure.subfigures(2, 1)
+    above, below = halves
+    history, bars = above.subplots(1, 2)
+    _draw_history(history, trials, measure)
+    _draw_importances(bars, importances)
+    shown = (list(importances) or (list(trials[0].settings) if trials else []))[:SHOWN]
+    if shown:
+        for key, axes in zip(shown, below.subplots(1, len(shown), sharey=True, squeeze=False)[0], strict=True):
+            _draw_setting(axes, trials, key, logarithmic=key in by_logarithm)
+        below.axes[0].set_ylabel(measure)
     return figure
 
 
@@ -65,7 +64,7 @@ def _draw_history(axes: Axes, trials: Sequence[TrialPoint], measure: str) -> Non
     best = list(accumulate((trial.score for trial in complete), max))
     axes.step([trial.number for trial in complete], best, where="post", color=INK, linewidth=1.6, label="best so far")
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
 
 
 def _draw_points(axes: Axes, places: Sequence[Any], trials: Sequence[TrialPoint]) -> None:
@@ -89,10 +88,9 @@ def _draw_importances(axes: Axes, importances: Mapping[str, float]) -> None:
     axes.set_xlim(left=0)
 
 
-def _draw_setting(axes: Axes, trials: Sequence[TrialPoint], key: str, *, logarithmic: bool, measure: str) -> None:
+def _draw_setting(axes: Axes, trials: Sequence[TrialPoint], key: str, *, logarithmic: bool) -> None:
     """Scores over the values of a setting; choices, which have no order, beside each other."""
     set_style(axes, title=key, xlabel="")
-    axes.set_ylabel(measure)
     values = [trial.settings[key] for trial in trials]
     if any(isinstance(value, bool | str) for value in values):
         names = sorted({str(value) for value in values})

@@ -4,14 +4,15 @@ python quick_search.py FOLDER TRIALS SECONDS prints a line for each evaluation; 
 """
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
 
 from yolov7_jax.config import Config
-from yolov7_jax.config_file import config_dict, make_config
+from yolov7_jax.config_file import config_dict, make_config, read_config
 from yolov7_jax.experiment.training import TrainingRun
-from yolov7_jax.experiment.tuning import run
+from yolov7_jax.experiment.tuning import report, run
 from yolov7_jax.files import write_atomically, yaml_text
 from yolov7_jax.training.callbacks import Callbacks, RunInfo
 from yolov7_jax.training.log import FILE, read_log
@@ -27,8 +28,6 @@ def config(**train: object) -> Config:
 
 def true_score(config: Config) -> float:
     """Best where the learning rate is 0.1; the other setting does not matter."""
-    import math
-
     return 0.9 / (1 + (math.log10(config.optim.lr0) + 1) ** 2)
 
 
@@ -50,8 +49,6 @@ class QuickRuns:
         return self._run(config, Path(folder), callbacks, 0)
 
     def resume(self, folder, *, callbacks, progress, **given):
-        from yolov7_jax.config_file import read_config
-
         done = read_log(Path(folder) / FILE)
         self.resumed.append((Path(folder).name, len(done)))
         return self._run(read_config(Path(folder) / "config.yaml"), Path(folder), callbacks, len(done))
@@ -84,8 +81,11 @@ class QuickRuns:
 
 
 def replace_runs(runs: QuickRuns, patch=setattr) -> QuickRuns:
+    """Has searches make these runs, and draw no figure."""
     patch(run, "train", runs.train)
     patch(run, "resume", runs.resume)
+    patch(report, "tuning_figure", lambda *_: None)
+    patch(report, "save_figure", lambda *_: None)
     return runs
 
 

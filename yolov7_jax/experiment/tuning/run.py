@@ -221,7 +221,7 @@ class _Search:
 
     def _train(self, trial: OwnTrial, reporter: _Reporter) -> TrainingRun:
         folder = self.run_folder(trial.number)
-        config = with_settings(self.config, trial.settings, where=f"trial {trial.number}")
+        config = with_settings(self.config, trial.settings)
         options: dict[str, Any] = {"callbacks": [*self.looking_on, reporter], "progress": self.progress, **self.given}
         if (folder / CONFIG).is_file():
             return resume(folder, **options)

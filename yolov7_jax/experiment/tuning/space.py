@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from yolov7_jax.config import Config
-from yolov7_jax.config_file import config_dict, find_named, make_config
+from yolov7_jax.config_file import check_config, config_dict, find_named
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.setup import check_names
 from yolov7_jax.files import read_yaml
@@ -20,6 +20,8 @@ MEASURE = ("train.best_by", "data.val_path", "data.val_images", "data.val_split"
 
 _KEYS = ("low", "high", "log", "step")
 _EXPECTED = "expected {low: …, high: …} for numbers, or a list of choices"
+
+_CHOSEN: Mapping[type, str] = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
 
 Number = int | float
 Value = str | bool | int | float
@@ -46,6 +48,10 @@ class Interval:
         step = "" if self.step is None else f" in steps of {self.step:g}"
         return f"from {self.low:g} to {self.high:g}{step}"
 
+    def ends(self) -> tuple[Value, ...]:
+        """The values that say whether a setting can have all of them."""
+        return self.low, self.high
+
     def plain(self) -> dict[str, Any]:
         """As a file has it."""
         given = {"low": self.low, "high": self.high, "log": self.log or None, "step": self.step}
@@ -63,6 +69,10 @@ class Choices:
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.values))}"
+
+    def ends(self) -> tuple[Value, ...]:
+        """All, as none lies between two."""
+        return self.values
 
     def plain(self) -> list[Value]:
         """As a file has it."""
@@ -107,17 +117,13 @@ def setting(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def with_settings(config: Config, values: Mapping[str, Any], *, where: str) -> Config:
-    """The configuration with other values of some settings.
-
-    Raises:
-        InputError: there is no such setting, or it does not have such values.
-    """
-    settings = config_dict(config)
+def with_settings(config: Config, values: Mapping[str, Value]) -> Config:
+    """The configuration with other values of some settings, which are not checked."""
+    sections: dict[str, dict[str, Value]] = {}
     for key, value in values.items():
         section, _, name = key.partition(".")
-        settings.setdefault(section, {})[name] = value
-    return make_config(settings, where=where)
+        sections.setdefault(section, {})[name] = value
+    return replace(config, **{name: replace(getattr(config, name), **given) for name, given in sections.items()})
 
 
 def space_dict(space: Space) -> dict[str, Any]:
@@ -130,24 +136,19 @@ def _domain(key: str, given: Any, config: Config, where: str) -> Interval | Choi
         raise InputError(f"{where}: {key} says what a score is, so trials cannot differ in it; leave it out")
     kind = _kind(key, config, where)
     if isinstance(given, Mapping):
-        interval = _interval(key, given, kind, where)
-        _check_values(key, (interval.low, interval.high), config, where)
-        return interval
-    if isinstance(given, list):
-        choices = _choices(key, given, kind, where)
-        _check_values(key, choices.values, config, where)
-        return choices
-    raise InputError(f"{where}: {key} is {given!r}; {_EXPECTED}")
-
-
-def _check_values(key: str, values: Sequence[Value], config: Config, where: str) -> None:
-    """Refuses values that a run with this configuration could not have."""
-    for value in values:
-        varied = with_settings(config, {key: value}, where=where)
+        domain: Interval | Choices = _interval(key, given, kind, where)
+    elif isinstance(given, list):
+        domain = _choices(key, given, kind, where)
+    else:
+        raise InputError(f"{where}: {key} is {given!r}; {_EXPECTED}")
+    for value in domain.ends():
+        varied = with_settings(config, {key: value})
+        check_config(varied, where=where)
         try:
             check_names(varied)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
+    return domain
 
 
 def _kind(key: str, config: Config, where: str) -> type:
@@ -197,9 +198,11 @@ def _is_multiple(value: Number, low: Number, step: Number) -> bool:
 
 def _choices(key: str, given: list[Any], kind: type, where: str) -> Choices:
     values = [_number(value, kind, f"{where}: a choice of {key}") if kind in (int, float) else value for value in given]
+    if kind not in _CHOSEN:
+        raise InputError(f"{where}: {key} is a list, which cannot be varied; leave it out")
     for value in values:
-        if not isinstance(value, str | bool | int | float):
-            raise InputError(f"{where}: {key} has the choice {value!r}; expected texts, numbers, true or false")
+        if not isinstance(value, kind):
+            raise InputError(f"{where}: {key} has the choice {value!r}; expected {_CHOSEN[kind]}")
     if len(set(values)) < max(2, len(values)):
         raise InputError(f"{where}: {key} has the choices {given}; expected two or more that differ")
     return Choices(tuple(values))
