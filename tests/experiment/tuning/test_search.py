@@ -13,6 +13,7 @@ pytest.importorskip("optuna", reason="pip install optuna")
 
 from tests.experiment.small_run import small_config, write_data
 from tests.experiment.tuning.quick_search import EPOCHS, SPACE, QuickRuns, config, replace_runs, true_score
+from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.errors import DataError, InputError, InstallationError
 from yolov7_jax.experiment import train, tune, tune_report
@@ -202,6 +203,29 @@ def test_without_optuna_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(InstallationError, match=r"pip install 'yolov7-jax\[tune\]'"):
         tune(config(), SPACE, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_searches_reports_and_says_what_is_wrong(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text("optim.lr0: {low: 1e-4, high: 1.0, log: true}\naugment.degrees: {low: 0, high: 9}\n")
+    command = ["--no-compilation-cache", "tune", "finetune", "--space", "space.yaml", "--pruner", "none", "--trials"]
+    runs.signal_at = (2, 3)
+    assert main([*command, "3", "--output", "out", "train.epochs=4"]) == 128 + 15
+    assert "saved; the same command goes on" in capsys.readouterr().out
+    runs.signal_at = None
+    assert main([*command, "6", "train.epochs=4", "--output", "out"]) == 0
+    searched = capsys.readouterr()
+    assert "6 of 6 done" in searched.err
+    assert main(["tune", "--report", "--output", "out"]) == 0
+    reported = capsys.readouterr().out
+    assert reported == searched.out
+    best = tune_report("out").best
+    assert f"best: trial {best.number}, fitness {best.score:.4f} (trial 0: 0.45)" in reported
+    assert "importance: optim.lr0 " in reported
+    assert main(["tune", "--report"]) == 2
+    assert "runs/tune: has no study.db" in capsys.readouterr().err
+    assert main(["tune"]) == 2
+    assert "give a configuration" in capsys.readouterr().err
 
 
 def test_importance_is_where_a_made_score_has_it(runs, tmp_path):
