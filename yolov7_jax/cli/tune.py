@@ -67,7 +67,7 @@ def _show(found: Tuning) -> None:
     Console().print(table)
     for trial in found.trials:
         if trial.failure:
-            print(f"trial {trial.number} failed: {trial.failure}")
+            print(f"trial {trial.number} failed: {trial.failure.splitlines()[-1]}")
     if found.importances:
         print(f"importance: {', '.join(f'{key} {found.importances[key]:.2f}' for key in keys)}")
     if best is not None:

@@ -87,18 +87,19 @@ def tune_report(folder: Path | str) -> Tuning:
 
 
 def write_report(study: Study, folder: Path, config: Config, space: Space) -> Tuning:
-    """The results of a study, written to its folder."""
-    found = Tuning(folder, config.train.best_by, space, study.trials(), study.importances())
-    write_atomically(folder / TABLE, _csv_text(found))
-    if found.best is not None:
-        write_atomically(folder / BEST, _best_text(found))
-    points = [
-        TrialPoint(trial.number, trial.score, trial.state == PRUNED, trial.settings)
-        for trial in found.trials
-        if trial.score is not None
-    ]
-    by_logarithm = {key for key, domain in space.items() if isinstance(domain, Interval) and domain.log}
-    save_figure(tuning_figure(points, found.importances, by_logarithm, found.measure), folder / FIGURE)
+    """The results of a study, written to its folder; the last of several processes that do so knows most."""
+    with study.locked():
+        found = Tuning(folder, config.train.best_by, space, study.trials(), study.importances())
+        write_atomically(folder / TABLE, _csv_text(found))
+        if found.best is not None:
+            write_atomically(folder / BEST, _best_text(found))
+        points = [
+            TrialPoint(trial.number, trial.score, trial.state == PRUNED, trial.settings)
+            for trial in found.trials
+            if trial.score is not None
+        ]
+        by_logarithm = {key for key, domain in space.items() if isinstance(domain, Interval) and domain.log}
+        save_figure(tuning_figure(points, found.importances, by_logarithm, found.measure), folder / FIGURE)
     return found
 
 
