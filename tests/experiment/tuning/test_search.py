@@ -2,9 +2,11 @@ import csv
 import math
 import os
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.errors import DataError, InputError, InstallationError
 from yolov7_jax.experiment import train, tune, tune_report
+from yolov7_jax.experiment.tuning.space import with_settings
 from yolov7_jax.experiment.tuning.study import OwnTrial
 from yolov7_jax.training.log import read_log
 from yolov7_jax.training.loop import DivergedError
@@ -120,12 +123,26 @@ def test_trials_below_the_median_of_others_end_where_they_fall_behind(runs, tmp_
         assert trial.score == trial.values[max(trial.values)]
 
 
-def test_hyperband_prunes_too_but_not_the_defaults(runs, tmp_path):
-    space = {"optim.lr0": {"low": 1e-4, "high": 1.0, "log": True}}
-    start = config()
-    found = tune(start, space, tmp_path, trials=12, sampler="random", pruner="hyperband")
-    assert found.trials[0].state == "complete"
+def test_hyperband_prunes_too(runs, tmp_path):
+    found = tune(config(), SPACE, tmp_path, trials=12, sampler="random", pruner="hyperband")
     assert "pruned" in states(found)
+
+
+def test_the_defaults_are_not_pruned_and_a_trial_of_a_living_process_is_left_to_it(runs, tmp_path):
+    start = with_settings(config(), {"optim.lr0": 2e-4})  # behind all others
+    options = {"sampler": "random", "pruner": "median"}
+    runs.signal_at = (0, 1)
+    tune(start, SPACE, tmp_path, trials=7, **options)
+    runs.signal_at = None
+    with closing(sqlite3.connect(tmp_path / "claims/000", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = tune(start, SPACE, tmp_path, trials=7, **options)
+        assert states(found) == ["running", *["complete"] * 6]
+        assert runs.resumed == []
+    found = tune(start, SPACE, tmp_path, trials=7, **options)
+    assert runs.resumed == [("000", 1)]
+    assert states(found) == ["complete"] * 7
+    assert found.trials[0].score < min(trial.score for trial in found.trials[1:])
 
 
 def test_trials_that_fail_are_reported_and_the_search_goes_on(runs, tmp_path):
@@ -153,6 +170,8 @@ def test_three_failures_in_a_row_end_the_search(runs, tmp_path):
     with pytest.raises(InputError, match=r"(?s)3 trials in a row failed, the last one: .*disk is full"):
         tune(config(), SPACE, tmp_path, trials=9)
     assert states(tune_report(tmp_path)) == ["complete", "fail", "fail", "fail"]
+    runs.raises = dict.fromkeys(range(1, 9), DivergedError("not finite"))  # which says nothing of other settings
+    assert states(tune(config(), SPACE, tmp_path, trials=8)) == ["complete", *["fail"] * 7]
 
 
 def test_a_signal_stops_the_search_and_the_same_call_resumes_the_trial(runs, tmp_path):
