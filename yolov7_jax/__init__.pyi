@@ -47,6 +47,8 @@ from .experiment import run_demo as run_demo
 from .experiment import show_labels as show_labels
 from .experiment import show_samples as show_samples
 from .experiment import train as train
+from .experiment import tune as tune
+from .experiment import tune_report as tune_report
 from .experiment import validate as validate
 from .experiment.preparation import training_pipeline as training_pipeline
 from .experiment.setup import loss_of as loss_of

@@ -46,9 +46,9 @@ _WORDS: Mapping[tuple[str, str], Mapping[str, Any]] = {("train", "batch_size"): 
 """What else can be written for some values of a setting."""
 
 
-def config_names() -> tuple[str, ...]:
-    """The names of the built-in configurations."""
-    return tuple(sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")}))
+def config_names(room: str = "") -> tuple[str, ...]:
+    """The names of the built-in configurations, or of the files in a room beside them."""
+    return tuple(sorted({file.stem for folder in _FOLDERS for file in (folder / room).glob("*.yaml")}))
 
 
 def read_config(
@@ -73,7 +73,7 @@ def read_config(
         InputError: no such configuration, an unknown key, or a value of the wrong kind or out of range; names the file
             or the override and the key, and what was expected.
     """
-    file = _find(str(source))
+    file = find_named(str(source))
     settings = _read_with_bases(file, ())
     if hyp is not None:
         above = read_hyp(hyp, report)
@@ -126,15 +126,25 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
-def _find(source: str) -> Path:
+def find_named(source: str, *, room: str = "", what: str = "configuration") -> Path:
+    """The file of a configuration, or of what else comes along in a room beside them.
+
+    Args:
+        source: a name of `config_names`, or a YAML file, which need not be there.
+        room: the folder in configs/.
+        what: it is, for the sentence of the error.
+
+    Raises:
+        InputError: nothing has this name.
+    """
     if source.endswith(_SUFFIXES):
         return Path(source)
     for folder in _FOLDERS:
-        if (folder / f"{source}.yaml").is_file():
-            return folder / f"{source}.yaml"
+        if (folder / room / f"{source}.yaml").is_file():
+            return folder / room / f"{source}.yaml"
+    names = config_names(room)
     raise InputError(
-        f"no configuration is named {source!r}{nearest(source, config_names())}; "
-        f"expected a YAML file or one of {', '.join(config_names())}"
+        f"no {what} is named {source!r}{nearest(source, names)}; expected a YAML file or one of {', '.join(names)}"
     )
 
 
@@ -153,7 +163,7 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...]) -> dict[str, dict[str, 
         return content
     if not isinstance(base, str):
         raise InputError(f"{file}: base is {base!r}; expected a name or a file of another configuration")
-    base_file = file.parent / base if base.endswith(_SUFFIXES) else _find(base)
+    base_file = file.parent / base if base.endswith(_SUFFIXES) else find_named(base)
     return _merged(_read_with_bases(base_file, (*seen, file)), content)
 
 

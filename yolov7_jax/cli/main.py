@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "reparam": "fold weights into their inference form",
     "data": "check, draw, count, convert and split labeled images",
     "anchors": "see how anchors fit the boxes of a data set, and find better ones",
+    "tune": "search for settings with which a run scores higher, and report what matters",
     "ablate": "run an ablation of the YOLOv7 paper, small or in full, and write its table",
 }
 
@@ -109,8 +110,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _trains(parsed: argparse.Namespace) -> bool:
     """Whether it trains, and does not only print."""
-    only_prints = getattr(parsed, "settings", False) or getattr(parsed, "plan", False)
-    return parsed.command in ("train", "demo", "ablate") and not only_prints
+    only_prints = any(getattr(parsed, name, False) for name in ("settings", "plan", "report"))
+    return parsed.command in ("train", "demo", "ablate", "tune") and not only_prints
 
 
 def _begin_with_large_pages() -> None:

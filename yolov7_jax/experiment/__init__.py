@@ -8,6 +8,8 @@ from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
 from yolov7_jax.experiment.planning import PlannedStep, plan
 from yolov7_jax.experiment.show import LabelSheets, show_labels, show_samples
 from yolov7_jax.experiment.training import TrainingRun, resume, train
+from yolov7_jax.experiment.tuning.report import Tuning, tune_report
+from yolov7_jax.experiment.tuning.run import tune
 from yolov7_jax.experiment.validation import ValidationRun, validate
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "PlannedStep",
     "StatisticsRun",
     "TrainingRun",
+    "Tuning",
     "ValidationRun",
     "ablate",
     "detect",
@@ -29,5 +32,7 @@ __all__ = [
     "show_labels",
     "show_samples",
     "train",
+    "tune",
+    "tune_report",
     "validate",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,26 @@ _CHANGEABLE = {
 CHANGEABLE = tuple(f"{section}.{key}" for section, keys in _CHANGEABLE.items() for key in keys.split())
 """The settings that a run may be resumed with others of: none says what an iteration is."""
 
+IMMATERIAL = (
+    *("data.workers", "data.processes", "data.cache_images", "data.cache_gb", "train.loggers", "train.val_loss"),
+    *("train.checkpoint_every_steps", "train.save_period", "train.memory_limit", "val.batch_size"),
+)
+"""Settings that may differ between runs that are compared, for they change no result."""
+
 _OF_A_HOST = (
     "model.name", "model.weights", "data.path", "data.images", "data.val_path", "data.val_images", "data.workers",
     "data.processes", "data.cache", "data.cache_images", "data.cache_gb",
 )  # fmt: skip
 """The settings that processes of one run may have others of."""
+
+
+def differences(config: Config, stored: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting that changes a result and is stored otherwise: its key, what is stored, what it is now."""
+    for section, settings in config_dict(config).items():
+        for key, value in settings.items():
+            there = stored.get(section, {}).get(key)
+            if there != value and f"{section}.{key}" not in IMMATERIAL:
+                yield f"{section}.{key}", there, value
 
 
 class Beginning(NamedTuple):

@@ -18,7 +18,7 @@ from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.ablations.tables import AblationRow
 from yolov7_jax.experiment.artifacts import evaluation_options
-from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG
+from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, differences
 from yolov7_jax.experiment.training import resume, train, with_whole_paths
 from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import write_json
@@ -29,9 +29,6 @@ from yolov7_jax.training.log import FILE, VAL, read_log
 
 RESULT = "result.json"
 """In the folder of an evaluation: its settings and numbers."""
-
-IMMATERIAL = ("data.workers", "data.processes", "train.loggers", "train.checkpoint_every_steps", "val.batch_size")
-"""Settings that may differ between the runs of a table, for they change no result."""
 
 _PRECISION, _RECALL = "AP", "AR"
 
@@ -94,14 +91,11 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _check_same(job: Job, stored: dict[str, dict[str, Any]]) -> None:
-    for section, settings in config_dict(with_whole_paths(job.config)).items():
-        for key, value in settings.items():
-            there = stored.get(section, {}).get(key)
-            if there != value and f"{section}.{key}" not in IMMATERIAL:
-                raise InputError(
-                    f"{job.folder}: was made with {section}.{key}={there}, not {value}; choose another folder "
-                    "for other settings: --output FOLDER"
-                )
+    for key, there, value in differences(with_whole_paths(job.config), stored):
+        raise InputError(
+            f"{job.folder}: was made with {key}={there}, not {value}; choose another folder for other settings: "
+            "--output FOLDER"
+        )
 
 
 def _evaluate(job: Job, callbacks: Sequence[Callback], progress: ProgressBar) -> None:
