@@ -17,6 +17,7 @@ from tests.experiment.small_run import small_config, write_data
 from tests.experiment.test_sharing import assert_same_evaluation
 from tests.experiment.test_training import damage
 from yolov7_jax.cli.main import main
+from yolov7_jax.config import Config
 from yolov7_jax.config_file import config_dict
 from yolov7_jax.convert.weights_file import read_safetensors
 from yolov7_jax.datasets import open_source
@@ -25,6 +26,7 @@ from yolov7_jax.experiment import ablate, detect, resume, run_demo, train, valid
 from yolov7_jax.files import yaml_text
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.image_paths import find_images
+from yolov7_jax.registry import register_transform
 from yolov7_jax.training import cluster, hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.cluster import Address, connect
@@ -44,10 +46,29 @@ class Waiter(Callback):
                 time.sleep(0.1)
 
 
+@register_transform("darker")
+def darker(rng, sample):
+    """Each finished sample by a factor of its own."""
+    factor = rng.uniform(0.5, 1.0)
+    return sample._replace(image=(sample.image * factor).astype(np.uint8))
+
+
+def featured(home: Path) -> Config:
+    """A run with everything on that looks at its course, or depends on it."""
+    train = {"val_loss": True, "patience": 50, "time_limit": 10.0, "save_period": 2, "clip_gradient": 10.0}
+    data = {"sampling": "by_ap", "cache_images": "memory"}
+    return small_config(
+        home / "data.yaml",
+        train={**train, "loggers": ["tensorboard"]},
+        data=data,
+        augment={"transforms": ["darker"]},
+    )
+
+
 def be_one_of_two(home: Path, port: str, number: str) -> None:
     """A run from the command line; what is refused; a run that is stopped."""
     config = home / "config.yaml"
-    config.write_text(yaml_text(config_dict(small_config(home / "data.yaml"))))
+    config.write_text(yaml_text(config_dict(featured(home))))
     address = ["--coordinator", f"localhost:{port}", "--processes", "2", "--process-id", number]
     print("status", main(["train", str(config), "--output", str(home / "run"), *address]), flush=True)
     shared = ["--output", str(home / "val")], ["--output", str(home / "detected")]
@@ -76,7 +97,7 @@ def be_one_of_two(home: Path, port: str, number: str) -> None:
         except InputError as error:
             print("refused", error, flush=True)
 
-    done = train(small_config(home / "data.yaml"), home / "stopped", callbacks=[Waiter(home)])
+    done = train(featured(home), home / "stopped", callbacks=[Waiter(home)])
     print("stopped", done.step, done.signal, done.finished, flush=True)
 
 
@@ -126,7 +147,7 @@ def two(tmp_path_factory) -> Two:
 
 @pytest.fixture(scope="module")
 def one(two, tmp_path_factory) -> Path:
-    return train(small_config(two.home / "data.yaml"), tmp_path_factory.mktemp("one") / "run").folder
+    return train(featured(two.home), tmp_path_factory.mktemp("one") / "run").folder
 
 
 def test_one_process_joins_nobody(monkeypatch, capsys):
@@ -180,13 +201,17 @@ def test_two_processes_have_losses_and_weights_of_one(two, one):
     expected, found = (read_log(run / "metrics.jsonl") for run in (one, two.home / "run"))
     assert [(row["kind"], row["step"]) for row in found] == [(row["kind"], row["step"]) for row in expected]
     for before, now in zip(expected, found, strict=True):
-        for key in {"loss", "box", "obj", "cls", "AP", "AP50"} & before.keys():
+        for key in {"loss", "box", "obj", "cls", "AP", "AP50", "f1", "val_total"} & before.keys():
             assert now[key] == pytest.approx(before[key], rel=1e-6, abs=1e-6), (now["step"], key)
+    assert [row["val_total"] > 0 for row in found if row["kind"] == "val"] == [True, True]
     assert_same_weights(one, two.home / "run")
 
 
 def test_they_leave_one_run_folder_and_one_of_them_reports(two, one):
-    assert {path.name for path in (two.home / "run").iterdir()} == {path.name for path in one.iterdir()}
+    names = {path.name for path in (two.home / "run").iterdir()}
+    assert names == {path.name for path in one.iterdir()}
+    assert {"epoch-2.safetensors", "epoch-4.safetensors", "tensorboard", "index.html", "results.csv"} <= names
+    assert len(list((two.home / "run" / "tensorboard").iterdir())) == 1
     assert "12 iterations done" in two.printed[0]
     assert "iterations done" not in two.printed[1]
     assert "epoch 4: AP" in two.errors[0]
