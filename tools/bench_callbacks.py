@@ -2,6 +2,10 @@
 
     pip install 'yolov7-jax[tensorboard,wandb,mlflow]'
     python tools/bench_callbacks.py
+    python tools/bench_callbacks.py --rounds 0      # on a busy machine: what a row costs the CPU, and no more
+
+First each logger gets rows, ten a second, of as many numbers as training has: CPU time of the thread that trains, and
+of the whole process. A row comes each ten steps.
 
 Runs of a small network on drawn scenes take turns, in one process with one compiled step; ratios are medians over the
 rounds. A run's first steps and its end are not counted. Weights & Biases runs offline, MLflow with a database. CPU time
@@ -22,6 +26,7 @@ import jax
 
 import yolov7_jax as yolo
 from yolov7_jax.cli.console import TrainingConsole
+from yolov7_jax.experiment.setup import make_loggers
 
 LOGGERS = ["tensorboard", "wandb", "mlflow"]
 IMAGES, FIRST = 160, 20  # of a data set; steps that are not counted
@@ -61,6 +66,22 @@ def seconds_of_step(data: Path, folder: Path, parsed: argparse.Namespace, *, eve
     return stopwatch.of_step
 
 
+def cost_of_rows(name: str, folder: Path, rows: int = 200) -> tuple[float, float]:
+    """CPU milliseconds a row that a logger takes on the calling thread, and in all threads until all is stored."""
+    folder.mkdir(parents=True)
+    (logger,) = make_loggers([name])
+    logger.on_start(yolo.RunInfo(folder, yolo.Config(), 10 * rows, 0))
+    numbers = {f"number-{number}": number / 7 for number in range(33)}
+    of_thread, began = 0.0, time.process_time()
+    for step in range(10, 10 * rows + 1, 10):
+        before = time.thread_time()
+        logger.on_row({"kind": "train", "step": step, "epoch": 1, **numbers})
+        of_thread += time.thread_time() - before
+        time.sleep(0.1)
+    logger.on_end(10 * rows, finished=True)
+    return 1000 * of_thread / rows, 1000 * (time.process_time() - began) / rows
+
+
 def main() -> None:
     """Prints a line a round and the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,6 +93,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         os.environ |= {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+        for name in LOGGERS:
+            of_thread, of_all = cost_of_rows(name, home / "rows" / name)
+            print(f"{name}: CPU ms a row {of_thread:.2f} on the thread that trains, {of_all:.2f} in all", flush=True)
+        if not parsed.rounds:
+            return
         data = yolo.write_scenes(home / "scenes", train=IMAGES, val=1, size=parsed.size)
         device = jax.devices()[0]
         print(f"{device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores, jax {jax.__version__}\n")
