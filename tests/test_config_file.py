@@ -118,7 +118,7 @@ def test_settings_survive_writing_and_reading(augment, epochs, path):
         ("train: {multi_scale: [1], rect: true}", ["mine.yaml", "train.rect and train.multi_scale are both on"]),
         ("model: {anchors: [1, 2]}", ["model.anchors is [1, 2]", "a list of lists of numbers"]),
         ("data: {class_weights: [1, -1]}", ["data.class_weights is (1.0, -1.0)", "numbers, each at least 0"]),
-        ("data: {sampling: even}", ["data.sampling is 'even'", "one of uniform, balanced, repeat_factor"]),
+        ("data: {sampling: even}", ["data.sampling is 'even'", "one of uniform, balanced, by_ap, repeat_factor"]),
         ("data: {repeat_threshold: 2}", ["data.repeat_threshold is 2", "from 0 to 1"]),
         ("base: 3", ["mine.yaml", "base is 3"]),
         ("base: mine.yaml", ["mine.yaml", "its own base"]),
@@ -139,7 +139,7 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, text, words):
     ("override", "words"),
     [
         ("train.batch_size", ["train.batch_size", "section.key=value"]),
-        ("batch_size=3", ["batch_size=3", "section.key=value"]),
+        ("batch_size=3", ["batch_size=3: ", "is here: train.batch_size=3"]),
         ("train.batchsize=3", ["train.batchsize=3", "'batch_size'?"]),
         ("train.batch_size=many", ["train.batch_size is 'many'", "a whole number"]),
         ("lss.obj=3", ["'loss'?"]),
