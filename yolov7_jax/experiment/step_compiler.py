@@ -57,10 +57,23 @@ def with_batch_size(config: Config, graph: Graph, *, images: int, given: Given, 
     if config.train.batch_size != AUTO_BATCH:
         return config
     mesh = data_mesh()
-    limit = _memory_limit(config.train, mesh.devices.flat[0])
     unit = config.optim.micro_batch or mesh.size
     most = max(images // unit, 1) * unit
     compiler = StepCompiler(config, graph, mesh, LOCAL[0], None, report, given)
+    with hosts.all_or_none():
+        limit = _memory_limit(config.train, mesh.devices.flat[0])
+        found = _fitting(compiler, limit, unit, most)
+    size = min(int(told) for told in hosts.gather(str(found).encode()))
+    needed = next(one.needed or 0 for one in compiler.compilations if one.batch_size == found)
+    report(
+        f"train.batch_size: auto is {size} images: {needed / _GIB:.2f} of {limit / _GIB:.2f} GiB on each device"
+        + ("; there are no more to train on" if size == most else "")
+    )
+    return replace(config, train=replace(config.train, batch_size=size))
+
+
+def _fitting(compiler: StepCompiler, limit: float, unit: int, most: int) -> int:
+    """The largest batch found whose step takes no more than so many bytes of a device."""
     first = min(FIRST_BATCH * unit, most)
     compiled = compiler.compile(first)
     memory = None if compiled is None else program_memory(compiled)
@@ -74,13 +87,7 @@ def with_batch_size(config: Config, graph: Graph, *, images: int, given: Given, 
             f"train.batch_size: auto found no batch: a step of {first} images needs {needed} on each device, of "
             f"{limit / _GIB:.2f} GiB; save memory (docs/training.md, Memory), or set train.batch_size"
         )
-    size = min(int(told) for told in hosts.gather(str(found).encode()))
-    bytes_needed = next(one.needed or 0 for one in compiler.compilations if one.batch_size == found)
-    report(
-        f"train.batch_size: auto is {size} images: {bytes_needed / _GIB:.2f} of {limit / _GIB:.2f} GiB on each device"
-        + ("; there are no more to train on" if size == most else "")
-    )
-    return replace(config, train=replace(config.train, batch_size=size))
+    return found
 
 
 def _memory_limit(settings: TrainConfig, device: Any) -> float:

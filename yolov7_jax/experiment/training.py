@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, TimeLimit, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
 from yolov7_jax.training.in_step import in_step
-from yolov7_jax.training.log import Log
+from yolov7_jax.training.log import Log, Row
 from yolov7_jax.training.loop import LoopDependencies, Plan
 from yolov7_jax.training.loop import train as run_loop
 from yolov7_jax.training.state import init_state
@@ -94,7 +94,8 @@ def train(
             data = open_data(config, watching, progress, given=given.get("data"))
             weights, report = starting_weights(config, data.train.names)
             watching.log(report)
-            config = with_batch_size(config, weights.graph, images=len(data.train), given=given, report=watching.log)
+        config = with_batch_size(config, weights.graph, images=len(data.train), given=given, report=watching.log)
+        with hosts.all_or_none():
             setup = set_up(config, weights.graph, data, given)
             for line in expectations(config, weights.graph, data.train, setup.plan.steps_per_epoch):
                 watching.log(line)
@@ -206,14 +207,11 @@ def _run(
             loader_at = partial(loader_by_ap, setup.loader, config, data.train, folder)
             own_batches = partial(shown_batches, loader_at, folder, weights.names, callbacks)
             batches, stop = in_step(own_batches, setup.mesh, signals)
-            losses = None
-            if config.train.val_loss and data.val is not None:
-                losses = validation_losses(config, setup.parts, data.val, setup.mesh)
             deps = LoopDependencies(
                 plan=setup.plan,
                 train_step=reporting_step(setup, callbacks),
                 batches=batches,
-                evaluate=evaluator(config, weights, data.val, folder, signals, callbacks, progress, losses),
+                evaluate=_evaluation(config, weights, data, setup, folder, signals, callbacks, progress),
                 score=partial(score, config.train.best_by),
                 publish=Publisher(config, weights, data.train.category_ids, folder, setup.plan).write,
                 checkpoints=checkpoints,
@@ -227,9 +225,39 @@ def _run(
         except BaseException as error:
             callbacks.on_fault(error)
             raise
-    finished = status.step == setup.plan.steps
+    return _ended(config, setup.plan, folder, status, signals, stop, callbacks)
+
+
+def _evaluation(
+    config: Config,
+    weights: Weights,
+    data: Data,
+    setup: Setup,
+    folder: Path,
+    signals: StopSignals,
+    callbacks: Callback,
+    progress: ProgressBar,
+) -> Callable[[Any], Row]:
+    """What evaluates averaged weights: AP, and the loss of the validation images where that is wanted."""
+    losses = None
+    if config.train.val_loss and data.val is not None:
+        losses = validation_losses(config, setup.parts, data.val, setup.mesh)
+    return evaluator(config, weights, data.val, folder, signals, callbacks, progress, losses)
+
+
+def _ended(
+    config: Config,
+    plan: Plan,
+    folder: Path,
+    status: RunStatus,
+    signals: StopSignals,
+    stop: StopSignals,
+    callbacks: Callback,
+) -> TrainingRun:
+    """What came of a run, after it is told why it ends. signals, stop: what asked this process to, and all of them."""
+    finished = status.step == plan.steps
     signal = None if stop.received == ASKED else stop.received
-    reason = _reason(config.train, setup.plan, status, signals)
+    reason = _reason(config.train, plan, status, signals)
     if reason:
         callbacks.log(f"ended: {reason}")
     elif signal is not None and not finished:
