@@ -237,6 +237,8 @@ class TrainConfig:
     """epochs between evaluations; the last epoch is always evaluated; 0: never"""
     val_loss: bool = True
     """evaluations compute the loss of the validation images too: val_box, val_obj, val_cls … in the log"""
+    figures: bool = True
+    """draw labels, batches, predictions and curves into the run's folder, which takes a few seconds an evaluation"""
     patience: NotNegativeInt = 0
     """epochs without a better evaluation (best_by) after which the run ends; 0: none are too many"""
     time_limit: NotNegative = 0.0

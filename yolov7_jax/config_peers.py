@@ -57,7 +57,7 @@ _ARGUMENTS: Mapping[str, str] = {
     "notest": "train.val_every_epochs=1000, more than there are epochs: then the last one alone is evaluated",
     "optimizer": "optim.name",
     "patience": "train.patience",
-    "plots": "not needed: pictures and index.html are always in the folder of the run",
+    "plots": "train.figures",
     "pretrained": "model.weights",
     "project": "--output FOLDER",
     "rect": "train.rect",

@@ -54,7 +54,7 @@ def small_config(data_yaml: Path, /, **sections: Mapping[str, Any]) -> Config:
         "model": {"name": str(data_yaml.parent / "model.yaml")},
         "data": {"path": str(data_yaml), "workers": 1, "max_boxes": 16, "mosaic_window": 4},
         "optim": {"nominal_batch_size": 8, "warmup_epochs": 1.0, "warmup_min_steps": 0, "ema_ramp": 4.0},
-        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every_epochs": 2, "val_loss": False},
+        "train": {"epochs": 4, "batch_size": 4, "size": 64, "val_every_epochs": 2, "val_loss": False, "figures": False},
         "val": {"batch_size": 2},
     }
     for section, values in sections.items():
@@ -79,7 +79,8 @@ if __name__ == "__main__":
     from yolov7_jax.experiment import resume, train
 
     home = Path(sys.argv[1])
-    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2, "loggers": ["tensorboard"]}
+    drawn = {"figures": True, "loggers": ["tensorboard"]}
+    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2, **drawn}
     if (home / "run" / "config.yaml").is_file():
         resume(home / "run", callbacks=[Printer()])
     else:

@@ -16,7 +16,7 @@ from tests.experiment.small_run import write_data
 from tests.experiment.test_training import stored_arrays
 from yolov7_jax.training.log import TIMES, read_log
 
-KILLS = int(os.environ.get("YOLOV7_JAX_KILLS", "3"))
+KILLS = int(os.environ.get("YOLOV7_JAX_KILLS", "2"))
 STEPS = 48
 
 

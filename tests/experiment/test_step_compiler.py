@@ -1,7 +1,6 @@
 """Steps compiled before a run: their rows of a batch, and the largest batch that fits."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +91,6 @@ def test_the_batch_that_is_chosen_is_within_a_tenth_of_the_largest_that_fits(mod
     fewer = with_batch_size(auto, resolve(model), images=3 * DEVICES + 1, given=Given(), report=said.append)
     assert fewer.train.batch_size == 3 * DEVICES
     assert said[-1].endswith("there are no more to train on")
-    micro = with_batch_size(
-        replace(auto, optim=replace(auto.optim, micro_batch=2 * DEVICES)),
-        resolve(model),
-        images=10**6,
-        given=Given(),
-        report=said.append,
-    )
-    assert micro.train.batch_size % (2 * DEVICES) == 0
-    assert micro.train.batch_size > 2 * largest  # images and boxes alone grow with the batch
 
 
 def test_what_auto_needs_is_said(model: str) -> None:

@@ -51,7 +51,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> Path:
-    return train(small_config(data), tmp_path_factory.mktemp("runs") / "run").folder
+    return train(small_config(data, train={"figures": True}), tmp_path_factory.mktemp("runs") / "run").folder
 
 
 def stored_arrays(run: Path, step: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_a_run_leaves_what_the_guide_says(run, data):
         "run.log",
         "weights.safetensors",
     }
-    assert read_config(run / "config.yaml") == small_config(data)
+    assert read_config(run / "config.yaml") == small_config(data, train={"figures": True})
     kinds = [(row["kind"], row["step"]) for row in read_log(run / "metrics.jsonl")]
     assert kinds == [("train", 3), ("train", 6), ("val", 6), ("train", 9), ("train", 12), ("val", 12)]
     assert sorted(path.name for path in (run / "figures").iterdir()) == [
@@ -134,7 +134,8 @@ def test_a_run_repeated_from_its_own_settings_is_the_same_to_the_byte(run, tmp_p
 
 
 def test_stopped_by_a_signal_and_resumed_it_is_the_same_run(run, data, tmp_path):
-    stopped = train(small_config(data), tmp_path / "run", callbacks=[Listener(stop_at=4)])
+    drawn = small_config(data, train={"figures": True})
+    stopped = train(drawn, tmp_path / "run", callbacks=[Listener(stop_at=4)])
     assert not stopped.finished
     assert stopped.signal == signal.SIGTERM
     assert stopped.step < 12

@@ -98,7 +98,7 @@ def evaluator(
         for failure in sorted(set(found.failures.values()) - reported):
             callbacks.log(f"counted as an image without detections: {failure}")
         reported.update(found.failures.values())
-        if hosts.is_first():
+        if config.train.figures and hosts.is_first():
             attempt("drawing predictions", callbacks, _draw_predictions, detector, truth.source, options, folder)
             drawn = found.result, found.confusion, truth.source.names, folder / FIGURES
             attempt("drawing the evaluation", callbacks, draw_evaluation, *drawn)
@@ -149,16 +149,19 @@ def draw_labels(data: SourceMixin, weights: Weights, config: Config, folder: Pat
 
 
 def shown_batches(
-    loader_at: Callable[[int], Loader], folder: Path, names: Sequence[str], callbacks: Callback, start: int
+    loader_at: Callable[[int], Loader], folder: Path | None, names: Sequence[str], callbacks: Callback, start: int
 ) -> Generator[Batch, None, None]:
-    """The batches from a step on; the first of the run are drawn with their labels, and unreadable images reported."""
+    """The batches from a step on; unreadable images are reported.
+
+    folder: of the run, into which its first batches are drawn with their labels; None: they are not.
+    """
     loader, reported = loader_at(start), 0
     with closing(loader.batches(start)) as batches:
         for step, batch in enumerate(batches, start=start):
             for error in loader.errors[reported:]:
                 hosts.report(f"gray in its place: {error}", callbacks)
             reported = len(loader.errors)
-            if step < BATCHES_SHOWN and hosts.is_first():
+            if folder is not None and step < BATCHES_SHOWN and hosts.is_first():
                 file = folder / FIGURES / f"batch-{step + 1}.png"
                 attempt("drawing a batch", callbacks, _draw_batch, batch, names, file)
             yield batch

@@ -20,7 +20,7 @@ CONFIG, NETWORK, CHECKPOINTS = "config.yaml", "network.json", "checkpoints"
 
 _CHANGEABLE = {
     "train": "epochs val_every_epochs checkpoint_every_steps best_by max_nonfinite patience time_limit save_period "
-    "val_loss loggers remat shard_state memory_limit",
+    "val_loss figures loggers remat shard_state memory_limit",
     "data": "path images val_path val_images val_split workers processes cache cache_images cache_gb on_error",
     "val": "confidence iou batch_size resize",
 }
@@ -29,7 +29,7 @@ CHANGEABLE = tuple(f"{section}.{key}" for section, keys in _CHANGEABLE.items() f
 
 IMMATERIAL = (
     *("data.workers", "data.processes", "data.cache_images", "data.cache_gb", "train.loggers", "train.val_loss"),
-    *("train.checkpoint_every_steps", "train.save_period", "train.memory_limit", "val.batch_size"),
+    *("train.figures", "train.checkpoint_every_steps", "train.save_period", "train.memory_limit", "val.batch_size"),
 )
 """Settings that may differ between runs that are compared, for they change no result."""
 

@@ -145,7 +145,8 @@ class RunPage(Callback):
         try:
             if self._has_news:
                 write_results(self._folder)
-                draw_curves(self._folder)
+                if self._progress is not None and self._progress.run.config.train.figures:
+                    draw_curves(self._folder)
                 self._has_news = False
         finally:
             self._write()

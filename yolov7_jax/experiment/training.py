@@ -200,12 +200,13 @@ def _run(
             done = setup.plan.epoch(status.step)
             raise InputError(f"{folder}: train.epochs is {config.train.epochs}, but the run is in epoch {done} already")
         log.rewind(status.step)
-        if hosts.is_first():
+        if config.train.figures and hosts.is_first():
             attempt("drawing labels", callbacks, draw_labels, data.train, weights, config, folder)
         try:
             callbacks.on_start(RunInfo(folder, config, setup.plan.steps, status.step, signals.ask))
+            drawn_into = folder if config.train.figures else None
             loader_at = partial(loader_by_ap, setup.loader, config, data.train, folder)
-            own_batches = partial(shown_batches, loader_at, folder, weights.names, callbacks)
+            own_batches = partial(shown_batches, loader_at, drawn_into, weights.names, callbacks)
             batches, stop = in_step(own_batches, setup.mesh, signals)
             deps = LoopDependencies(
                 plan=setup.plan,

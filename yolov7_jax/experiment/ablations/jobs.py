@@ -17,7 +17,7 @@ from yolov7_jax.config_file import config_dict, read_config
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.ablations.tables import AblationRow
-from yolov7_jax.experiment.artifacts import evaluation_options
+from yolov7_jax.experiment.artifacts import AP_OF_CLASS, evaluation_options
 from yolov7_jax.experiment.beginning import CHECKPOINTS, CONFIG, differences
 from yolov7_jax.experiment.training import resume, train, with_whole_paths
 from yolov7_jax.experiment.validation import validate
@@ -86,7 +86,7 @@ def _evaluated_numbers(job: Job) -> dict[str, float] | None:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    wanted = {key: value for key, value in row.items() if key.startswith((_PRECISION, _RECALL))}
+    wanted = {key: value for key, value in row.items() if key.startswith((_PRECISION, _RECALL)) and key != AP_OF_CLASS}
     return {key: math.nan if value is None else float(value) for key, value in wanted.items()}
 
 
