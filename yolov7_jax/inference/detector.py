@@ -73,6 +73,9 @@ class Detector:
     Give images to the detector itself for a list of `Detections`, or to `stream` for many.
     """
 
+    shape: tuple[int, int] | None
+    _mesh: Mesh | None
+
     def __init__(
         self,
         weights: Weights,
@@ -96,16 +99,15 @@ class Detector:
         weights.graph.check_side(self.size)
         self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
-        if devices is not None:
-            self._mesh = Mesh(list(devices), _IMAGES)
+        self._mesh = None if devices is None else Mesh(list(devices), _IMAGES)
         self.variables = self._placed(fold(weights.graph, weights.variables))
         self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
 
     def _begin(self, names: tuple[str, ...], size: int, stride: int, report: Callable[[str], None] | None) -> None:
         """What detectors have in common."""
         self.names, self.size, self.stride = names, size, stride
-        self.shape: tuple[int, int] | None = None
-        self._mesh: Mesh | None = None
+        self.shape = None
+        self._mesh = None
         self._report = report
         self._met: set[tuple[Any, ...]] = set()  # shapes and static options of what is compiled
 
