@@ -47,8 +47,8 @@ from bench_step import random_batch
 import yolov7_jax as yolo
 from yolov7_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from yolov7_jax.errors import InputError
+from yolov7_jax.export.program import detect_batch
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.inference.program import detect_batch
 from yolov7_jax.nn.network import lead_outputs
 from yolov7_jax.reparameterize import fold
 from yolov7_jax.training.mesh import data_mesh, shard_batch

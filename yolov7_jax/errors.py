@@ -30,6 +30,10 @@ class DataError(InputError):
         self.kind = kind
 
 
+class DifferenceError(InputError):
+    """An artefact does not find what its source finds; says what differs, and by how much."""
+
+
 class GoneError(InputError):
     """Another process of the same work is gone, or was broken off: nothing in common can go on."""
 

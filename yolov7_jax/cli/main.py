@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "val": "measure COCO average precision on labeled images",
     "summary": "show layers, shapes, parameters and operations of a network",
     "convert": "turn PyTorch weights into .safetensors, and back",
+    "export": "write a detector for another runtime, once it finds there what it finds here",
     "reparam": "fold weights into their inference form",
     "data": "check, draw, count, convert and split labeled images",
     "anchors": "see how anchors fit the boxes of a data set, and find better ones",

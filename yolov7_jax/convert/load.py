@@ -39,14 +39,7 @@ def load(path: Path | str, *, model: Model | None = None) -> Weights:
 
 def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[Weights, LoadReport]:
     """As `load`, with the account of every tensor in the file."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / RUN_WEIGHTS
-        if not path.is_file():
-            raise WeightsError(
-                f"{path.parent}: has no {RUN_WEIGHTS}; "
-                "expected a weights file, or the folder of a run that has a checkpoint"
-            )
+    path = weights_file_of(path)
     if path.is_file() and path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") == FORMAT:
@@ -65,6 +58,22 @@ def load_with_report(path: Path | str, *, model: Model | None = None) -> tuple[W
             "hyperparameters": dict(checkpoint.hyperparameters or {}),
         },
     )
+
+
+def weights_file_of(path: Path | str) -> Path:
+    """The file that `load` reads: of a run's folder its weights.
+
+    Raises:
+        WeightsError: the folder has none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / RUN_WEIGHTS).is_file():
+        raise WeightsError(
+            f"{path}: has no {RUN_WEIGHTS}; expected a weights file, or the folder of a run that has a checkpoint"
+        )
+    return path / RUN_WEIGHTS
 
 
 def _from_state(

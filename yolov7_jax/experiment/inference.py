@@ -91,8 +91,8 @@ def detect(
 def facts(detector: Detector, options: Options) -> dict[str, Any]:
     """What processes that share detection have to have in common, beside the images."""
     common = {key: value for key, value in asdict(options).items() if key not in ("batch_size", "workers")}
-    common |= {"size": detector.size, "dtype": str(np.dtype(detector.network.dtype))}
-    return {**common, "the list of classes": detector.names, "the network": digest(detector.graph.to_json())}
+    identity = detector.identity()
+    return {**common, **identity, "the network": digest(identity["the network"])}
 
 
 def digest(content: Any) -> str:

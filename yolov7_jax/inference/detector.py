@@ -23,9 +23,10 @@ from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import Letterbox, letterbox
 from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.export.formats import is_artefact
+from yolov7_jax.export.program import detect_batch
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.image import read_image
-from yolov7_jax.inference.program import detect_batch
 from yolov7_jax.nn.network import Network
 from yolov7_jax.prefetch import prefetch
 from yolov7_jax.reparameterize import fold
@@ -66,8 +67,14 @@ class _Prepared(NamedTuple):
 class Detector:
     """A network ready to detect: folded for inference, its weights on the device.
 
+    names: of the classes. size: the longer side of images in pixels, which are padded to multiples of the stride, or to
+    shape, (h, w), where there is one.
+
     Give images to the detector itself for a list of `Detections`, or to `stream` for many.
     """
+
+    shape: tuple[int, int] | None
+    _mesh: Mesh | None
 
     def __init__(
         self,
@@ -88,16 +95,21 @@ class Detector:
         Raises:
             GraphError: the size is no multiple of the largest stride. WeightsError: weights cannot be folded.
         """
-        self.size = weights.input_size if size is None else size
+        self._begin(weights.names, weights.input_size if size is None else size, weights.graph.max_stride, report)
         weights.graph.check_side(self.size)
-        self.names = weights.names
         self.graph = weights.graph
         self.network = Network(inference_form(weights.graph), dtype)
         self._mesh = None if devices is None else Mesh(list(devices), _IMAGES)
         self.variables = self._placed(fold(weights.graph, weights.variables))
+        self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
+
+    def _begin(self, names: tuple[str, ...], size: int, stride: int, report: Callable[[str], None] | None) -> None:
+        """What detectors have in common."""
+        self.names, self.size, self.stride = names, size, stride
+        self.shape = None
+        self._mesh = None
         self._report = report
         self._met: set[tuple[Any, ...]] = set()  # shapes and static options of what is compiled
-        self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
 
     @classmethod
     def load(
@@ -110,8 +122,28 @@ class Detector:
         report: Callable[[str], None] | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> Detector:
-        """The detector of a weights file; see `load` for files and models."""
+        """The detector of a weights file, or of an artefact that `export` wrote.
+
+        See `load` for weights files and models. An artefact has its size and dtype, and runs where its runtime does.
+
+        Raises:
+            InputError: the file cannot be used, or an artefact is asked for what was settled when it was exported.
+        """
+        if is_artefact(path):
+            from yolov7_jax.inference.exported import ExportedDetector
+
+            given = {"model": model, "dtype": None if dtype == jnp.float32 else dtype, "devices": devices}
+            return ExportedDetector.open(path, size=size, report=report, given=given)
         return cls(load(path, model=model), size=size, dtype=dtype, report=report, devices=devices)
+
+    def identity(self) -> dict[str, Any]:
+        """What is the same of two detectors that find the same, as values of JSON; weights are not looked at."""
+        return {
+            "size": self.size,
+            "dtype": str(np.dtype(self.network.dtype)),
+            "the list of classes": self.names,
+            "the network": self.graph.to_json(),
+        }
 
     def with_variables(self, variables: Mapping[str, Any]) -> Detector:
         """The same network with other weights, in the form they are trained in; nothing is compiled again.
@@ -200,8 +232,8 @@ class Detector:
             image = read_image(given) if isinstance(given, str | Path) else _checked(given)
         except DataError as error:
             return Result(position, error=error)
-        stride = self.network.graph.max_stride
-        boxed, geometry = letterbox(image, self.size, stride=stride, auto=options.rect, resize=options.resize)
+        size, auto = self.shape or self.size, options.rect and self.shape is None
+        boxed, geometry = letterbox(image, size, stride=self.stride, auto=auto, resize=options.resize)
         return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
 
     def _start(
@@ -212,14 +244,11 @@ class Detector:
             images[place] = prepared.boxed
         static = {name: getattr(options, name) for name in _STATIC}
         self._meet(images, static)
-        return self.compiled(
-            self.variables,
-            images,
-            np.float32(options.confidence),
-            np.float32(options.iou),
-            mask,
-            **static,
-        )
+        return self.run(images, np.float32(options.confidence), np.float32(options.iou), mask, **static)
+
+    def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
+        """The compiled part, of letterboxed images [B, h, w, 3]; numbers and static are those of `detect_batch`."""
+        return self.compiled(self.variables, images, *numbers, **static)
 
     def _meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> None:
         """Reports images that nothing is compiled for yet."""

@@ -91,7 +91,7 @@ def by_image(function: Callable[[jax.Array], Any], batch: jax.Array) -> Any:
     def in_turn(batch: jax.Array) -> Any:
         return lax.map(lambda one: jax.tree.map(lambda leaf: leaf[0], function(one[None])), batch)
 
-    if len(batch) == 1 or not tuning():
+    if batch.shape[0] == 1 or not tuning():  # no `len`: it may be symbolic
         return function(batch)
     return lax.platform_dependent(batch, cpu=in_turn, default=function)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +18,23 @@ UNBOUNDED = 1.0
 def make_grid(
     anchors: Sequence[Sequence[tuple[float, float]]], strides: Sequence[int], image_size: tuple[int, int]
 ) -> Grid:
-    """Where the predictions of images of one size (height, width) live: level, row, column, anchor."""
+    """Where the predictions of images of one size (height, width) live: level, row, column, anchor.
+
+    The size may be symbolic, while a program for any size is traced.
+    """
+    xp: Any = np if all(isinstance(side, int) for side in image_size) else jnp
     cells, steps, sizes, levels = [], [], [], []
     start = 0
     for level, stride in zip(anchors, strides, strict=True):
         h, w, a = image_size[0] // stride, image_size[1] // stride, len(level)
-        rows, columns = np.mgrid[0:h, 0:w]
-        cells.append(np.stack([columns, rows], -1).reshape(-1, 1, 2).repeat(a, 1).reshape(-1, 2))
-        steps.append(np.full(h * w * a, stride))
-        sizes.append(np.tile(np.asarray(level), (h * w, 1)))
+        columns, rows = xp.broadcast_to(xp.arange(w), (h, w)), xp.broadcast_to(xp.arange(h)[:, None], (h, w))
+        cell = xp.stack([columns, rows], -1).reshape(h * w, 1, 2)
+        cells.append(xp.broadcast_to(cell, (h * w, a, 2)).reshape(h * w * a, 2))
+        steps.append(xp.full(h * w * a, stride, np.float32))
+        anchor = np.asarray(level, np.float32)
+        sizes.append(xp.broadcast_to(anchor, (h * w, a, 2)).reshape(h * w * a, 2))
         levels.append(slice(start, start := start + h * w * a))
-    return Grid(
-        np.concatenate(cells).astype(np.float32),
-        np.concatenate(steps).astype(np.float32),
-        np.concatenate(sizes).astype(np.float32),
-        tuple(levels),
-    )
+    return Grid(xp.concatenate(cells).astype(np.float32), xp.concatenate(steps), xp.concatenate(sizes), tuple(levels))
 
 
 def center_in_cell(sigma_xy: jax.Array, center_bound: float) -> jax.Array:

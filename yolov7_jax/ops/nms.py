@@ -98,7 +98,7 @@ def non_max_suppression(
 
     def step(walk: _Walk) -> _Walk:
         block, ahead = _next_block(boxes_xyxy_px, scores, rules, walk)
-        within = walk.taken + jnp.arange(len(block.scores)) < capacity
+        within = walk.taken + jnp.arange(block.scores.shape[0]) < capacity
         kept, survivors = _keep(walk.kept, walk.survivors, block, within, rules)
         return ahead._replace(kept=kept, survivors=survivors)
 
@@ -128,7 +128,7 @@ def _survey(objectness: jax.Array, scores: jax.Array, rules: _Rules) -> tuple[ja
         number = passes.sum(axis=1, dtype=narrow).astype(jnp.int32)
     else:
         is_candidate &= best == scores.max(axis=1)
-        number = jnp.ones(len(scores), jnp.int32)
+        number = jnp.ones(scores.shape[0], jnp.int32)
     return jnp.where(is_candidate, best, -jnp.inf), jnp.where(is_candidate, number, 0).sum(dtype=jnp.int32)
 
 
@@ -177,7 +177,7 @@ def _candidate_scores(scores: jax.Array, rules: _Rules) -> jax.Array:
 
 def _keep(kept: _Boxes, count: jax.Array, block: _Boxes, within: jax.Array, rules: _Rules) -> tuple[_Boxes, jax.Array]:
     """`kept` with the survivors of the block appended as far as there is place, and the number of survivors so far."""
-    slots, size = len(kept.scores), len(block.scores)
+    slots, size = kept.scores.shape[0], block.scores.shape[0]
     beaten = _suppresses(kept, block, rules).any(axis=0)  # boxes of empty places have no area, so suppress nothing
     alive = (block.scores > -jnp.inf) & within & ~beaten
     earlier = jnp.arange(size)[:, None] < jnp.arange(size)[None, :]

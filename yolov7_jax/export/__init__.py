@@ -1,0 +1,1 @@
+"""The compiled part of detection as files for other runtimes: written, read, run."""

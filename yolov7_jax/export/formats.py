@@ -1,0 +1,98 @@
+"""The formats of artefacts: which file is one, and what opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.convert.weights_file import Weights
+from yolov7_jax.errors import InputError
+from yolov7_jax.export.facts import Facts
+from yolov7_jax.export.proof import EXACT, Tolerance
+from yolov7_jax.types import PaddedDetections
+
+
+class Artefact(Protocol):
+    """An artefact that is open in its runtime."""
+
+    facts: Facts
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        confidence: Any,
+        iou: Any,
+        class_mask: NDArray[np.bool_],
+        *,
+        multi_label: bool,
+        agnostic: bool,
+        max_detections: int,
+    ) -> PaddedDetections:
+        """Detections in letterboxed images uint8 [B, h, w, 3]."""
+
+
+class Made(NamedTuple):
+    """A program that has no file yet. platforms: that it is for, of which `export` can run it on one."""
+
+    program: bytes
+    platforms: tuple[str, ...]
+    versions: Mapping[str, str]
+
+
+class Format(NamedTuple):
+    """A format. any_size: whether images may be of any size.
+
+    tolerance: of differences from the source, by the dtypes that it can compute in. make: (weights, (h, w) or None,
+    dtype) → its program. pack: (program, facts) → the file. open: that file in its runtime.
+    """
+
+    any_size: bool
+    tolerance: Mapping[str, Tolerance]
+    make: Callable[[Weights, tuple[int, int] | None, str], Made]
+    pack: Callable[[bytes, Facts], bytes]
+    open: Callable[[Path], Artefact]
+
+
+def _stablehlo() -> Format:
+    from yolov7_jax.export import stablehlo
+
+    exact = {"float32": EXACT, "bfloat16": EXACT}
+    return Format(True, exact, stablehlo.make, stablehlo.pack, stablehlo.StableHlo)
+
+
+SUFFIXES: Mapping[str, str] = {"stablehlo": ".shlo.zip"}
+"""Of the files of each format."""
+
+FORMATS: Mapping[str, Callable[[], Format]] = {"stablehlo": _stablehlo}
+"""Formats by name; what they need is imported when they are asked for."""
+
+
+def format_of(path: Path | str) -> str:
+    """The name of a file's format, by its suffix.
+
+    Raises:
+        InputError: no format has it.
+    """
+    for name, suffix in SUFFIXES.items():
+        if str(path).endswith(suffix):
+            return name
+    known = ", ".join(f"{suffix} ({name})" for name, suffix in SUFFIXES.items())
+    raise InputError(f"{path}: of no known format; expected a name that ends in {known}")
+
+
+def is_artefact(path: Any) -> bool:
+    """Whether a path is that of an artefact, by its suffix."""
+    return str(path).endswith(tuple(SUFFIXES.values()))
+
+
+def open_artefact(path: Path | str) -> Artefact:
+    """An artefact in its runtime.
+
+    Raises:
+        InputError: it cannot be used. InstallationError: its runtime is not installed.
+    """
+    return FORMATS[format_of(path)]().open(Path(path))

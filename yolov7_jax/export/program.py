@@ -1,0 +1,143 @@
+"""The compiled part of detection: network, decoding and non-maximum suppression as one pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from yolov7_jax.graph.spec import Graph
+from yolov7_jax.nn import cpu
+from yolov7_jax.nn.network import Network, lead_outputs
+from yolov7_jax.ops.boxes import cxcywh_to_xyxy
+from yolov7_jax.ops.decode import class_scores, decode, make_grid
+from yolov7_jax.ops.nms import non_max_suppression
+from yolov7_jax.types import PaddedDetections
+
+
+def predict(network: Network, variables: Mapping[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What detections are chosen from: boxes_xyxy_px [B, N, 4], and objectness and final scores [B, N, 1 + C]. Pure."""
+    graph, size = network.graph, (images.shape[1], images.shape[2])
+    raw = lead_outputs(network, variables, images.astype(jnp.float32) / 255)
+    found = decode(raw, make_grid(graph.anchors, graph.strides, size))
+    scores = class_scores(found, single_class_score=graph.single_class_score)
+    return cxcywh_to_xyxy(found[..., :4]), jnp.concatenate([found[..., 4:5], scores], axis=-1)
+
+
+CAPACITY = 300
+"""Detections of an image that a program which is kept has room for: as many as evaluations ask for."""
+
+
+def detect_batch(
+    network: Network,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    confidence: jax.Array,
+    iou: jax.Array,
+    class_mask: jax.Array,
+    *,
+    multi_label: bool = False,
+    agnostic: bool = False,
+    max_detections: int = 300,
+) -> PaddedDetections:
+    """Letterboxed images uint8 [B, H, W, 3] → detections in their pixels. Pure.
+
+    confidence, iou and class_mask (bool [C]) are traced, so changing them compiles nothing; the last three are static.
+    """
+
+    kind = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": max_detections}
+    found: PaddedDetections = _finished(
+        network, variables, images, lambda finish: finish(confidence, iou, class_mask, **kind)
+    )
+    return found
+
+
+Finish = Callable[..., PaddedDetections]
+"""(confidence, iou, class_mask, *, multi_label, agnostic, max_detections) → detections of raw outputs."""
+
+
+def _finished(
+    network: Network, variables: Mapping[str, Any], images: jax.Array, use: Callable[[Finish], PaddedDetections]
+) -> PaddedDetections:
+    """What `use` makes of the network's outputs; on a CPU of one image after another."""
+
+    def detect_images(images: jax.Array) -> PaddedDetections:
+        raw = lead_outputs(network, variables, images.astype(jnp.float32) / 255)
+        return use(partial(postprocess, network.graph, raw, image_size=(images.shape[1], images.shape[2])))
+
+    with cpu.tuned(network.cpu_tuning):
+        found: PaddedDetections = cpu.by_image(detect_images, images)
+    return found
+
+
+def detect_by_inputs(
+    network: Network,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    confidence: jax.Array,
+    iou: jax.Array,
+    class_mask: jax.Array,
+    multi_label: jax.Array,
+    agnostic: jax.Array,
+    max_detections: jax.Array,
+) -> dict[str, jax.Array]:
+    """`detect_batch` with every option traced, for programs that are kept: one serves all of them. Pure.
+
+    Images uint8 [B, H, W, 3] → boxes float32 [B, 300, 4], scores float32 [B, 300], classes int32 [B, 300], best first
+    and zero beyond the counts int32 [B], of which max_detections is the most; overflow int32 [B].
+    """
+    kinds = [(multi, across) for multi in (False, True) for across in (False, True)]
+    chosen = 2 * multi_label.astype(jnp.int32) + agnostic.astype(jnp.int32)
+
+    def use(finish: Finish) -> PaddedDetections:
+        branches = [
+            partial(finish, confidence, iou, class_mask, multi_label=multi, agnostic=across, max_detections=CAPACITY)
+            for multi, across in kinds
+        ]
+        found: PaddedDetections = lax.switch(chosen, branches)
+        return found
+
+    found = _finished(network, variables, images, use)
+    valid = found.valid & (jnp.arange(CAPACITY) < max_detections)
+
+    def kept(values: jax.Array) -> jax.Array:
+        return jnp.where(valid.reshape(valid.shape + (1,) * (values.ndim - 2)), values, jnp.zeros((), values.dtype))
+
+    return {
+        "boxes": kept(found.boxes_xyxy_px),
+        "scores": kept(found.scores),
+        "classes": kept(found.class_ids),
+        "counts": valid.sum(axis=1, dtype=jnp.int32),
+        "overflow": found.overflow,
+    }
+
+
+def postprocess(
+    graph: Graph,
+    raw: jax.Array,
+    confidence: jax.Array,
+    iou: jax.Array,
+    class_mask: jax.Array,
+    *,
+    image_size: tuple[int, int],
+    multi_label: bool = False,
+    agnostic: bool = False,
+    max_detections: int = 300,
+) -> PaddedDetections:
+    """Raw outputs [B, N, 5 + C] of images of one size (h, w) → detections in their pixels; see `detect_batch`."""
+    predictions = decode(raw, make_grid(graph.anchors, graph.strides, image_size))
+    nms = partial(
+        non_max_suppression,
+        class_mask=class_mask,
+        confidence=confidence,
+        iou=iou,
+        multi_label=multi_label,
+        agnostic=agnostic,
+        max_detections=max_detections,
+    )
+    scores = class_scores(predictions, single_class_score=graph.single_class_score)
+    return jax.vmap(nms)(cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4], scores)

@@ -1,0 +1,83 @@
+"""Artefacts as detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.config import Options
+from yolov7_jax.errors import InputError
+from yolov7_jax.export.formats import Artefact, open_artefact
+from yolov7_jax.export.program import CAPACITY
+from yolov7_jax.inference.detector import Detector, ImageLike, Result
+from yolov7_jax.types import PaddedDetections
+
+
+class ExportedDetector(Detector):
+    """A detector whose network, decoding and suppression run in an artefact's runtime."""
+
+    def __init__(
+        self, artefact: Artefact, *, size: int | None = None, report: Callable[[str], None] | None = None
+    ) -> None:
+        """Takes an artefact that is open. size: the longer side of images in pixels, where the artefact leaves it open.
+
+        Raises:
+            InputError: the size is none of the artefact's.
+        """
+        facts = artefact.facts
+        own = max(facts.size) if facts.size is not None else facts.input_size
+        self._begin(facts.names, own if size is None else size, facts.stride, report)
+        self.artefact, self.shape = artefact, facts.size
+        if facts.size is not None and self.size != own:
+            raise InputError(f"the artefact is for images of {facts.size[1]} × {facts.size[0]} pixels, not {size}")
+        if self.size % facts.stride:
+            raise InputError(f"images of {self.size} pixels: expected a multiple of {facts.stride}")
+
+    @classmethod
+    def open(
+        cls, path: Path | str, *, size: int | None, report: Callable[[str], None] | None, given: Mapping[str, Any]
+    ) -> ExportedDetector:
+        """The detector of a file. given: options that an artefact has settled; None where they are not.
+
+        Raises:
+            InputError: it cannot be used, or an option is given.
+        """
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{path}: an artefact has its own {name}, settled when it was exported; leave it out")
+        try:
+            return cls(open_artefact(path), size=size, report=report)
+        except InputError as error:
+            raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
+
+    def stream(self, images: Iterable[ImageLike], options: Options | None = None) -> Iterator[Result]:
+        """See `Detector`.
+
+        Raises:
+            InputError: more detections are asked for than the artefact has room for.
+        """
+        if options is not None and options.max_detections > CAPACITY:
+            raise InputError(f"max_detections is {options.max_detections}; an artefact has room for {CAPACITY}")
+        return super().stream(images, options)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Detector`."""
+        facts = self.artefact.facts
+        common = {"size": self.size, "dtype": facts.dtype, "the list of classes": self.names}
+        return {**common, "the network": facts.program}
+
+    def with_variables(self, variables: Mapping[str, Any]) -> Detector:  # noqa: ARG002
+        """Refused: an artefact has its weights inside.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("an artefact cannot be given other weights; export them")
+
+    def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
+        """See `Detector`."""
+        return self.artefact(images, *numbers, **static)
