@@ -17,6 +17,9 @@ from yolov7_jax.types import PaddedDetections
 FORMAT = "yolov7_jax.onnx.1"
 """The metadata "format" of the files that `onnx_model` and `write_openvino` make."""
 
+_ELSEWHERE = b"\x0a\x08location"
+"""In a serialized ONNX model: the key of where the data of a constant lies, if that is another file."""
+
 _DETECTIONS = ("boxes", "scores", "classes", "counts")
 _PREDICTIONS = ("all_boxes", "all_scores")
 
@@ -130,6 +133,18 @@ def readable(path: Path, what: str) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; expected {what}")
     return path
+
+
+def onnx_content(path: Path) -> bytes:
+    """What is in an ONNX file.
+
+    Raises:
+        InputError: there is none, or it refers to data in other files, of which it could name any.
+    """
+    content = readable(path, "an ONNX file").read_bytes()
+    if _ELSEWHERE in content:
+        raise InputError(f"{path}: has data in other files, which is not read; export the weights again")
+    return content
 
 
 def unreadable(path: Path, what: str, error: Exception) -> InputError:

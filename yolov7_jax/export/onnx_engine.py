@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.errors import InputError, InstallationError
-from yolov7_jax.export.engine import Engine, readable, unreadable
-
-_ELSEWHERE = b"\x0a\x08location"
-"""In a serialized model: the key of where the data of a constant lies, if that is another file."""
+from yolov7_jax.errors import InstallationError
+from yolov7_jax.export.engine import Engine, onnx_content, unreadable
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _ERRORS_ONLY = 3
@@ -33,9 +30,7 @@ class OnnxEngine(Engine):
         """
         path = Path(path)
         self._runtime = _onnxruntime()
-        content = readable(path, "an ONNX file").read_bytes()
-        if _ELSEWHERE in content:
-            raise InputError(f"{path}: has data in other files, which is not read; export the weights again")
+        content = onnx_content(path)
         try:
             self._session = self._runtime.InferenceSession(
                 content, self._options(threads), providers=self._providers(_PROVIDERS)

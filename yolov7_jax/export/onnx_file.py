@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from yolov7_jax.errors import InstallationError
-from yolov7_jax.export.engine import check_format, unreadable
+from yolov7_jax.export.engine import check_format, onnx_content, unreadable
 from yolov7_jax.export.onnx_steps import OPSET, Step, Steps
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def without_defaults(path: Path) -> tuple[bytes, dict[str, str]]:
         InputError: the file cannot be read or was not made by `onnx_model`.
     """
     onnx = _onnx()
+    content = onnx_content(path)
     try:
-        model = onnx.load_model(path, load_external_data=False)
+        model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, whose name differs with its version
         raise unreadable(path, "ONNX", error) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}

@@ -140,7 +140,8 @@ class Converter:
         """The name of an operand that lies as asked; of constants those of four axes alone are turned."""
         if isinstance(operand, np.ndarray):
             array = operand.transpose(TO_NCHW) if nchw and operand.ndim == 4 else operand
-            return self.steps.constant(array.astype(self.dtype(array.dtype)))
+            with np.errstate(over="ignore"):  # in float16; told when all is there
+                return self.steps.constant(array.astype(self.dtype(array.dtype)))
         if operand.nchw == nchw:
             return operand.name
         return self.steps.op("Transpose", operand.name, perm=TO_NCHW if nchw else TO_NHWC)

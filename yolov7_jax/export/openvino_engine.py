@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from yolov7_jax.errors import InputError, InstallationError
 from yolov7_jax.export.engine import Engine, readable, unreadable
 from yolov7_jax.export.onnx_file import without_defaults
 
-_SECTION = "yolov7_jax"
-"""Where the metadata stands in the `rt_info` of a model."""
+_METADATA = ["yolov7_jax", "metadata"]
+"""Where the metadata stands in the `rt_info` of a model, as JSON: names there must be those of XML."""
 
 
 class OpenVINOEngine(Engine):
@@ -71,20 +73,19 @@ def write_openvino(onnx_path: Path | str, xml_path: Path | str) -> None:
     if xml_path.suffix != ".xml":
         raise InputError(f"{xml_path}: OpenVINO's files are written as .xml; give a name with that ending")
     openvino = _openvino()
-    content, metadata = without_defaults(readable(onnx_path, "an ONNX file"))
+    content, metadata = without_defaults(onnx_path)
     try:
         model = openvino.Core().read_model(content)
     except Exception as error:  # openvino's are plain RuntimeErrors
         raise unreadable(onnx_path, "ONNX", error) from error
-    for key, value in metadata.items():
-        model.set_rt_info(value, [_SECTION, key])
+    model.set_rt_info(json.dumps(metadata), _METADATA)
     openvino.save_model(model, str(xml_path), compress_to_fp16=False)
 
 
 def _metadata(model: Any) -> dict[str, str]:
-    if not model.has_rt_info([_SECTION]):
+    if not model.has_rt_info(_METADATA):
         return {}
-    return {key: str(value.value) for key, value in model.get_rt_info([_SECTION]).value.items()}
+    return {str(key): str(value) for key, value in json.loads(model.get_rt_info(_METADATA).value).items()}
 
 
 def _shape(part: Any) -> list[int]:
@@ -93,6 +94,8 @@ def _shape(part: Any) -> list[int]:
 
 
 def _openvino() -> Any:
+    """The package, without the reports of use that it sends when imported: it forks the process, which JAX forbids."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what is None cannot be imported
     try:
         import openvino
     except ImportError as error:
