@@ -67,7 +67,7 @@ def _node(onnx: Any, step: Step, renamed: Mapping[str, str]) -> Any:
     if step.op == "Cast":
         attributes["to"] = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
     inputs, outputs = ([renamed.get(name, name) for name in names] for names in (step.inputs, step.outputs))
-    return onnx.helper.make_node(step.op, inputs, outputs, **attributes)
+    return onnx.helper.make_node(step.op, inputs, outputs, name=step.outputs[0], **attributes)
 
 
 def without_defaults(path: Path) -> tuple[bytes, dict[str, str]]:
