@@ -86,6 +86,7 @@ MAPS = {
     "channel weights": lambda x: conv(x) * nn.sigmoid(conv(x).mean((1, 2), keepdims=True)),
     "means kept apart": lambda x: conv(x) * nn.sigmoid(conv(x).mean((1, 2)) @ MATRIX)[:, None, None],
     "over channels": lambda x: conv(x).max(3) + conv(x).min(3) + conv(x).sum(3),
+    "over the batch": lambda x: conv(x) / conv(x).max(),
     "over all": lambda x: conv(x).sum((1, 2, 3)),
     "product": lambda x: jnp.prod(conv(x)[:, :2, :2], axis=(1, 2)),
     "transpose": lambda x: jnp.transpose(conv(x), (0, 3, 1, 2)),

@@ -52,7 +52,9 @@ def by_element(emit: Callable[..., str]) -> Rule:
 
     def apply(c: Converter, equation: Equation) -> Value:
         nchw = is_nchw(equation)
-        return Value(emit(c.steps, *(c.name(operand, nchw=nchw) for operand in equation.inputs)), nchw)
+        given = zip(equation.inputs, equation.shapes, strict=True)
+        names = [c.name(operand, nchw=nchw and len(shape) == 4) for operand, shape in given]
+        return Value(emit(c.steps, *names), nchw)
 
     return apply
 

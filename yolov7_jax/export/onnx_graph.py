@@ -112,20 +112,26 @@ class Converter:
         return self.rules[equation.name](self, equation)
 
     def _call(self, equation: Equation, inner: ClosedJaxpr) -> list[Operand]:
-        name = equation.params.get("name")
-        x, *slope = equation.inputs
-        if isinstance(x, Value) and name in _KNOWN_CALLS and not any(isinstance(part, Value) for part in slope):
-            op, function = _KNOWN_CALLS[name]
-            if _is(inner, function, equation):
-                alpha = {"alpha": float(np.asarray(slope[0]))} if slope else {}
-                return [Value(self.steps.op(op, x.name, **alpha), x.nchw)]
-        if name is None or name != self._half_in:
+        if (single := self._single(equation, inner)) is not None:
+            return [single]
+        if self._half_in is None or equation.params.get("name") != self._half_in:
             return self.run(inner.jaxpr, inner.consts, equation.inputs)
         given = [self._cast(operand, np.float16) for operand in equation.inputs]
         self.half = True
         found = self.run(inner.jaxpr, inner.consts, given)
         self.half = False
         return [self._cast(operand, np.float32) for operand in found]
+
+    def _single(self, equation: Equation, inner: ClosedJaxpr) -> Value | None:
+        """The one operator that a function of JAX is, if it is one."""
+        op, function = _SINGLE.get(equation.params.get("name", ""), ("", None))
+        if function is None or not _is(inner, function, equation):
+            return None
+        x, *slope = equation.inputs
+        if not isinstance(x, Value) or any(isinstance(part, Value) for part in slope):
+            return None
+        alpha = {"alpha": float(np.asarray(slope[0]))} if slope else {}
+        return Value(self.steps.op(op, x.name, **alpha), x.nchw)
 
     def _cast(self, operand: Operand, dtype: Any) -> Operand:
         if isinstance(operand, np.ndarray):
@@ -256,7 +262,7 @@ def _is(inner: ClosedJaxpr, function: Callable[..., Any], equation: Equation) ->
     return str(expected.params["jaxpr"]) == str(inner)
 
 
-_KNOWN_CALLS: dict[str, tuple[str, Callable[..., Any]]] = {
+_SINGLE: dict[str, tuple[str, Callable[..., Any]]] = {
     "softplus": ("Softplus", jax.nn.softplus),
     "leaky_relu": ("LeakyRelu", jax.nn.leaky_relu),
     "hard_silu": ("HardSwish", jax.nn.hard_silu),

@@ -91,7 +91,7 @@ def onnx_model(
         "all_scores": Port(np.float32, ("b", predictions, 1 + classes)),
     }
     named = {name: (graphed.outputs[name], port) for name, port in outputs.items()}
-    return model_of(graphed.steps, inputs, named, {"format": FORMAT, **metadata})
+    return model_of(graphed.steps, inputs, named, {**metadata, "format": FORMAT})
 
 
 def detector_steps(weights: Weights, *, size: tuple[int, int], dtype: str = "float32") -> Graphed:

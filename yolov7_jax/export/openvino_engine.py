@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def write_openvino(onnx_path: Path | str, xml_path: Path | str) -> None:
     """An ONNX file that `onnx_model` made as OpenVINO's `.xml`, with its `.bin` beside it, weights as they are.
 
     Raises:
-        InputError: the ONNX file cannot be read or was not made by this package; the name does not end in .xml.
+        InputError: the ONNX file cannot be read or was not made by this package; the name does not end in .xml; nothing
+            can be written there.
         InstallationError: the package openvino, or onnx, is missing.
     """
     onnx_path, xml_path = Path(onnx_path), Path(xml_path)
@@ -79,7 +81,14 @@ def write_openvino(onnx_path: Path | str, xml_path: Path | str) -> None:
     except Exception as error:  # openvino's are plain RuntimeErrors
         raise unreadable(onnx_path, "ONNX", error) from error
     model.set_rt_info(json.dumps(metadata), _METADATA)
-    openvino.save_model(model, str(xml_path), compress_to_fp16=False)
+    try:
+        with tempfile.TemporaryDirectory(dir=xml_path.parent) as folder:
+            whole = Path(folder) / xml_path.name
+            openvino.save_model(model, str(whole), compress_to_fp16=False)
+            for ending in (".bin", ".xml"):
+                whole.with_suffix(ending).replace(xml_path.with_suffix(ending))
+    except OSError as error:
+        raise InputError(f"{xml_path}: cannot be written ({error.strerror}); name a folder that is there") from error
 
 
 def _metadata(model: Any) -> dict[str, str]:
