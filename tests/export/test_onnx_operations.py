@@ -85,6 +85,8 @@ MAPS = {
     "dynamic slice": lambda x: lax.dynamic_slice(conv(x), (0, 3, 9, 0), (*x.shape[:1], 4, 4, 8)),
     "channel weights": lambda x: conv(x) * nn.sigmoid(conv(x).mean((1, 2), keepdims=True)),
     "means kept apart": lambda x: conv(x) * nn.sigmoid(conv(x).mean((1, 2)) @ MATRIX)[:, None, None],
+    "over rows": lambda x: conv(x).sum(1),
+    "over images": lambda x: conv(x).max(0),
     "over channels": lambda x: conv(x).max(3) + conv(x).min(3) + conv(x).sum(3),
     "over the batch": lambda x: conv(x) / conv(x).max(),
     "over all": lambda x: conv(x).sum((1, 2, 3)),

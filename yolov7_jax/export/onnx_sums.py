@@ -27,7 +27,8 @@ SUMS: dict[str, Rule] = {}
 def _reduction(op: str, c: Converter, equation: Equation) -> Value:
     x, nchw = c.input(equation)
     axes = tuple(equation.params["axes"])
-    if nchw and not {0, 3}.isdisjoint(axes):  # what is left would lie in another order
+    left = [axis for axis in TO_NCHW if axis not in axes]
+    if nchw and left != sorted(left):
         x, nchw = c.steps.op("Transpose", x, perm=TO_NHWC), False
     places = axes_of(nchw, axes)
     if op == "ReduceSum":
