@@ -130,6 +130,8 @@ def hostile_files(folder, content):
         value.name = value.name.replace("images", "pictures")
     for node in other.graph.node:
         node.input[:] = [name.replace("images", "pictures") for name in node.input]
+    fewer = onnx.ModelProto.FromString(content)
+    del fewer.graph.output[-1]
     elsewhere = onnx.ModelProto.FromString(content)
     tensor = next(tensor for tensor in elsewhere.graph.initializer if len(tensor.raw_data) > 1000)
     tensor.ClearField("raw_data")
@@ -137,7 +139,8 @@ def hostile_files(folder, content):
     tensor.external_data.add(key="location", value="../../secret")
     contents = {
         "is no detector that yolov7-jax exported": foreign.SerializeToString(),
-        "has not the inputs of a detector": other.SerializeToString(),
+        "has not the inputs and outputs of a detector": other.SerializeToString(),
+        "has not the inputs and outputs of a detector ": fewer.SerializeToString(),
         "has data in other files": elsewhere.SerializeToString(),
         "cannot be read as ONNX": content[: len(content) // 2],
         "cannot be read as ONNX ": b"\x00\xff" * 40,

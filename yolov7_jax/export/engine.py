@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ class Engine(ABC):
     size: (h, w) of its images. num_classes: C. metadata: the texts in the file.
     """
 
-    runtime: ClassVar[str]
     size: tuple[int, int]
     num_classes: int
     metadata: dict[str, str]
@@ -95,7 +94,9 @@ class Engine(ABC):
                 f"{list(images.shape)}; letterbox them to that size, or export the weights again for another"
             )
 
-    def _identify(self, path: Path, metadata: Mapping[str, str], shapes: Mapping[str, Sequence[Any]]) -> None:
+    def _identify(
+        self, path: Path, metadata: Mapping[str, str], shapes: Mapping[str, Sequence[Any]], outputs: Iterable[str]
+    ) -> None:
         """Takes what the file says of itself.
 
         Raises:
@@ -106,9 +107,13 @@ class Engine(ABC):
         try:
             _, height, width, _ = shapes["images"]
             (classes,) = shapes["class_mask"]
+            if missing := {*_DETECTIONS, *_PREDICTIONS}.difference(outputs):
+                raise KeyError(*missing)
             self.size, self.num_classes = (int(height), int(width)), int(classes)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: has not the inputs of a detector; export the weights again") from error
+            raise InputError(
+                f"{path}: has not the inputs and outputs of a detector; export the weights again"
+            ) from error
 
 
 def check_format(path: Path, metadata: Mapping[str, str]) -> None:

@@ -19,8 +19,6 @@ _ERRORS_ONLY = 3
 class OnnxEngine(Engine):
     """A detector in an ONNX file that `onnx_model` made; on a GPU if onnxruntime has one."""
 
-    runtime = "onnxruntime"
-
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
         """Reads the file. threads: of the CPU, as many as there are cores if None; they sleep while nothing runs.
 
@@ -31,15 +29,15 @@ class OnnxEngine(Engine):
         path = Path(path)
         self._runtime = _onnxruntime()
         content = onnx_content(path)
+        providers = [name for name in _PROVIDERS if name in self._runtime.get_available_providers()]
         try:
-            self._session = self._runtime.InferenceSession(
-                content, self._options(threads), providers=self._providers(_PROVIDERS)
-            )
+            self._session = self._runtime.InferenceSession(content, self._options(threads), providers=providers)
         except Exception as error:  # onnxruntime has a dozen of its own, which share no base but this
             raise unreadable(path, "ONNX", error) from error
         shapes = {given.name: given.shape for given in self._session.get_inputs()}
         shapes |= {given.name: given.shape for given in self._session.get_overridable_initializers()}
-        self._identify(path, self._session.get_modelmeta().custom_metadata_map, shapes)
+        outputs = [found.name for found in self._session.get_outputs()]
+        self._identify(path, self._session.get_modelmeta().custom_metadata_map, shapes, outputs)
 
     def _options(self, threads: int | None) -> Any:
         options = self._runtime.SessionOptions()
@@ -47,9 +45,6 @@ class OnnxEngine(Engine):
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
-
-    def _providers(self, wanted: Sequence[str]) -> list[str]:
-        return [name for name in wanted if name in self._runtime.get_available_providers()]
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         options = self._runtime.RunOptions()

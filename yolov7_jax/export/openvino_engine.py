@@ -23,8 +23,6 @@ _METADATA = ["yolov7_jax", "metadata"]
 class OpenVINOEngine(Engine):
     """A detector in the files that `write_openvino` made, on the CPU."""
 
-    runtime = "openvino"
-
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
         """Reads an `.xml` file and the `.bin` file beside it. threads: as many as there are cores if None.
 
@@ -41,9 +39,9 @@ class OpenVINOEngine(Engine):
         settings |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
         try:
             model = core.read_model(str(path))
-            metadata = _metadata(model)
             shapes = {part.get_any_name(): _shape(part) for part in model.inputs}
-            self._identify(path, metadata, shapes)
+            outputs = [name for part in model.outputs for name in part.get_names()]
+            self._identify(path, _metadata(model), shapes, outputs)
             self._model = core.compile_model(model, "CPU", settings)
         except InputError:
             raise
