@@ -1,0 +1,223 @@
+"""Engines of other runtimes against the detector in JAX; files that are no detectors."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.small_networks import noise, small_weights
+from yolov7_jax.convert.load import load
+from yolov7_jax.data.letterbox import letterbox
+from yolov7_jax.errors import InputError
+from yolov7_jax.export.onnx_engine import OnnxEngine
+from yolov7_jax.export.onnx_model import onnx_model
+from yolov7_jax.export.openvino_engine import OpenVINOEngine, write_openvino
+from yolov7_jax.image import read_image
+from yolov7_jax.inference.detector import Detector
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'yolov7-jax[onnx]'")
+onnx = pytest.importorskip("onnx", reason="pip install 'yolov7-jax[onnx]'")
+
+SIZE = (64, 96)
+METADATA = {"names": '["ant", "bee", "cat"]', "threshold": "0.50"}
+EVERY = np.ones(3, bool)
+WAYS = [(False, False, 300), (True, False, 300), (True, True, 7)]  # JAX compiles for each and each batch
+
+
+@pytest.fixture(scope="module")
+def onnx_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    path.write_bytes(onnx_model(small_weights(), size=SIZE, metadata=METADATA).SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="module")
+def xml_path(onnx_path):
+    if find_spec("openvino") is None:  # not imported here: it is to send no report of that
+        pytest.skip("pip install 'yolov7-jax[openvino]'")
+    write_openvino(onnx_path, onnx_path.with_suffix(".xml"))
+    return onnx_path.with_suffix(".xml")
+
+
+@pytest.fixture(scope="module", params=["onnx", "openvino"])
+def engine(request):
+    if request.param == "onnx":
+        return OnnxEngine(request.getfixturevalue("onnx_path"), threads=1)
+    return OpenVINOEngine(request.getfixturevalue("xml_path"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Detector(small_weights())
+
+
+def images(batch):
+    return np.stack([noise(*SIZE, seed) for seed in range(batch)])
+
+
+def test_an_engine_says_what_it_is(engine):
+    assert engine.size == SIZE
+    assert engine.num_classes == 3
+    assert METADATA.items() <= engine.metadata.items()
+
+
+@pytest.mark.parametrize(("multi_label", "agnostic", "most"), WAYS)
+def test_batches_of_any_size_equal_the_detector(engine, detector, multi_label, agnostic, most):
+    how = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": most}
+    for batch in (1, 3):
+        for mask in (EVERY, np.array([True, False, True])):
+            given = images(batch), np.float32(0.4), np.float32(0.3), mask
+            found, expected = engine(*given, **how), detector.compiled(detector.variables, *given, **how)
+            assert np.asarray(expected.valid).any()
+            np.testing.assert_array_equal(found.valid, expected.valid)
+            np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+            np.testing.assert_array_equal(found.overflow, np.zeros(batch))
+            # Roundings of float32 in a network of three layers.
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+            np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=1e-4)
+
+
+def test_what_is_asked_for_before_suppression(engine):
+    boxes, scores = engine.predictions(images(2))
+    predictions = 2 * (SIZE[0] // 8) * (SIZE[1] // 8)
+    assert boxes.shape == (2, predictions, 4)
+    assert scores.shape == (2, predictions, 4)
+    how = {"multi_label": True, "agnostic": False, "max_detections": 1}
+    best = engine(images(2), 0.0, 1.0, EVERY, **how)
+    for image in range(2):
+        place, class_id = np.unravel_index(scores[image, :, 1:].argmax(), (predictions, 3))
+        np.testing.assert_array_equal(best.boxes_xyxy_px[image, 0], boxes[image, place])
+        assert best.scores[image, 0] == scores[image, place, 1 + class_id]
+        assert best.class_ids[image, 0] == class_id
+
+
+def test_images_alone_are_enough(onnx_path, detector):
+    session = onnxruntime.InferenceSession(onnx_path)
+    boxes, scores, class_ids, counts = session.run(["boxes", "scores", "classes", "counts"], {"images": images(2)})
+    how = {"multi_label": False, "agnostic": False, "max_detections": 300}
+    expected = detector.compiled(detector.variables, images(2), np.float32(0.25), np.float32(0.45), EVERY, **how)
+    np.testing.assert_array_equal(counts, np.asarray(expected.valid).sum(1))
+    np.testing.assert_array_equal(class_ids, expected.class_ids)
+    np.testing.assert_allclose(boxes, expected.boxes_xyxy_px, atol=1e-4)
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda i, kw: (i[:, :32], kw), r"takes images uint8 \[B, 64, 96, 3\], got uint8 \[2, 32, 96, 3\]"),
+        (lambda i, kw: (i.astype(np.float32), kw), "got float32"),
+        (lambda i, kw: (i[:0], kw), r"got uint8 \[0, 64"),
+        (lambda i, kw: (i, {**kw, "max_detections": 301}), "from 1 to 300 in an exported detector, got 301"),
+        (lambda i, kw: (i, {**kw, "class_mask": np.ones(4, bool)}), r"class_mask must be bool \[3\], got \[4\]"),
+    ],
+)
+def test_what_does_not_fit_is_told(engine, change, sentence):
+    how = {"class_mask": EVERY, "multi_label": False, "agnostic": False, "max_detections": 300}
+    given, how = change(images(2), how)
+    with pytest.raises(InputError, match=sentence):
+        engine(given, 0.25, 0.45, **how)
+
+
+def hostile_files(folder, content):
+    """Files by what is said of them."""
+    foreign = onnx.ModelProto.FromString(content)
+    del foreign.metadata_props[:]
+    other = onnx.ModelProto.FromString(content)
+    for value in other.graph.input:
+        value.name = value.name.replace("images", "pictures")
+    for node in other.graph.node:
+        node.input[:] = [name.replace("images", "pictures") for name in node.input]
+    fewer = onnx.ModelProto.FromString(content)
+    del fewer.graph.output[-1]
+    elsewhere = onnx.ModelProto.FromString(content)
+    tensor = next(tensor for tensor in elsewhere.graph.initializer if len(tensor.raw_data) > 1000)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret")
+    contents = {
+        "is no detector that yolov7-jax exported": foreign.SerializeToString(),
+        "has not the inputs and outputs of a detector": other.SerializeToString(),
+        "has not the inputs and outputs of a detector ": fewer.SerializeToString(),
+        "has data in other files": elsewhere.SerializeToString(),
+        "cannot be read as ONNX": content[: len(content) // 2],
+        "cannot be read as ONNX ": b"\x00\xff" * 40,
+        "cannot be read as ONNX  ": b"",
+        "there is no such file": None,
+    }
+    for number, (sentence, part) in enumerate(contents.items()):
+        path = folder / f"{number}.onnx"
+        if part is not None:
+            path.write_bytes(part)
+        yield sentence.strip(), path
+
+
+def test_files_that_are_no_detectors(onnx_path, tmp_path):
+    for sentence, path in hostile_files(tmp_path, onnx_path.read_bytes()):
+        with pytest.raises(InputError, match=sentence) as caught:
+            OnnxEngine(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_openvino_files_that_are_no_detectors(onnx_path, xml_path, tmp_path):
+    text, data = xml_path.read_text(), xml_path.with_suffix(".bin").read_bytes()
+    files = {
+        "cannot be read as OpenVINO's": (text[: len(text) // 2], data),
+        "cannot be read as OpenVINO's ": (text, data[: len(data) // 2]),
+        "is no detector": (text.replace("yolov7_jax.onnx.1", "other"), data),
+        "is no detector ": (text.replace("<yolov7_jax>", "<x>").replace("</yolov7_jax>", "</x>"), data),
+        "there is no such file": (text, None),
+    }
+    for number, (sentence, (xml, weights)) in enumerate(files.items()):
+        path = tmp_path / f"{number}.xml"
+        path.write_text(xml)
+        if weights is not None:
+            path.with_suffix(".bin").write_bytes(weights)
+        with pytest.raises(InputError, match=sentence.strip()) as caught:
+            OpenVINOEngine(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"written as \.xml"):
+        write_openvino(onnx_path, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_openvino(onnx_path, tmp_path / "none" / "a.xml")
+    for sentence, path in hostile_files(tmp_path, onnx_path.read_bytes()):
+        if "inputs" not in sentence:  # found when the file is read
+            with pytest.raises(InputError, match=f"{sentence}|is no detector"):
+                write_openvino(path, tmp_path / "b.xml")
+
+
+MAKERS = {
+    "onnx": lambda: onnx_model(small_weights(), size=SIZE),
+    "onnxruntime": lambda: OnnxEngine("a"),
+    "openvino": lambda: OpenVINOEngine("a"),
+}
+
+
+@pytest.mark.parametrize("package", MAKERS)
+def test_a_package_that_is_missing_is_named(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = "openvino" if package == "openvino" else "onnx"
+    with pytest.raises(InputError, match=rf"pip install 'yolov7-jax\[{extra}\]'"):
+        MAKERS[package]()
+
+
+@pytest.mark.shared
+def test_a_photograph(shared: Path, tmp_path):
+    weights = load(shared / "weights/yolov5n.pt")
+    boxed, _ = letterbox(read_image(shared / "images" / "bus.jpg"), 320, stride=32, auto=False)
+    detector = Detector(weights)
+    how = {"multi_label": False, "agnostic": False, "max_detections": 300}
+    given = boxed[None], np.float32(0.25), np.float32(0.45), np.ones(80, bool)
+    expected = detector.compiled(detector.variables, *given, **how)
+    # float16 rounds each of 60 layers to 11 bits.
+    for dtype, off_px, off_score in (("float32", 2e-3, 1e-5), ("float16", 1.5, 1e-2)):
+        path = tmp_path / f"{dtype}.onnx"
+        path.write_bytes(onnx_model(weights, size=(320, 320), dtype=dtype).SerializeToString())
+        found = OnnxEngine(path)(*given, **how)
+        assert found.valid.sum() == np.asarray(expected.valid).sum() > 3
+        np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+        np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=off_px)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=off_score)

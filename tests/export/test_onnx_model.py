@@ -1,0 +1,139 @@
+"""Detectors as ONNX models, run by onnxruntime, against JAX."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small_networks import small_weights
+from tools.export_zoo import compare, spread
+from yolov7_jax.errors import GraphError, InputError
+from yolov7_jax.export.onnx_model import onnx_model
+from yolov7_jax.graph.builder import Builder
+from yolov7_jax.graph.kinds import KINDS
+from yolov7_jax.graph.rewrite import with_width
+from yolov7_jax.graph.spec import IMAGE
+from yolov7_jax.graph.zoo import zoo
+from yolov7_jax.reparameterize import fold
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'yolov7-jax[onnx]'")
+onnx = pytest.importorskip("onnx", reason="pip install 'yolov7-jax[onnx]'")
+
+# Roundings of float32, blown up by some tens of layers; a wrong number shows at 1e-3 and more.
+LIMIT = 2e-5
+ANCHORS = (((10, 13), (33, 23)),)
+
+
+CHAINS = {
+    "csp": ("BottleneckCSP", "C3", "C3Ghost", "BottleneckCSPA", "BottleneckCSPB", "BottleneckCSPC"),
+    "res": ("Res", "ResX", "ResCSPA", "ResCSPB", "ResCSPC", "ResXCSPA", "ResXCSPB", "ResXCSPC"),
+    "rep": (
+        "RepConv",
+        "RepBottleneck",
+        "RepBottleneckCSPA",
+        "RepBottleneckCSPB",
+        "RepBottleneckCSPC",
+        "RepRes",
+        "RepResX",
+    ),
+    "rep csp": ("RepResCSPA", "RepResCSPB", "RepResCSPC", "RepResXCSPA", "RepResXCSPB", "RepResXCSPC"),
+    "others": ("Conv", "DWConv", "GhostConv", "GhostBottleneck", "Bottleneck", "SPP", "SPPF", "SPPCSPC", "C3TR"),
+}
+"""Kinds that keep the size of their input."""
+
+
+def chain(kinds):
+    b = Builder(activation="SiLU")
+    x = b.add("Conv", IMAGE, 64, 3, 4)
+    for kind in kinds:
+        x = b.add(kind, x, 64)
+    b.add("IAuxDetect", [x, b.add("Conv", x, 32)])
+    return b.build(anchors=ANCHORS, num_classes=3)
+
+
+def shapes_graph():
+    """Kinds that change the size, and all that have no weights."""
+    b = Builder(activation="Mish")
+    fine = b.add("Focus", IMAGE, 16, 3)
+    x = b.add("Concat", [b.add("Contract", b.add("ReOrg", IMAGE)), b.add("Stem", IMAGE, 16), b.add("DownC", fine, 16)])
+    x = b.add("Conv", b.add("SP", x), 32)
+    y = b.add("Chuncat", [b.add("Foldcut", x), b.add("Chunk", x)])
+    x = b.add("Shortcut", [x, y])
+    up = b.add(
+        "Concat",
+        [b.add("nn.Upsample", b.add("MP", x), None, 2, "nearest"), b.add("Expand", b.add("MP", b.add("MP", x)), 4)],
+    )
+    x = b.add("nn.MaxPool2d", b.add("nn.ZeroPad2d", b.add("Conv", up, 16), (0, 1, 0, 1)), 2, 1)
+    b.add("AuxDetect", [b.add("Conv", x, 32, 3, 2), b.add("Conv", x, 16, 3, 2)])
+    return b.build(anchors=ANCHORS, num_classes=3)
+
+
+GRAPHS = {
+    **{name: lambda kinds=kinds: chain(kinds) for name, kinds in CHAINS.items()},
+    "shapes": shapes_graph,
+    # Every layer kind that a network of the zoo has stands in one of these or above; narrow, to be quick.
+    **{
+        name: lambda name=name: with_width(zoo(name, num_classes=3), 0.125)
+        for name in ("yolov5n", "yolov5s-v3", "yolov4-tiny", "yolov3-tiny", "yolov7-tiny")
+    },
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_equals_jax(name: str) -> None:
+    graph = GRAPHS[name]()
+    size = max(64, graph.max_stride)
+    weights = spread(graph, size=size)
+    row = compare(weights, size=size)
+    assert row.spread_scores > 0.05
+    assert max(row.boxes, row.scores) < LIMIT
+    folded = sum(leaf.size for leaf in jax.tree.leaves(fold(graph, weights.variables)))
+    assert 4 * folded < 1e6 * row.megabytes < 4 * folded + 200_000  # nothing stands twice
+    # One before the first convolution and one after the last of each level; a few in layers that reshape.
+    reshaping = sum(node.op in ("Focus", "ReOrg", "Contract", "Expand", "C3TR") for node in graph)
+    assert row.transposes <= 2 + len(graph.strides) + 3 * reshaping
+
+
+def test_every_layer_kind_is_there() -> None:
+    assert {node.op for make in GRAPHS.values() for node in make()} | {"Detect"} == set(KINDS)
+
+
+def test_one_class() -> None:
+    weights = small_weights(num_classes=1)
+    row = compare(weights, size=64)
+    assert max(row.boxes, row.scores) < LIMIT
+
+
+def test_half_precision_is_that_of_the_network_alone() -> None:
+    weights = spread(GRAPHS["csp"](), size=64)
+    half, whole = (compare(weights, size=64, dtype=dtype) for dtype in ("float16", "float32"))
+    assert half.megabytes < 0.6 * whole.megabytes
+    assert half.operators == whole.operators + 2  # into the network and out of it
+    assert LIMIT < max(half.boxes, half.scores) < 2e-2  # 11 bits, through some tens of layers
+    model = onnx_model(weights, size=(64, 64), dtype="float16")
+    assert {value.type.tensor_type.elem_type for value in model.graph.output} == {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.INT32,
+    }
+
+
+def test_weights_that_float16_has_no_room_for() -> None:
+    weights = small_weights()
+    weights.variables["params"]["2"]["m"]["0"]["bias"][0] = 1e6
+    with pytest.raises(InputError, match="too large for float16"):
+        onnx_model(weights, size=(64, 64), dtype="float16")
+
+
+def test_a_size_that_no_network_takes() -> None:
+    with pytest.raises(GraphError, match="60"):
+        onnx_model(small_weights(), size=(64, 60))
+
+
+def test_metadata_and_names_are_in_the_file() -> None:
+    model = onnx_model(small_weights(), size=(64, 64), metadata={"names": "ant, bee, cat"})
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert found == {"format": "yolov7_jax.onnx.1", "names": "ant, bee, cat"}
+    assert [value.name for value in model.graph.input] == [
+        "images", "confidence", "iou", "multi_label", "agnostic", "max_detections", "class_mask",
+    ]  # fmt: skip
+    assert max(opset.version for opset in model.opset_import) >= 17
+    assert np.prod([size.dim_value for size in model.graph.output[4].type.tensor_type.shape.dim[1:]]) == 2 * 8 * 8 * 4

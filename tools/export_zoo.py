@@ -1,0 +1,175 @@
+"""Converts networks of the zoo to ONNX and compares what onnxruntime computes with JAX, at a small size.
+
+    python tools/export_zoo.py                       # all of them, the table of docs/export_zoo.md
+    python tools/export_zoo.py yolov5n yolov7-tiny   # some
+    python tools/export_zoo.py yolov5n --dtype float16
+
+Prints a row of Markdown for each: the worst difference of boxes (pixels) and of scores before non-maximum suppression,
+each relative to the largest; how far apart they lie (standard deviations); and the file. Weights are random, with
+statistics of batch normalization taken from the images, so that outputs are spread as those of a trained network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+import yolov7_jax as yolo
+from yolov7_jax.convert.weights_file import Weights
+from yolov7_jax.export.onnx_engine import OnnxEngine
+from yolov7_jax.export.onnx_model import onnx_model
+from yolov7_jax.graph.rewrite import inference_form
+from yolov7_jax.nn.network import Network, abstract_variables, lead_outputs
+from yolov7_jax.ops.boxes import cxcywh_to_xyxy
+from yolov7_jax.ops.decode import class_scores, decode, make_grid
+from yolov7_jax.reparameterize import fold
+
+MOMENTUM = 0.97  # of the running statistics: what a step leaves of the old
+QUICK_TO_COMPILE: Any = {"xla_backend_optimization_level": 0}  # each program runs once
+LIMIT = 1e-4
+"""Relative differences beyond it are no rounding of float32."""
+
+
+class Row(NamedTuple):
+    """What is known of one network; see the heading."""
+
+    boxes: float
+    scores: float
+    spread_boxes: float
+    spread_scores: float
+    operators: int
+    transposes: int
+    seconds: float
+    megabytes: float
+
+
+def spread(graph: yolo.Graph, *, seed: int = 0, size: int | None = None) -> Weights:
+    """Random weights whose outputs differ from place to place; statistics are those of some noise."""
+    rng = np.random.default_rng(seed)
+    variables = jax.tree_util.tree_map_with_path(partial(_draw, rng), abstract_variables(graph))
+    side = size or 2 * graph.max_stride
+    images = noise_images(2, side, side).astype(np.float32) / 255
+    step = partial(Network(graph).apply, train=True, mutable=["batch_stats"])
+    outputs: Any = jax.jit(step, compiler_options=QUICK_TO_COMPILE)(variables, images)
+    taken = jax.tree.map(lambda leaf: np.asarray(leaf) / np.float32(1 - MOMENTUM), outputs[1].get("batch_stats", {}))
+    stats = _settled(rng, taken)
+    return Weights(graph, {**variables, "batch_stats": stats}, tuple(map(str, range(graph.num_classes))))
+
+
+def _draw(rng: np.random.Generator, path: Any, leaf: Any) -> NDArray[np.float32]:
+    """A weight. Kernels do not see the mean of their channels, which would grow from layer to layer."""
+    key, shape = path[-1].key, leaf.shape
+    if key in ("mean", "var"):
+        return np.zeros(shape, np.float32)  # what a step of training adds is all there will be
+    if key == "kernel":
+        values = rng.normal(0, sqrt(2 / np.prod(shape[:-1])), shape)
+        return (values - values.mean(axis=-2, keepdims=True) if shape[-2] > 1 else values).astype(np.float32)
+    around_one = key == "scale" or (key == "implicit" and "im" in [part.key for part in path])
+    return rng.normal(around_one, 0.5 if key == "bias" else 0.2, shape).astype(np.float32)
+
+
+def _settled(rng: np.random.Generator, stats: Any) -> Any:
+    """Statistics with which maps have about variance 1, one for all channels of a layer, and means of small size.
+
+    With those of each channel a random network blows up roundings ten thousand times.
+    """
+    if "var" not in stats:
+        return {name: _settled(rng, part) for name, part in stats.items()}
+    moment = np.mean(stats["var"] + np.square(stats["mean"]))
+    mean = rng.normal(0, 0.1, stats["mean"].shape) * np.sqrt(moment)
+    return {"mean": np.float32(mean), "var": np.full(mean.shape, moment, np.float32)}
+
+
+def noise_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Images of noise in patches of several sizes."""
+    rng = np.random.default_rng(0)
+    patches = [
+        np.kron(rng.integers(0, 256, (count, height // side, width // side, 3)), np.ones((1, side, side, 1)))
+        for side in (1, 4, 16)
+    ]
+    return np.mean(patches, axis=0).astype(np.uint8)
+
+
+def predictions(weights: Weights, images: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Boxes [B, N, 4] and scores [B, N, 1 + C] that JAX computes from folded weights, as `OnnxEngine.predictions`."""
+    graph = inference_form(weights.graph)
+
+    def run(variables: Any, images: Any) -> Any:
+        raw = lead_outputs(Network(graph), variables, images.astype(jnp.float32) / 255)
+        found = decode(raw, make_grid(graph.anchors, graph.strides, images.shape[1:3]))
+        scores = class_scores(found, single_class_score=graph.single_class_score)
+        return cxcywh_to_xyxy(found[..., :4]), jnp.concatenate([found[..., 4:5], scores], -1)
+
+    variables = fold(weights.graph, weights.variables)
+    boxes, scores = jax.jit(run, compiler_options=QUICK_TO_COMPILE)(variables, images)
+    return np.asarray(boxes), np.asarray(scores)
+
+
+def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference, over the largest value."""
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def compare(weights: Weights, *, size: int, dtype: Any = "float32", batch: int = 2) -> Row:
+    """Exports a network and runs both."""
+    began = time.perf_counter()
+    model = onnx_model(weights, size=(size, size), dtype=dtype)
+    seconds = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(model.SerializeToString())
+        megabytes = path.stat().st_size / 1e6
+        engine = OnnxEngine(path)
+    images = noise_images(batch, size, size)
+    found, expected = engine.predictions(images), predictions(weights, images)
+    operators = Counter(node.op_type for node in model.graph.node)
+    boxes, scores = (relative(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    spreads = float(expected[0].std()), float(expected[1].std())
+    return Row(boxes, scores, *spreads, operators.total(), operators["Transpose"], seconds, megabytes)
+
+
+def main() -> int:
+    """Prints the table; 1 if a network differs by more than rounding in float32."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=yolo.zoo_names(), metavar="NETWORK")
+    parser.add_argument("--size", type=int, help="side in pixels; twice the largest stride by default")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"))
+    parsed = parser.parse_args()
+    import onnx
+    import onnxruntime
+
+    versions = f"jax {jax.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
+    print(f"{datetime.date.today()}, {versions}, {parsed.dtype}\n")
+    print("| network | px | boxes, worst relative | scores, worst relative | spread of boxes, px | of scores", end="")
+    print(" | operators | transposes | seconds to convert | MB |")
+    print("|---" * 10 + "|")
+    worst = 0.0
+    for name in parsed.networks:
+        graph = yolo.zoo(name)
+        size = parsed.size or 2 * graph.max_stride
+        row = compare(spread(graph, size=size), size=size, dtype=parsed.dtype)
+        worst = max(worst, row.boxes, row.scores)
+        print(
+            f"| {name} | {size} | {row.boxes:.1e} | {row.scores:.1e} | {row.spread_boxes:.0f} "
+            f"| {row.spread_scores:.2f} | {row.operators} | {row.transposes} | {row.seconds:.1f} "
+            f"| {row.megabytes:.1f} |",
+            flush=True,
+        )
+    print(f"\n{len(parsed.networks)} networks, worst relative difference {worst:.1e}")
+    return int(parsed.dtype == "float32" and not worst < LIMIT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

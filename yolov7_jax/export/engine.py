@@ -1,0 +1,158 @@
+"""What the engines of all runtimes share: a detector in a file, of images of one size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov7_jax.errors import InputError
+from yolov7_jax.export.onnx_nms import ROWS
+from yolov7_jax.types import PaddedDetections
+
+FORMAT = "yolov7_jax.onnx.1"
+"""The metadata "format" of the files that `onnx_model` and `write_openvino` make."""
+
+_ELSEWHERE = b"\x0a\x08location"
+"""In a serialized ONNX model: the key of where the data of a constant lies, if that is another file."""
+
+_DETECTIONS = ("boxes", "scores", "classes", "counts")
+_PREDICTIONS = ("all_boxes", "all_scores")
+
+
+class Engine(ABC):
+    """A detector that another runtime computes.
+
+    size: (h, w) of its images. num_classes: C. metadata: the texts in the file.
+    """
+
+    size: tuple[int, int]
+    num_classes: int
+    metadata: dict[str, str]
+
+    @abstractmethod
+    def _run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of the file by name."""
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        confidence: float,
+        iou: float,
+        class_mask: NDArray[np.bool_],
+        *,
+        multi_label: bool,
+        agnostic: bool,
+        max_detections: int,
+    ) -> PaddedDetections:
+        """Detections of letterboxed images uint8 [B, h, w, 3], as `inference.program.detect_batch` gives them.
+
+        Arrays are numpy's. D is max_detections. No candidate is left out, so `overflow` is zero.
+
+        Raises:
+            InputError: images of another size, a mask of other length, or max_detections over 300.
+        """
+        self._check(images)
+        if np.shape(class_mask) != (self.num_classes,):
+            raise InputError(f"class_mask must be bool [{self.num_classes}], got {list(np.shape(class_mask))}")
+        if not 1 <= max_detections <= ROWS:
+            raise InputError(f"max_detections must be from 1 to {ROWS} in an exported detector, got {max_detections}")
+        inputs: dict[str, NDArray[Any]] = {
+            "images": images,
+            "confidence": np.asarray(confidence, np.float32),
+            "iou": np.asarray(iou, np.float32),
+            "class_mask": np.asarray(class_mask, bool),
+            "multi_label": np.asarray(multi_label, bool),
+            "agnostic": np.asarray(agnostic, bool),
+            "max_detections": np.asarray(max_detections, np.int64),
+        }
+        boxes, scores, class_ids, counts = self._run(_DETECTIONS, inputs)
+        rows = slice(None, max_detections)
+        valid = np.arange(max_detections)[None] < counts[:, None]
+        left_out = np.zeros(len(images), np.int32)
+        found = (boxes[:, rows], scores[:, rows], class_ids[:, rows], valid, left_out)
+        return PaddedDetections(*found)  # type: ignore[arg-type]  # numpy's arrays
+
+    def predictions(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What comes before non-maximum suppression: boxes [B, N, 4], and objectness and class scores [B, N, 1 + C].
+
+        Raises:
+            InputError: images of another size.
+        """
+        self._check(images)
+        boxes, scores = self._run(_PREDICTIONS, {"images": images})
+        return boxes, scores
+
+    def _check(self, images: NDArray[np.uint8]) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*self.size, 3) or not len(images):
+            raise InputError(
+                f"this detector takes images uint8 [B, {self.size[0]}, {self.size[1]}, 3], got {images.dtype} "
+                f"{list(images.shape)}; letterbox them to that size, or export the weights again for another"
+            )
+
+    def _identify(
+        self, path: Path, metadata: Mapping[str, str], shapes: Mapping[str, Sequence[Any]], outputs: Iterable[str]
+    ) -> None:
+        """Takes what the file says of itself.
+
+        Raises:
+            InputError: the file is no detector of this package.
+        """
+        check_format(path, metadata)
+        self.metadata = dict(metadata)
+        try:
+            _, height, width, _ = shapes["images"]
+            (classes,) = shapes["class_mask"]
+            if missing := {*_DETECTIONS, *_PREDICTIONS}.difference(outputs):
+                raise KeyError(*missing)
+            self.size, self.num_classes = (int(height), int(width)), int(classes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: has not the inputs and outputs of a detector; export the weights again"
+            ) from error
+
+
+def check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    """Files of others are no detectors.
+
+    Raises:
+        InputError: the metadata is not that of a file of this package.
+    """
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: is no detector that yolov7-jax exported (its metadata lacks format {FORMAT}); "
+            "export the weights to it"
+        )
+
+
+def readable(path: Path, what: str) -> Path:
+    """A file that is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; expected {what}")
+    return path
+
+
+def onnx_content(path: Path) -> bytes:
+    """What is in an ONNX file.
+
+    Raises:
+        InputError: there is none, or it refers to data in other files, of which it could name any.
+    """
+    content = readable(path, "an ONNX file").read_bytes()
+    if _ELSEWHERE in content:
+        raise InputError(f"{path}: has data in other files, which is not read; export the weights again")
+    return content
+
+
+def unreadable(path: Path, what: str, error: Exception) -> InputError:
+    """The error of a file that a runtime does not read."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(f"{path}: cannot be read as {what} ({reason[:200]}); export the weights again")

@@ -1,0 +1,103 @@
+"""ONNX files: the one place where the package `onnx` is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from yolov7_jax.errors import InstallationError
+from yolov7_jax.export.engine import check_format, onnx_content, unreadable
+from yolov7_jax.export.onnx_steps import OPSET, Step, Steps
+
+if TYPE_CHECKING:
+    import onnx
+
+_IR_VERSION = 8  # that of opset 17
+
+
+class Port(NamedTuple):
+    """An input or output of a model: its dtype and shape, of which axes may be named, and what stands in for it."""
+
+    dtype: DTypeLike
+    shape: tuple[int | str, ...]
+    default: NDArray[Any] | None = None
+
+
+def model_of(
+    steps: Steps,
+    inputs: Mapping[str, Port],
+    outputs: Mapping[str, tuple[str, Port]],
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Operators as a model, checked.
+
+    inputs: by their names in the steps. outputs: by their names in the model, with those in the steps.
+
+    Raises:
+        InstallationError: the package onnx is missing.
+    """
+    onnx = _onnx()
+    renamed = {name: output for output, (name, _) in outputs.items()}
+    defaults = {name: port.default for name, port in inputs.items() if port.default is not None}
+    graph = onnx.helper.make_graph(
+        [_node(onnx, step, renamed) for step in steps.steps],
+        "detector",
+        [_port(onnx, name, port) for name, port in inputs.items()],
+        [_port(onnx, name, port) for name, (_, port) in outputs.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in {**steps.constants, **defaults}.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="yolov7_jax")
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _port(onnx: Any, name: str, port: Port) -> Any:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
+    return onnx.helper.make_tensor_value_info(name, kind, port.shape)
+
+
+def _node(onnx: Any, step: Step, renamed: Mapping[str, str]) -> Any:
+    attributes = dict(step.attributes)
+    if step.op == "Cast":
+        attributes["to"] = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
+    inputs, outputs = ([renamed.get(name, name) for name in names] for names in (step.inputs, step.outputs))
+    return onnx.helper.make_node(step.op, inputs, outputs, name=step.outputs[0], **attributes)
+
+
+def without_defaults(path: Path) -> tuple[bytes, dict[str, str]]:
+    """An ONNX file whose inputs must all be given, and its metadata.
+
+    OpenVINO takes an input that has a default for a constant.
+
+    Raises:
+        InputError: the file cannot be read or was not made by `onnx_model`.
+    """
+    onnx = _onnx()
+    content = onnx_content(path)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own, whose name differs with its version
+        raise unreadable(path, "ONNX", error) from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    check_format(path, metadata)
+    given = {value.name for value in model.graph.input}
+    kept = [constant for constant in model.graph.initializer if constant.name not in given]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model.SerializeToString(), metadata
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise InstallationError(
+            "the package onnx is needed to write ONNX files; install it with: pip install 'yolov7-jax[onnx]'"
+        ) from error
+    return onnx
