@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.proof import EXACT, Tolerance
+from yolov7_jax.export.proof import EXACT, FLOAT32, Tolerance
 from yolov7_jax.types import PaddedDetections
 
 
@@ -64,10 +64,16 @@ def _stablehlo() -> Format:
     return Format(True, exact, stablehlo.make, stablehlo.pack, stablehlo.StableHlo)
 
 
-SUFFIXES: Mapping[str, str] = {"stablehlo": ".shlo.zip"}
+def _onnx() -> Format:
+    from yolov7_jax.export import onnx_artefact
+
+    return Format(False, {"float32": FLOAT32}, onnx_artefact.make, onnx_artefact.pack, onnx_artefact.OnnxArtefact)
+
+
+SUFFIXES: Mapping[str, str] = {"stablehlo": ".shlo.zip", "onnx": ".onnx"}
 """Of the files of each format."""
 
-FORMATS: Mapping[str, Callable[[], Format]] = {"stablehlo": _stablehlo}
+FORMATS: Mapping[str, Callable[[], Format]] = {"stablehlo": _stablehlo, "onnx": _onnx}
 """Formats by name; what they need is imported when they are asked for."""
 
 
