@@ -3,6 +3,7 @@
 from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
+from yolov7_jax.experiment.exporting import ExportRun, export
 from yolov7_jax.experiment.inference import DetectionRun, detect
 from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
 from yolov7_jax.experiment.planning import PlannedStep, plan
@@ -16,6 +17,7 @@ __all__ = [
     "AnchorRun",
     "DemoRun",
     "DetectionRun",
+    "ExportRun",
     "LabelSheets",
     "PlannedStep",
     "StatisticsRun",
@@ -24,6 +26,7 @@ __all__ = [
     "ValidationRun",
     "ablate",
     "detect",
+    "export",
     "fit_anchors",
     "label_statistics",
     "plan",

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax import __version__
-from yolov7_jax import export as exports
 from yolov7_jax.config import EVALUATION
 from yolov7_jax.convert.load import Model, load, weights_file_of
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import letterbox
 from yolov7_jax.errors import DifferenceError, InputError
+from yolov7_jax.export import formats
 from yolov7_jax.export.facts import Facts, sha256
 from yolov7_jax.export.formats import FORMATS, Artefact, Format, Made, format_of
 from yolov7_jax.export.program import CAPACITY, predict
@@ -32,7 +32,7 @@ from yolov7_jax.types import PaddedDetections
 
 Report = Callable[[str], None]
 
-PHOTOGRAPHS = Path(exports.__file__).parent / "photographs"
+PHOTOGRAPHS = Path(formats.__file__).parent / "photographs"
 """What artefacts are compared on, unless others are given."""
 
 LOW = 0.001

@@ -102,7 +102,7 @@ def detect_by_inputs(
         return found
 
     found = _finished(network, variables, images, use)
-    valid = found.valid & (jnp.arange(CAPACITY) < max_detections)
+    valid = found.valid & (jnp.arange(CAPACITY) < max_detections)[None, :]
 
     def kept(values: jax.Array) -> jax.Array:
         return jnp.where(valid.reshape(valid.shape + (1,) * (values.ndim - 2)), values, jnp.zeros((), values.dtype))

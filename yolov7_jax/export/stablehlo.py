@@ -105,7 +105,7 @@ class StableHlo:
         numbers = np.float32(confidence), np.float32(iou), class_mask
         found = self._call(images, *numbers, np.bool_(multi_label), np.bool_(agnostic), np.int32(max_detections))
         boxes = found["boxes"]
-        valid = jnp.arange(boxes.shape[1]) < found["counts"][:, None]
+        valid = jnp.arange(boxes.shape[1])[None, :] < found["counts"][:, None]
         return PaddedDetections(boxes, found["scores"], found["classes"], valid, found["overflow"])
 
 

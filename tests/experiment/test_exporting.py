@@ -1,0 +1,142 @@
+"""Exports: what is proven gets its name, and nothing else does."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import yolov7_jax as yolo
+from tests.small_networks import noise, small_weights
+from yolov7_jax.cli.main import main
+from yolov7_jax.convert.weights_file import Weights, save
+from yolov7_jax.errors import DifferenceError, InputError
+from yolov7_jax.experiment import exporting
+from yolov7_jax.experiment.exporting import export
+from yolov7_jax.export import stablehlo
+from yolov7_jax.image import write_image
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("export")
+    save(home / "best.safetensors", small_weights())
+    for number in range(3):
+        write_image(home / "images" / f"{number}.png", noise(64, 64, number))
+    (home / "labels").mkdir()
+    for number in range(3):
+        (home / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n2 0.3 0.3 0.2 0.2\n")
+    (home / "data.yaml").write_text("train: images\nval: images\nnames: [ant, bee, cat]\n")
+    return home
+
+
+def with_kernel(weights: Weights, change: Any) -> Weights:
+    variables = jax.tree.map(np.array, dict(weights.variables))
+    kernel = variables["params"]["1"]["conv"]["kernel"]
+    variables["params"]["1"]["conv"]["kernel"] = change(kernel)
+    return replace(weights, variables=variables)
+
+
+def zeroed(kernel: np.ndarray) -> np.ndarray:
+    kernel[..., 3] = 0
+    return kernel
+
+
+MUTATIONS: dict[str, Any] = {
+    "a kernel changed by 0.1 %": lambda weights: with_kernel(weights, lambda kernel: kernel * np.float32(1.001)),
+    "one filter zeroed": lambda weights: with_kernel(weights, zeroed),
+    "channels swapped": lambda weights: with_kernel(weights, lambda kernel: kernel[:, :, ::-1]),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_an_artefact_of_other_weights_is_refused(home: Path, tmp_path: Path, mutation: str, monkeypatch: Any) -> None:
+    whole = stablehlo.make
+    monkeypatch.setattr(stablehlo, "make", lambda weights, *rest: whole(MUTATIONS[mutation](weights), *rest))
+    with pytest.raises(DifferenceError, match=r"nothing was written"):
+        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_names_are_refused(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = stablehlo.pack
+    swapped = ("bee", "ant", "cat")
+    monkeypatch.setattr(stablehlo, "pack", lambda program, facts: whole(program, replace(facts, names=swapped)))
+    with pytest.raises(DifferenceError, match="another names of classes than its source"):
+        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dtype_passed_off_as_another_is_refused(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = stablehlo.make
+    monkeypatch.setattr(stablehlo, "make", lambda weights, shape, dtype: whole(weights, shape, "bfloat16"))
+    with pytest.raises(DifferenceError):
+        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+
+
+def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: Path) -> None:
+    weights = small_weights()
+    variables = jax.tree.map(np.array, dict(weights.variables))
+    variables["params"]["2"]["m"]["0"]["bias"] -= 20
+    save(tmp_path / "blind.safetensors", replace(weights, variables=variables))
+    with pytest.raises(InputError, match=r"finds nothing over 0\.25 in the photographs.*--proof-images DIR"):
+        export(tmp_path / "blind.safetensors", tmp_path / "blind.shlo.zip", proof_images=home / "images")
+    assert [file.name for file in tmp_path.iterdir()] == ["blind.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "words"),
+    [
+        ("best.tflite", {}, r"best\.tflite: of no known format; expected a name that ends in \.shlo\.zip"),
+        ("best.shlo.zip", {"dtype": "int8"}, "--dtype int8: expected one of float32, bfloat16"),
+        ("best.shlo.zip", {"size": 60}, "60"),
+        ("best.shlo.zip", {"size": 64, "any_size": True}, "leave --size out"),
+        ("best.shlo.zip", {"proof_images": "nowhere"}, "nowhere"),
+    ],
+)
+def test_wrong_input_is_a_sentence(home: Path, tmp_path: Path, file: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        export(home / "best.safetensors", tmp_path / file, **{"proof_images": home / "images", **given})
+
+
+def test_the_command_and_what_takes_artefacts(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    shape = ["--size", "48,64", "--proof-images", str(home / "images")]
+    file = str(tmp_path / "best.shlo.zip")
+    assert main(["export", str(home / "best.safetensors"), "--output", file, *shape]) == 0
+    out = capsys.readouterr().out
+    assert "detections in 3 photographs; largest difference of scores 0, of boxes 0 px" in out
+    assert f"wrote {file}" in out
+    assert main(["detect", file, str(home / "images"), "--output", str(tmp_path / "detected")]) == 0
+    for name, weights in (("source", str(home / "best.safetensors")), ("artefact", str(home / "square.shlo.zip"))):
+        if name == "artefact":
+            export(home / "best.safetensors", weights, proof_images=home / "images")
+        command = ["val", weights, "--data", str(home / "data.yaml"), "--output", str(tmp_path / name)]
+        assert main(command) == 0
+    ours, theirs = ((tmp_path / name / "detections.json").read_bytes() for name in ("source", "artefact"))
+    assert ours == theirs
+
+    monkeypatch.setattr(exporting, "prove", _refuse)
+    assert main(["export", str(home / "best.safetensors"), "--output", str(tmp_path / "b.shlo.zip"), *shape]) == 1
+    assert "scores differ by 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "b.shlo.zip").exists()
+    assert main(["export", str(home / "best.safetensors")]) == 2
+    assert "name the format" in capsys.readouterr().err
+
+
+def _refuse(*_: Any) -> Any:
+    raise DifferenceError("scores differ by 0.5")
+
+
+def test_what_an_artefact_has_settled_cannot_be_asked_for(home: Path) -> None:
+    file = export(home / "best.safetensors", home / "settled.shlo.zip", proof_images=home / "images").file
+    with pytest.raises(InputError, match=r"settled\.shlo\.zip: an artefact has its own model"):
+        yolo.Detector.load(file, model="yolov7")
+    with pytest.raises(InputError, match=r"is for images of 64 × 64 pixels, not 128"):
+        yolo.Detector.load(file, size=128)
+    detector = yolo.Detector.load(file)
+    with pytest.raises(InputError, match="max_detections is 400; an artefact has room for 300"):
+        detector([noise(64, 64)], max_detections=400)
+    with pytest.raises(InputError, match="cannot be given other weights"):
+        detector.with_variables({})
