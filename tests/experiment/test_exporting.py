@@ -15,7 +15,7 @@ from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.errors import DifferenceError, InputError
 from yolov7_jax.experiment import exporting
 from yolov7_jax.experiment.exporting import export
-from yolov7_jax.export import stablehlo
+from yolov7_jax.export import onnx_artefact, stablehlo
 from yolov7_jax.image import write_image
 
 
@@ -51,21 +51,28 @@ MUTATIONS: dict[str, Any] = {
 }
 
 
+FORMATS = {"best.shlo.zip": stablehlo, "best.onnx": onnx_artefact}
+
+
+@pytest.mark.parametrize("file", FORMATS)
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_an_artefact_of_other_weights_is_refused(home: Path, tmp_path: Path, mutation: str, monkeypatch: Any) -> None:
-    whole = stablehlo.make
-    monkeypatch.setattr(stablehlo, "make", lambda weights, *rest: whole(MUTATIONS[mutation](weights), *rest))
+def test_an_artefact_of_other_weights_is_refused(
+    home: Path, tmp_path: Path, file: str, mutation: str, monkeypatch: Any
+) -> None:
+    whole = FORMATS[file].make
+    monkeypatch.setattr(FORMATS[file], "make", lambda weights, *rest: whole(MUTATIONS[mutation](weights), *rest))
     with pytest.raises(DifferenceError, match=r"nothing was written"):
-        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+        export(home / "best.safetensors", tmp_path / file, proof_images=home / "images")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_names_are_refused(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    whole = stablehlo.pack
+@pytest.mark.parametrize("file", FORMATS)
+def test_other_names_are_refused(home: Path, tmp_path: Path, file: str, monkeypatch: Any) -> None:
+    whole = FORMATS[file].pack
     swapped = ("bee", "ant", "cat")
-    monkeypatch.setattr(stablehlo, "pack", lambda program, facts: whole(program, replace(facts, names=swapped)))
+    monkeypatch.setattr(FORMATS[file], "pack", lambda program, facts: whole(program, replace(facts, names=swapped)))
     with pytest.raises(DifferenceError, match="another names of classes than its source"):
-        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+        export(home / "best.safetensors", tmp_path / file, proof_images=home / "images")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,6 +81,26 @@ def test_a_dtype_passed_off_as_another_is_refused(home: Path, tmp_path: Path, mo
     monkeypatch.setattr(stablehlo, "make", lambda weights, shape, dtype: whole(weights, shape, "bfloat16"))
     with pytest.raises(DifferenceError):
         export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+
+
+def test_onnx_files_are_proven_and_told_from_those_that_were_changed(home: Path, tmp_path: Path) -> None:
+    done = export(home / "best.safetensors", tmp_path / "best.onnx", proof_images=home / "images")
+    assert 0 <= done.facts.differences["scores"] < 1e-5  # of float32, in another order of sums
+    assert done.facts.platforms == {"onnxruntime": "run"}
+    (ours,), (theirs,) = (
+        yolo.Detector.load(file)([noise(64, 64)], rect=False) for file in (home / "best.safetensors", done.file)
+    )
+    assert len(ours) == len(theirs) > 0
+    np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=0.01)
+    content = done.file.read_bytes()
+    at = content.rindex(b"bee")
+    done.file.write_bytes(content[:at] + b"wee" + content[at + 3 :])
+    with pytest.raises(InputError, match=r"best\.onnx: what it says of itself cannot be used \(it was changed"):
+        yolo.Detector.load(done.file)
+    for cut in (10, len(content) // 2, len(content) - 10):
+        done.file.write_bytes(content[:cut])
+        with pytest.raises(InputError, match=r"best\.onnx"):
+            yolo.Detector.load(done.file)
 
 
 def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: Path) -> None:
@@ -89,11 +116,17 @@ def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("file", "given", "words"),
     [
-        ("best.tflite", {}, r"best\.tflite: of no known format; expected a name that ends in \.shlo\.zip"),
+        (
+            "best.tflite",
+            {},
+            r"best\.tflite: of no known format; expected a name that ends in \.shlo\.zip \(stablehlo\), \.onnx",
+        ),
         ("best.shlo.zip", {"dtype": "int8"}, "--dtype int8: expected one of float32, bfloat16"),
         ("best.shlo.zip", {"size": 60}, "60"),
         ("best.shlo.zip", {"size": 64, "any_size": True}, "leave --size out"),
         ("best.shlo.zip", {"proof_images": "nowhere"}, "nowhere"),
+        ("best.onnx", {"any_size": True}, "is for images of one size"),
+        ("best.onnx", {"dtype": "bfloat16"}, "--dtype bfloat16: expected one of float32"),
     ],
 )
 def test_wrong_input_is_a_sentence(home: Path, tmp_path: Path, file: str, given: dict[str, Any], words: str) -> None:
