@@ -222,7 +222,7 @@ class TrainConfig:
     batch_size: Count = 16
     """images of a step over all devices and hosts; auto (or -1): as many as fit, by the compiler's figures"""
     memory_limit: NotNegative = 0.0
-    """GiB that a step may take of each device, for batch_size=auto; 0: nine tenths of what the device has free"""
+    """GiB that a step may take of each device, for batch_size=auto; 0: nine tenths of what it may allot"""
     size: Annotated[int, Range(32, 8192)] = 640
     """side of training and evaluation images in pixels"""
     multi_scale: tuple[Annotated[float, Range(0.1, 10)], ...] = ()

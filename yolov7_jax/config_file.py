@@ -41,7 +41,6 @@ _KINDS: Mapping[Any, str] = {
 REPLACED = {"train.tensorboard": "train.loggers, a list of names such as [tensorboard]"}
 """Settings of older versions, and what says the same now."""
 
-
 _WORDS: Mapping[tuple[str, str], Mapping[str, Any]] = {("train", "batch_size"): {"auto": AUTO_BATCH}}
 """What else can be written for some values of a setting."""
 

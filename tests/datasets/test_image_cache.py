@@ -86,7 +86,7 @@ def test_samples_are_the_same_and_those_that_fit_are_decoded_once(
     assert_same(kept, source)
     assert len(list((tmp_path / "kept").rglob("*.npy"))) == (fit if where == "disk" else 0)
     place = "in memory" if where == "memory" else f"on disk, in {tmp_path / 'kept'}"
-    assert str(kept) == f"caching {fit} of 5 images {place} (0.0 GiB)"
+    assert str(kept) == f"caching {fit} of 5 images {place} (0.00 GiB)"
 
 
 def test_how_much_it_takes_is_said() -> None:
@@ -95,7 +95,7 @@ def test_how_much_it_takes_is_said() -> None:
             return Labels(size=(4000, 6000), class_ids=np.zeros(0, np.int32), boxes_xyxy_px=np.zeros((0, 4)))
 
     kept = with_cached_images(complete(Large(count=1234)), "memory", room=8 * GIB)
-    assert str(kept) == "caching 119 of 1,234 images in memory (8.0 GiB)"
+    assert str(kept) == "caching 119 of 1,234 images in memory (7.98 GiB)"
 
 
 def test_threads_share_what_is_in_memory(decoded: Counter[str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.run_log import RunLog
-from yolov7_jax.experiment.run_page import PICTURES, RunPage
+from yolov7_jax.experiment.run_page import SHOWN_FIGURES, RunPage
 from yolov7_jax.image import write_image
 from yolov7_jax.training.callbacks import Callback, Callbacks, RunInfo, attempt
 from yolov7_jax.training.log import Log, read_log
@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, folder: Path, *others: Callback, step: int = 0, **train: int) -> None:
         self.folder = folder
-        for number, name in enumerate([*PICTURES.values(), "other.png"]):
+        for number, name in enumerate([*SHOWN_FIGURES.values(), "other.png"]):
             if name != "curves.png":
                 write_image(folder / "figures" / name, np.full((40, 60, 3), number, np.uint8))
         self.log = Log(folder)
@@ -98,7 +98,7 @@ def test_while_it_trains(tmp_path: Path):
         "waiting for data": "25 %",
         "time left": "0:00:16",  # 20 steps of 8 images at 16 a second, and two evaluations of three seconds
     }
-    assert page.values("img", "alt") == list(PICTURES)
+    assert page.values("img", "alt") == list(SHOWN_FIGURES)
     assert {urlsplit(source).query for source in page.values("img", "src")} == {"version=20"}
     assert page.texts("tr")[:3] == ["classAP", f"{NASTY}0.200", "none-"]
     assert [a["content"] for _, a, _ in page.elements if a.get("http-equiv") == "refresh"] == ["60"]
@@ -231,12 +231,12 @@ def test_in_chromium(tmp_path: Path, state: str):
             "Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode().then(() => i.naturalWidth))))"
         )
         widths = page.value(images)
-        assert len(widths) == len(PICTURES)
+        assert len(widths) == len(SHOWN_FIGURES)
         assert min(widths) > 0
         for width in (1200, 400):
             page.resize(width)
             assert page.value("document.documentElement.scrollWidth") <= width
         asked = page.asked_for()
-        assert len(asked) >= 1 + len(PICTURES)
+        assert len(asked) >= 1 + len(SHOWN_FIGURES)
         assert all(address.startswith(run.folder.absolute().as_uri()) for address in asked)
         assert not page.complaints()

@@ -169,8 +169,8 @@ def test_images_that_are_kept_change_nothing(tmp_path: Path, monkeypatch: pytest
         config = small_config(path, data=settings)
         data = open_data(config, told, no_progress)
         assert [line for line in told.lines if "caching" in line] == [
-            f"train: caching {train} of 10 images {place} (0.0 GiB)",
-            f"val: caching {val} of 10 images {place} (0.0 GiB)",
+            f"train: caching {train} of 10 images {place} (0.00 GiB)",
+            f"val: caching {val} of 10 images {place} (0.00 GiB)",
         ]
         assert_equal(batches_of(config, data), expected)
         decoded.clear()

@@ -88,8 +88,12 @@ def logged(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def points(row: Mapping[str, Any]) -> list[tuple[int, str, float]]:
-    """Numbers that a row has at its top level, which is all that rows of the small run have."""
-    shown = {key: value for key, value in row.items() if key not in ("kind", "step", "epoch") and value is not None}
+    """Numbers of a row: those at its top level, and AP by class."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        is_by_class = key == "AP_of_class"
+        flat |= {f"{key}/{name}": of_class for name, of_class in value.items()} if is_by_class else {key: value}
+    shown = {key: value for key, value in flat.items() if key not in ("kind", "step", "epoch") and value is not None}
     return [(row["step"], f"{row['kind']}/{key}", value) for key, value in shown.items() if not isinstance(value, str)]
 
 

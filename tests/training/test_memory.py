@@ -96,11 +96,26 @@ def test_what_a_device_has_to_have() -> None:
     assert memory.needed == 100 + 10 + 1000 + 5
 
 
+def test_within_a_tenth_of_what_fits_where_memory_is_bent_as_it_is_for_a_tpu() -> None:
+    """MiB of a step of yolov7-tiny, 320 pixels, on a v5e, as its compiler told them; between them about lines."""
+    sizes, needed = [0, 2, 112, 282, 453], [158, 417, 4305, 11501, 16775]
+
+    def needs(size: int) -> int:
+        return int(np.interp(size, sizes, needed))
+
+    tried = list[int]()
+    found = largest_batch(lambda size: tried.append(size) or needs(size), (2, 417), 158, 16384, 1)
+    largest = max(size for size in range(453) if needs(size) <= 16384)
+    assert found is not None
+    assert 0.9 * largest <= found <= largest
+    assert len(tried) <= 3
+
+
 @pytest.mark.parametrize(
     ("needs", "capacity", "best", "measured"),
     [
         (lambda size: 1000 + 10 * size, 4000, 300, [276, 300]),  # a line: nine tenths of the way, then there
-        (lambda size: 1000 + 10 * size + size**2 // 100, 4000, 208, [260, 160, 208]),  # bent: halfway back
+        (lambda size: 1000 + 10 * size + size**2 // 100, 4000, 240, [260, 232, 240]),  # bent: between them; 244 fit
         (lambda size: 1000 + 10 * size if size < 290 else None, 4000, 288, [276, 300, 288]),
         (lambda size: 1000 + 10 * size, 1650, 64, []),  # no room for one image more a device
         (lambda size: 1000 + 10 * size, 1600, None, []),

@@ -13,12 +13,12 @@ from yolov7_jax.types import ClassResult
 from yolov7_jax.viz.draw import relative_luminance
 from yolov7_jax.viz.page import (
     STYLE,
+    figure,
     folded,
     heading,
     links,
     listing,
     notice,
-    picture,
     report_page,
     table,
     write_page,
@@ -61,13 +61,13 @@ class Page(HTMLParser):
         return [attributes[attribute] for name, attributes, _ in self.elements if name == tag]
 
 
-def picture_in(folder: Path, name: str) -> Path:
+def figure_in(folder: Path, name: str) -> Path:
     write_image(folder / name, np.zeros((4, 4, 3), np.uint8))
     return folder / name
 
 
 def test_page_shows_facts_classes_and_figures(tmp_path: Path):
-    pictures = [("Curves", picture_in(tmp_path, "curves.png")), ("Batch", picture_in(tmp_path / "run", "a/batch.png"))]
+    pictures = [("Curves", figure_in(tmp_path, "curves.png")), ("Batch", figure_in(tmp_path / "run", "a/batch.png"))]
     file = report_page(tmp_path / "run", "Demo", {"AP50": 0.91239, "time": "4 min", "images": 512}, CLASSES, pictures)
     assert file == tmp_path / "run" / "index.html"
     page = Page(file)
@@ -84,7 +84,7 @@ def test_page_shows_facts_classes_and_figures(tmp_path: Path):
 
 def test_figures_are_found_under_any_name(tmp_path: Path):
     names = ["a b.png", "50% #1?.png", "ü&amp;<'\">.png", "a:b.png"]
-    pictures = [(name, picture_in(tmp_path / "pictures", name)) for name in names]
+    pictures = [(name, figure_in(tmp_path / "pictures", name)) for name in names]
     page = Page(report_page(tmp_path, "x", {}, [], pictures))
     assert [tmp_path / unquote(urlsplit(source).path) for source in page.values("img", "src")] == [
         file for _, file in pictures
@@ -94,8 +94,8 @@ def test_figures_are_found_under_any_name(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", '"><img src=x>', "&lt; & '", "猫 ü"])
 def test_text_stays_text(tmp_path: Path, text: str):
-    picture = picture_in(tmp_path, "x.png")
-    page = Page(report_page(tmp_path, text, {text: text}, [ClassResult(text, 0.5, 0.5, 1)], [(text, picture)]))
+    figure = figure_in(tmp_path, "x.png")
+    page = Page(report_page(tmp_path, text, {text: text}, [ClassResult(text, 0.5, 0.5, 1)], [(text, figure)]))
     for tag in ("title", "h1", "dt", "dd"):
         assert page.texts(tag) == [text]
     assert page.texts("h2")[1:] == [text]
@@ -106,7 +106,7 @@ def test_text_stays_text(tmp_path: Path, text: str):
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path):
-    page = Page(report_page(tmp_path, "x", {"AP": math.nan}, CLASSES, [("x", picture_in(tmp_path, "x.png"))]))
+    page = Page(report_page(tmp_path, "x", {"AP": math.nan}, CLASSES, [("x", figure_in(tmp_path, "x.png"))]))
     assert not re.search(r"https?:|//|@import|url\(", page.source)
     assert {name for name, _, _ in page.elements}.isdisjoint({"script", "link", "iframe", "object"})
     assert page.texts("dd") == ["-"]
@@ -126,7 +126,7 @@ def test_a_page_of_other_parts(tmp_path: Path):
         table((text, "n"), [(text, text, 3, 0.25)]),
         folded(text, listing(text)),
         links([tmp_path / "a b#.txt"], tmp_path),
-        picture(text, picture_in(tmp_path, "x y.png"), tmp_path, version=7),
+        figure(text, figure_in(tmp_path, "x y.png"), tmp_path, version=7),
     ]
     page = Page(write_page(tmp_path, text, parts, reload_s=60))
     assert page.texts("pre") == [f"{text}\nmore", text]

@@ -83,7 +83,7 @@ class CachedImages(SourceView, ReadSource):
     def __str__(self) -> str:
         amount = f"caching {int(self.kept.sum()):,} of {len(self):,} images"
         place = "in memory" if self.where == "memory" else f"on disk, in {self.where}"
-        return f"{amount} {place} ({self.num_bytes / GIB:.1f} GiB)"
+        return f"{amount} {place} ({self.num_bytes / GIB:.2f} GiB)"
 
     @property
     def settings(self) -> tuple[Any, ...]:

@@ -42,11 +42,10 @@ _OF_A_HOST = (
 
 def differences(config: Config, stored: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any, Any]]:
     """Each setting that changes a result and is stored otherwise: its key, what is stored, what it is now."""
-    for section, settings in config_dict(config).items():
-        for key, value in settings.items():
-            there = stored.get(section, {}).get(key)
-            if there != value and f"{section}.{key}" not in IMMATERIAL:
-                yield f"{section}.{key}", there, value
+    there = by_name(stored)
+    for key, value in by_name(config_dict(config)).items():
+        if there.get(key) != value and key not in IMMATERIAL:
+            yield key, there.get(key), value
 
 
 class Beginning(NamedTuple):

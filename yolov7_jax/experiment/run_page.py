@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from yolov7_jax.config import Config
-from yolov7_jax.config_file import config_dict
+from yolov7_jax.config_file import by_name, config_dict
 from yolov7_jax.experiment.artifacts import AP_OF_CLASS, FIGURES, draw_curves, score
 from yolov7_jax.experiment.beginning import CONFIG
 from yolov7_jax.experiment.run_log import RUN_LOG
@@ -27,7 +27,7 @@ RELOAD_S = 60
 _MOST_SHOWN = 100  # texts that the run told
 _MOST_STEPS_SHOWN = 20
 
-PICTURES = {
+SHOWN_FIGURES = {
     "Losses, precision and learning rates": "curves.png",
     "F1, precision and recall over the confidence": "confidence.png",
     "Precision and recall": "precision_recall.png",
@@ -145,7 +145,8 @@ class RunPage(Callback):
         try:
             if self._has_news:
                 write_results(self._folder)
-                if self._progress is not None and self._progress.run.config.train.figures:
+                assert self._progress is not None
+                if self._progress.run.config.train.figures:
                     draw_curves(self._folder)
                 self._has_news = False
         finally:
@@ -175,13 +176,13 @@ def write_page(progress: Progress, folder: Path) -> Path:
     file = folder / RUN_LOG
     told = re.split(r"\n(?! )", file.read_text(encoding="utf-8").rstrip()) if file.is_file() else []
     files = [place for name in (results.FILE, log.FILE, RUN_LOG, CONFIG) if (place := folder / name).is_file()]
-    drawn = {title: place for title, name in PICTURES.items() if (place := folder / FIGURES / name).is_file()}
+    drawn = {title: place for title, name in SHOWN_FIGURES.items() if (place := folder / FIGURES / name).is_file()}
     now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     parts = [
         page.notice(f"{progress.state} (as of {now})", progress.fault, kind=progress.kind),
         *_troubles(progress, told),
         page.cards(_facts(progress)),
-        *(page.picture(title, place, folder, version=progress.step) for title, place in drawn.items()),
+        *(page.figure(title, place, folder, version=progress.step) for title, place in drawn.items()),
         *_classes(progress),
         *_settings(progress.run.config),
         page.heading("What the run told, the last first"),
@@ -236,17 +237,12 @@ def _classes(progress: Progress) -> list[str]:
 
 def _settings(config: Config) -> list[str]:
     """Those that are not the default, and all of them."""
-    own, default = _flat(config), _flat(Config())
-    changed = [(name, value) for name, value in own.items() if value != default[name]]
+    default = by_name(config_dict(Config()))
+    own = {name: str(value) for name, value in by_name(config_dict(config)).items()}
+    changed = [(name, value) for name, value in own.items() if value != str(default[name])]
     headings = ("setting", "value")
     return [
         page.heading("Settings that differ from the defaults"),
         page.table(headings, changed),
         page.folded("All settings", page.table(headings, list(own.items()))),
     ]
-
-
-def _flat(config: Config) -> dict[str, str]:
-    return {
-        f"{section}.{key}": str(value) for section, keys in config_dict(config).items() for key, value in keys.items()
-    }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolov7_jax.errors import InputError
 from yolov7_jax.files import append_whole, write_atomically
+from yolov7_jax.training import hosts
+from yolov7_jax.types import Batch
 
 FILE = "metrics.jsonl"
 TRAIN, VAL, NONFINITE = "train", "val", "nonfinite"
@@ -85,6 +88,35 @@ def mean_row(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 _LAST = frozenset({"momentum", "updates", "nonfinite", "nonfinite_in_row"})
+
+
+class Pace:
+    """Images a second since the last row of the log, and the share of that time spent waiting for a batch."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was, such as an evaluation."""
+        self._since, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, whose images it counts."""
+        began = time.perf_counter()
+        for batch in batches:
+            self._waited += time.perf_counter() - began
+            self._images += len(batch.image) * hosts.place()[1]
+            yield batch
+            began = time.perf_counter()
+
+    def facts(self) -> dict[str, float]:
+        """For a row of the log (`TIMES`)."""
+        now = time.perf_counter()
+        elapsed = max(now - self._since, 1e-9)
+        rates = {"images_per_second": self._images / elapsed, "waiting": self._waited / elapsed}
+        self.restart()
+        return {"seconds": now - self._began, **rates}
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:

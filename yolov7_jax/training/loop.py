@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.training import hosts
 from yolov7_jax.training.callbacks import Callback, attempt
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
-from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Row, mean_row, read_log
+from yolov7_jax.training.log import NONFINITE, TRAIN, VAL, Log, Pace, Row, mean_row, read_log
 from yolov7_jax.training.state import TrainState
 from yolov7_jax.training.stop import ASKED, Stopped, StopSignals
 from yolov7_jax.types import Batch
@@ -125,7 +125,7 @@ def train(state: TrainState, status: RunStatus, deps: LoopDependencies) -> tuple
     status = _known(status, deps)
     if plan.evaluates_at(status.step) and not status.evaluated:
         status = _evaluate(_averaged(state), status, deps)
-    pace, goes_on = _Pace(), status.step < plan.steps and not _leaves(status, deps)
+    pace, goes_on = Pace(), status.step < plan.steps and not _leaves(status, deps)
     while goes_on:
         state, status, goes_on = _steps(state, status, deps, pace)
     deps.checkpoints.wait()
@@ -159,37 +159,8 @@ def _leaves(status: RunStatus, deps: LoopDependencies) -> bool:
     return deps.stop.received is not None or deps.plan.gives_up(status)
 
 
-class _Pace:
-    """Images a second since the last row of the log, and the share of that time spent waiting for a batch."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets what was, such as an evaluation."""
-        self._since, self._waited, self._images = time.perf_counter(), 0.0, 0
-
-    def of(self, batches: Generator[Batch, None, None]) -> Iterator[Batch]:
-        """The batches, whose images it counts."""
-        began = time.perf_counter()
-        for batch in batches:
-            self._waited += time.perf_counter() - began
-            self._images += len(batch.image) * hosts.place()[1]
-            yield batch
-            began = time.perf_counter()
-
-    def facts(self) -> dict[str, float]:
-        """For a row of the log (`log.TIMES`)."""
-        now = time.perf_counter()
-        elapsed = max(now - self._since, 1e-9)
-        rates = {"images_per_second": self._images / elapsed, "waiting": self._waited / elapsed}
-        self.restart()
-        return {"seconds": now - self._began, **rates}
-
-
 def _steps(
-    state: TrainState, status: RunStatus, deps: LoopDependencies, pace: _Pace
+    state: TrainState, status: RunStatus, deps: LoopDependencies, pace: Pace
 ) -> tuple[TrainState, RunStatus, bool]:
     """Steps until the run ends, or needs new batches; and whether it goes on."""
     plan = deps.plan
@@ -223,7 +194,7 @@ def _steps(
     return state, status, False
 
 
-def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, pace: _Pace) -> RunStatus:
+def _settle(running: _Running, status: RunStatus, deps: LoopDependencies, pace: Pace) -> RunStatus:
     """Waits for a step, reports it, and watches over losses that are not finite."""
     metrics = {key: float(value) for key, value in jax.device_get(dict(running.metrics)).items()}
     step, plan = running.step, deps.plan

@@ -15,6 +15,7 @@ MEGABYTE = 2**20
 
 _TRIES = 3  # of the search for the largest batch
 _FIRST_REACH = 0.9  # of the way there, that the first of them goes
+_LAST_REACH = 0.97  # of the way between one that fits and one that does not
 
 
 class StepMemory(NamedTuple):
@@ -92,7 +93,7 @@ def largest_batch(
     unit: int,
     most: float = math.inf,
 ) -> int | None:
-    """The largest batch size that was found to fit, by a line through what was measured, which is nearly one.
+    """The largest batch size that was found to fit, by lines through what was measured, which is nearly one.
 
     Args:
         measure: batch size → bytes needed, None where there is no room.
@@ -108,15 +109,19 @@ def largest_batch(
     if first[1] is None or first[1] > capacity:
         return None
     below, above = [(0, empty), (first[0], first[1])], math.inf
+    too_much: int | None = None  # that `above` needs, where the compiler tells
     for reach in (_FIRST_REACH, *[1.0] * (_TRIES - 1)):
         (size, needed), (more, with_more) = below[-2:]
-        room = (capacity - with_more) * (more - size) / max(with_more - needed, 1)
-        guess = int(min(more + reach * room, (more + above) / 2, most)) // unit * unit
+        if too_much is None:
+            room = min(reach * (capacity - with_more) * (more - size) / max(with_more - needed, 1), (above - more) / 2)
+        else:
+            room = _LAST_REACH * (capacity - with_more) * (above - more) / (too_much - with_more)
+        guess = int(min(more + room, most)) // unit * unit
         if guess <= more:
             break
         found = measure(guess)
         if found is None or found > capacity:
-            above = guess
+            above, too_much = guess, found
         else:
             below.append((guess, found))
     return below[-1][0]

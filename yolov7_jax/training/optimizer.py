@@ -249,6 +249,16 @@ def make_optimizer(config: OptimConfig) -> OptimizerFactory:
     return look_up(OPTIMIZERS, config.name, where="optim.name")
 
 
+def clipped(transform: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """A transformation of gradients whose global norm is at most this; its state is as it was."""
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return transform.update(clip.update(gradients, clip.init(params))[0], state, params)
+
+    return optax.GradientTransformation(transform.init, update)
+
+
 def averaged(ema: Any, values: Any, updates: Scalar, config: OptimConfig) -> Any:
     """The moving average of a tree after update number `updates`, counted from 1."""
     decay = config.ema_decay * -jnp.expm1(-_real(updates) / config.ema_ramp)

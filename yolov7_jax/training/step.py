@@ -18,7 +18,7 @@ from yolov7_jax.nn.conv import CONV, STAGE
 from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.training.mesh import check_batch_size, check_micro_batch, data_mesh, replicated, split
-from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, parameter_labels
+from yolov7_jax.training.optimizer import FROZEN, Schedule, averaged, check_freeze, clipped, parameter_labels
 from yolov7_jax.training.state import TrainState, abstract_state, state_shardings
 from yolov7_jax.types import Batch, Grid, Rates
 
@@ -120,7 +120,7 @@ def pure_step(
         finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
         transform = optimizer(now, labels, schedule.update_config)
         if clip:
-            transform = _clipped(transform, clip)
+            transform = clipped(transform, clip)
         due = state.step % schedule.accumulation(state.step) == 0
         ahead = _updated(state, found.gradients, found.batch_stats, transform, schedule, finite=finite, due=due)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), found.loss_state, state.loss_state)
@@ -128,16 +128,6 @@ def pure_step(
         return ahead, _metrics(ahead, found.loss, found.items, batch, now, norm, finite)
 
     return step
-
-
-def _clipped(transform: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
-    """A transformation of gradients whose global norm is at most this; its state is as it was."""
-    clip = optax.clip_by_global_norm(norm)
-
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return transform.update(clip.update(gradients, clip.init(params))[0], state, params)
-
-    return optax.GradientTransformation(transform.init, update)
 
 
 def make_val_loss(network: Network, loss: LossFn, mesh: Mesh) -> Callable[[Any, Batch], Metrics]:

@@ -77,7 +77,7 @@ def report_page(
     if classes:
         rows = [(row.name, row.boxes, row.AP50, row.AP) for row in classes]
         parts += [heading("Classes"), table(("class", "boxes", "AP50", "AP"), rows)]
-    parts += [picture(name, file, folder) for name, file in figures]
+    parts += [figure(name, file, folder) for name, file in figures]
     return write_page(folder, title, parts)
 
 
@@ -170,7 +170,7 @@ def _cell(value: Fact) -> str:
     return f'<td class="bar" style="--part: {part:.1f}%">{_text(value)}</td>'
 
 
-def picture(name: str, file: Path, folder: Path, *, version: int | None = None) -> str:
+def figure(name: str, file: Path, folder: Path, *, version: int | None = None) -> str:
     """A figure under its heading, which leads to its file.
 
     version: changes with the content, so that browsers do not show the old one that they keep.

@@ -157,7 +157,7 @@ class _Reporter(Callback):
         self._tell(row)
 
     def _tell(self, row: Mapping[str, Any]) -> None:
-        self._trial.report(score(self._best_by, dict(row)), row["epoch"])
+        self._trial.report(score(self._best_by, row), row["epoch"])
         if row["step"] < self._run.steps and not self.pruned and self._trial.is_hopeless():
             self.pruned = True
             self._run.stop(f"trial {self._trial.number} is behind others (pruned in epoch {row['epoch']})")
