@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import tempfile
 import time
 from collections import Counter
 from functools import partial
 from math import sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -127,17 +125,14 @@ def compare(weights: Weights, *, size: int, dtype: Any = "float32", batch: int =
     began = time.perf_counter()
     model = onnx_model(weights, size=(size, size), dtype=dtype)
     seconds = time.perf_counter() - began
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        path.write_bytes(model.SerializeToString())
-        megabytes = path.stat().st_size / 1e6
-        engine = OnnxEngine(path)
+    program = model.SerializeToString()
+    engine = OnnxEngine(program)
     images = noise_images(batch, size, size)
     found, expected = engine.predictions(images), predictions(weights, images)
     operators = Counter(node.op_type for node in model.graph.node)
     boxes, scores = (relative(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     spreads = float(expected[0].std()), float(expected[1].std())
-    return Row(boxes, scores, *spreads, operators.total(), operators["Transpose"], seconds, megabytes)
+    return Row(boxes, scores, *spreads, operators.total(), operators["Transpose"], seconds, len(program) / 1e6)
 
 
 def main() -> int:

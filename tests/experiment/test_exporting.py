@@ -10,12 +10,17 @@ import pytest
 
 import yolov7_jax as yolo
 from tests.small_networks import noise, small_weights
+from yolov7_jax.cli import export as command
 from yolov7_jax.cli.main import main
 from yolov7_jax.convert.weights_file import Weights, save
 from yolov7_jax.errors import DifferenceError, InputError
 from yolov7_jax.experiment import exporting
 from yolov7_jax.experiment.exporting import export
-from yolov7_jax.export import onnx_artefact, stablehlo
+from yolov7_jax.export import onnx_artefact, openvino_artefact, stablehlo
+from yolov7_jax.export.formats import SUFFIXES
+from yolov7_jax.export.onnx_file import without_defaults
+from yolov7_jax.export.onnx_model import onnx_model
+from yolov7_jax.export.openvino_engine import as_openvino
 from yolov7_jax.image import write_image
 
 
@@ -51,7 +56,7 @@ MUTATIONS: dict[str, Any] = {
 }
 
 
-FORMATS = {"best.shlo.zip": stablehlo, "best.onnx": onnx_artefact}
+FORMATS = {"best.shlo.zip": stablehlo, "best.onnx": onnx_artefact, "best.xml": openvino_artefact}
 
 
 @pytest.mark.parametrize("file", FORMATS)
@@ -83,10 +88,14 @@ def test_a_dtype_passed_off_as_another_is_refused(home: Path, tmp_path: Path, mo
         export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
 
 
-def test_onnx_files_are_proven_and_told_from_those_that_were_changed(home: Path, tmp_path: Path) -> None:
-    done = export(home / "best.safetensors", tmp_path / "best.onnx", proof_images=home / "images")
+@pytest.mark.parametrize(("name", "runtime"), [("best.onnx", "onnxruntime"), ("best.xml", "openvino")])
+def test_files_are_proven_and_told_from_those_that_were_changed(
+    home: Path, tmp_path: Path, name: str, runtime: str
+) -> None:
+    done = export(home / "best.safetensors", tmp_path / name, proof_images=home / "images")
     assert 0 <= done.facts.differences["scores"] < 1e-5  # of float32, in another order of sums
-    assert done.facts.platforms == {"onnxruntime": "run"}
+    assert done.facts.platforms == {runtime: "run"}
+    assert {file.name for file in tmp_path.iterdir()} == {name, *(["best.bin"] if name == "best.xml" else [])}
     (ours,), (theirs,) = (
         yolo.Detector.load(file)([noise(64, 64)], rect=False) for file in (home / "best.safetensors", done.file)
     )
@@ -94,13 +103,39 @@ def test_onnx_files_are_proven_and_told_from_those_that_were_changed(home: Path,
     np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=0.01)
     content = done.file.read_bytes()
     at = content.rindex(b"bee")
-    done.file.write_bytes(content[:at] + b"wee" + content[at + 3 :])
-    with pytest.raises(InputError, match=r"best\.onnx: what it says of itself cannot be used \(it was changed"):
-        yolo.Detector.load(done.file)
-    for cut in (10, len(content) // 2, len(content) - 10):
-        done.file.write_bytes(content[:cut])
-        with pytest.raises(InputError, match=r"best\.onnx"):
+    hostile = {content[:at] + b"wee" + content[at + 3 :]: r"what it says of itself cannot be used \(it was changed"}
+    hostile |= {content[:cut]: "" for cut in (0, 10, len(content) // 2, len(content) - 10)}
+    for changed, words in hostile.items():
+        done.file.write_bytes(changed)
+        with pytest.raises(InputError, match=rf"{name}: .*{words}") as caught:
             yolo.Detector.load(done.file)
+        assert str(caught.value).count(name) == 1
+        assert "\n" not in str(caught.value)
+
+
+def test_openvino_weights_are_those_of_the_network(home: Path, tmp_path: Path) -> None:
+    file = export(home / "best.safetensors", tmp_path / "best.xml", proof_images=home / "images").file
+    data = file.with_suffix(".bin")
+    data.write_bytes(data.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match=r"best\.xml: its program is not the one that was written"):
+        yolo.Detector.load(file)
+    data.unlink()
+    with pytest.raises(InputError, match=r"best\.bin: cannot be read \(No such file"):
+        yolo.Detector.load(file)
+
+
+@pytest.mark.parametrize("name", ["other.onnx", "other.xml"])
+def test_files_of_others_are_no_detectors(home: Path, tmp_path: Path, name: str) -> None:
+    model = onnx_model(small_weights(), size=(64, 64))
+    text, data = as_openvino(without_defaults(model))
+    (tmp_path / name).write_bytes(text if name == "other.xml" else model.SerializeToString())
+    (tmp_path / "other.bin").write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: is no detector that yolov7-jax exported"):
+        yolo.Detector.load(tmp_path / name)
+
+
+def test_the_command_knows_every_format() -> None:
+    assert dict.fromkeys(command.FORMATS) == dict.fromkeys(SUFFIXES)
 
 
 def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: Path) -> None:
@@ -119,7 +154,7 @@ def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: 
         (
             "best.tflite",
             {},
-            r"best\.tflite: of no known format; expected a name that ends in \.shlo\.zip \(stablehlo\), \.onnx",
+            r"best\.tflite: of no known format; .* ends in \.shlo\.zip \(stablehlo\), \.onnx .*, \.xml",
         ),
         ("best.shlo.zip", {"dtype": "int8"}, "--dtype int8: expected one of float32, bfloat16"),
         ("best.shlo.zip", {"size": 60}, "60"),

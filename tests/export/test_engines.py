@@ -12,8 +12,9 @@ from yolov7_jax.convert.load import load
 from yolov7_jax.data.letterbox import letterbox
 from yolov7_jax.errors import InputError
 from yolov7_jax.export.onnx_engine import OnnxEngine
+from yolov7_jax.export.onnx_file import without_defaults
 from yolov7_jax.export.onnx_model import onnx_model
-from yolov7_jax.export.openvino_engine import OpenVINOEngine, write_openvino
+from yolov7_jax.export.openvino_engine import OpenVINOEngine, as_openvino
 from yolov7_jax.image import read_image
 from yolov7_jax.inference.detector import Detector
 
@@ -21,31 +22,27 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'yolov7-jax
 onnx = pytest.importorskip("onnx", reason="pip install 'yolov7-jax[onnx]'")
 
 SIZE = (64, 96)
-METADATA = {"names": '["ant", "bee", "cat"]', "threshold": "0.50"}
 EVERY = np.ones(3, bool)
 WAYS = [(False, False, 300), (True, False, 300), (True, True, 7)]  # JAX compiles for each and each batch
 
 
 @pytest.fixture(scope="module")
-def onnx_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
-    path.write_bytes(onnx_model(small_weights(), size=SIZE, metadata=METADATA).SerializeToString())
-    return path
+def model():
+    return onnx_model(small_weights(), size=SIZE)
 
 
 @pytest.fixture(scope="module")
-def xml_path(onnx_path):
+def in_openvino(model):
     if find_spec("openvino") is None:  # not imported here: it is to send no report of that
         pytest.skip("pip install 'yolov7-jax[openvino]'")
-    write_openvino(onnx_path, onnx_path.with_suffix(".xml"))
-    return onnx_path.with_suffix(".xml")
+    return as_openvino(without_defaults(onnx.ModelProto.FromString(model.SerializeToString())))
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])
 def engine(request):
     if request.param == "onnx":
-        return OnnxEngine(request.getfixturevalue("onnx_path"), threads=1)
-    return OpenVINOEngine(request.getfixturevalue("xml_path"), threads=1)
+        return OnnxEngine(request.getfixturevalue("model").SerializeToString(), threads=1)
+    return OpenVINOEngine(*request.getfixturevalue("in_openvino"), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,6 @@ def images(batch):
 def test_an_engine_says_what_it_is(engine):
     assert engine.size == SIZE
     assert engine.num_classes == 3
-    assert METADATA.items() <= engine.metadata.items()
 
 
 @pytest.mark.parametrize(("multi_label", "agnostic", "most"), WAYS)
@@ -93,8 +89,8 @@ def test_what_is_asked_for_before_suppression(engine):
         assert best.class_ids[image, 0] == class_id
 
 
-def test_images_alone_are_enough(onnx_path, detector):
-    session = onnxruntime.InferenceSession(onnx_path)
+def test_images_alone_are_enough(model, detector):
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     boxes, scores, class_ids, counts = session.run(["boxes", "scores", "classes", "counts"], {"images": images(2)})
     how = {"multi_label": False, "agnostic": False, "max_detections": 300}
     expected = detector.compiled(detector.variables, images(2), np.float32(0.25), np.float32(0.45), EVERY, **how)
@@ -121,10 +117,9 @@ def test_what_does_not_fit_is_told(engine, change, sentence):
         engine(given, 0.25, 0.45, **how)
 
 
-def hostile_files(folder, content):
-    """Files by what is said of them."""
-    foreign = onnx.ModelProto.FromString(content)
-    del foreign.metadata_props[:]
+def hostile_programs(model):
+    """Programs by what is said of them."""
+    content = model.SerializeToString()
     other = onnx.ModelProto.FromString(content)
     for value in other.graph.input:
         value.name = value.name.replace("images", "pictures")
@@ -137,62 +132,41 @@ def hostile_files(folder, content):
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../secret")
-    contents = {
-        "is no detector that yolov7-jax exported": foreign.SerializeToString(),
-        "has not the inputs and outputs of a detector": other.SerializeToString(),
-        "has not the inputs and outputs of a detector ": fewer.SerializeToString(),
-        "has data in other files": elsewhere.SerializeToString(),
-        "cannot be read as ONNX": content[: len(content) // 2],
-        "cannot be read as ONNX ": b"\x00\xff" * 40,
-        "cannot be read as ONNX  ": b"",
-        "there is no such file": None,
-    }
-    for number, (sentence, part) in enumerate(contents.items()):
-        path = folder / f"{number}.onnx"
-        if part is not None:
-            path.write_bytes(part)
-        yield sentence.strip(), path
+    return [
+        ("has not the inputs and outputs of a detector", other.SerializeToString()),
+        ("has not the inputs and outputs of a detector", fewer.SerializeToString()),
+        ("has data in other files", elsewhere.SerializeToString()),
+        ("cannot be read as ONNX", content[: len(content) // 2]),
+        ("cannot be read as ONNX", b"\x00\xff" * 40),
+        ("cannot be read as ONNX", b""),
+    ]
 
 
-def test_files_that_are_no_detectors(onnx_path, tmp_path):
-    for sentence, path in hostile_files(tmp_path, onnx_path.read_bytes()):
+def test_programs_that_are_no_detectors(model):
+    for sentence, program in hostile_programs(model):
         with pytest.raises(InputError, match=sentence) as caught:
-            OnnxEngine(path)
-        assert str(caught.value).startswith(str(path))
+            OnnxEngine(program)
         assert "\n" not in str(caught.value)
 
 
-def test_openvino_files_that_are_no_detectors(onnx_path, xml_path, tmp_path):
-    text, data = xml_path.read_text(), xml_path.with_suffix(".bin").read_bytes()
-    files = {
-        "cannot be read as OpenVINO's": (text[: len(text) // 2], data),
-        "cannot be read as OpenVINO's ": (text, data[: len(data) // 2]),
-        "is no detector": (text.replace("yolov7_jax.onnx.1", "other"), data),
-        "is no detector ": (text.replace("<yolov7_jax>", "<x>").replace("</yolov7_jax>", "</x>"), data),
-        "there is no such file": (text, None),
-    }
-    for number, (sentence, (xml, weights)) in enumerate(files.items()):
-        path = tmp_path / f"{number}.xml"
-        path.write_text(xml)
-        if weights is not None:
-            path.with_suffix(".bin").write_bytes(weights)
-        with pytest.raises(InputError, match=sentence.strip()) as caught:
-            OpenVINOEngine(path)
+def test_openvino_programs_that_are_no_detectors(model, in_openvino):
+    text, data = in_openvino
+    for part, weights in ((text[: len(text) // 2], data), (text, data[: len(data) // 2]), (b"", b"")):
+        with pytest.raises(InputError, match="cannot be read as OpenVINO's") as caught:
+            OpenVINOEngine(part, weights)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match=r"written as \.xml"):
-        write_openvino(onnx_path, tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="cannot be written"):
-        write_openvino(onnx_path, tmp_path / "none" / "a.xml")
-    for sentence, path in hostile_files(tmp_path, onnx_path.read_bytes()):
-        if "inputs" not in sentence:  # found when the file is read
-            with pytest.raises(InputError, match=f"{sentence}|is no detector"):
-                write_openvino(path, tmp_path / "b.xml")
+    with pytest.raises(InputError, match="has not the inputs and outputs of a detector"):
+        OpenVINOEngine(text.replace(b'"images"', b'"pictures"'), data)
+    for sentence, program in hostile_programs(model):
+        if sentence == "cannot be read as ONNX":
+            with pytest.raises(InputError, match=sentence):
+                as_openvino(program)
 
 
 MAKERS = {
     "onnx": lambda: onnx_model(small_weights(), size=SIZE),
-    "onnxruntime": lambda: OnnxEngine("a"),
-    "openvino": lambda: OpenVINOEngine("a"),
+    "onnxruntime": lambda: OnnxEngine(b""),
+    "openvino": lambda: OpenVINOEngine(b"", b""),
 }
 
 
@@ -205,7 +179,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch, package):
 
 
 @pytest.mark.shared
-def test_a_photograph(shared: Path, tmp_path):
+def test_a_photograph(shared: Path):
     weights = load(shared / "weights/yolov5n.pt")
     boxed, _ = letterbox(read_image(shared / "images" / "bus.jpg"), 320, stride=32, auto=False)
     detector = Detector(weights)
@@ -214,9 +188,7 @@ def test_a_photograph(shared: Path, tmp_path):
     expected = detector.compiled(detector.variables, *given, **how)
     # float16 rounds each of 60 layers to 11 bits.
     for dtype, off_px, off_score in (("float32", 2e-3, 1e-5), ("float16", 1.5, 1e-2)):
-        path = tmp_path / f"{dtype}.onnx"
-        path.write_bytes(onnx_model(weights, size=(320, 320), dtype=dtype).SerializeToString())
-        found = OnnxEngine(path)(*given, **how)
+        found = OnnxEngine(onnx_model(weights, size=(320, 320), dtype=dtype).SerializeToString())(*given, **how)
         assert found.valid.sum() == np.asarray(expected.valid).sum() > 3
         np.testing.assert_array_equal(found.class_ids, expected.class_ids)
         np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=off_px)

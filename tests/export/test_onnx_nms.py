@@ -33,7 +33,7 @@ def session():
     dtypes = {"boxes": np.float32, "scores": np.float32, "classes": np.int32, "counts": np.int32}
     named = zip(shapes, found, strict=True)
     outputs = {name: (step, Port(dtypes[name], shapes[name])) for name, step in named}
-    model = model_of(steps, inputs, outputs, {})
+    model = model_of(steps, inputs, outputs)
     return onnxruntime.InferenceSession(model.SerializeToString())
 
 

@@ -48,7 +48,7 @@ def steps_of(function, shape):
 def run(function, x):
     steps, name, aval = steps_of(function, x.shape[1:])
     shape = tuple(size if size < BATCH else "b" for size in aval.shape)
-    model = model_of(steps, {"x": Port(np.float32, ("b", *x.shape[1:]))}, {"y": (name, Port(aval.dtype, shape))}, {})
+    model = model_of(steps, {"x": Port(np.float32, ("b", *x.shape[1:]))}, {"y": (name, Port(aval.dtype, shape))})
     return onnxruntime.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})[0]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yolov7_jax.cli.arguments import add_weights
 
-FORMATS = ("stablehlo", "onnx")
+FORMATS = ("stablehlo", "onnx", "openvino")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -58,8 +58,8 @@ def _show(found: Tuning) -> None:
     keys = found.ranked()[:SHOWN]
     best = found.best
     table = new_table("trial", "state", numbers=(found.measure, *keys))
-    for trial in found.trials:
-        score = "" if trial.score is None else f"{trial.score:.4f}"
+    scores = ["" if trial.score is None else f"{trial.score:.4f}" for trial in found.trials]
+    for trial, score in zip(found.trials, scores, strict=True):
         values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in map(trial.settings.get, keys)]
         table.add_row(
             str(trial.number), trial.state, score, *map(Text, values), style="bold" if trial == best else None
@@ -71,6 +71,7 @@ def _show(found: Tuning) -> None:
     if found.importances:
         print(f"importance: {', '.join(f'{key} {found.importances[key]:.2f}' for key in keys)}")
     if best is not None:
-        print(f"best: trial {best.number}, {found.measure} {best.score:.4f} (trial 0: {found.trials[0].score})")
+        own = scores[0] or found.trials[0].state
+        print(f"best: trial {best.number}, {found.measure} {best.score:.4f} (trial 0: {own})")
         print(f"train with its settings: yolov7-jax train {found.folder / 'best.yaml'}")
     print(f"see {found.folder}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from yolov7_jax.export import formats
 from yolov7_jax.export.facts import Facts, sha256
 from yolov7_jax.export.formats import FORMATS, Artefact, Format, Made, format_of
 from yolov7_jax.export.program import CAPACITY, predict
-from yolov7_jax.export.proof import Differences, Found, Tolerance, compare_detections, largest_difference
+from yolov7_jax.export.proof import EXACT, Differences, Found, Tolerance, compare_detections, largest_difference
 from yolov7_jax.image import read_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.image_paths import find_images
@@ -67,7 +67,7 @@ def export(
 
     Args:
         weights: a weights file or the folder of a run; see `load`.
-        file: to write; its suffix says the format: .shlo.zip (StableHLO).
+        file: to write; its suffix says the format: .shlo.zip (StableHLO), .onnx, .xml (OpenVINO; a .bin beside it).
         model: what the weights are of, where the file does not say.
         size: of images in pixels, the side of squares or (h, w); by default that which the weights are meant for.
         any_size: images may have any size, in multiples of the largest stride.
@@ -86,7 +86,9 @@ def export(
     if dtype not in form.tolerance:
         raise InputError(f"{file}: --dtype {dtype}: expected one of {', '.join(form.tolerance)} for this format")
     images = [read_image(path) for path in _photographs(proof_images)]
-    detector = Detector(known, size=max(shape or (known.input_size,)), dtype=dtype)
+    tolerance = form.tolerance[dtype]
+    source_dtype = dtype if tolerance == EXACT else "float32"
+    detector = Detector(known, size=max(shape or (known.input_size,)), dtype=source_dtype)
     detector.shape = shape
     report(f"exporting {source} for images of {_size_text(shape, known)}")
     made = form.make(known, shape, dtype)
@@ -102,11 +104,11 @@ def export(
         platforms=_platforms(made),
     )
     with _part(file) as part:
-        part.write_bytes(form.pack(made.program, facts))
+        _write(part, form.pack(made.program, facts))
         report(f"comparing it with its source in {len(images)} photographs")
-        differences = prove(detector, form.open(part), images, form.tolerance[dtype])
+        differences = prove(detector, form.open(part), images, tolerance)
         facts = replace(facts, differences={**differences._asdict(), "photographs": len(images)})
-        part.write_bytes(form.pack(made.program, facts))
+        _write(part, form.pack(made.program, facts))
         form.open(part)
     return ExportRun(file, facts)
 
@@ -144,17 +146,25 @@ def _platforms(made: Made) -> dict[str, str]:
 
 @contextmanager
 def _part(file: Path) -> Iterator[Path]:
-    """A file beside the one named, which gets that name where the work within succeeds, and goes away where not."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    """A place in a folder beside the file named: what is there moves beside it where the work within succeeds.
+
+    The file itself moves last; the folder goes away in any case.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(file)
+        with TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.", suffix=".part") as folder:
+            yield Path(folder) / file.name
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == file.name):
+                part.replace(file.with_name(part.name))
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+
+
+def _write(file: Path, contents: Mapping[str, bytes]) -> None:
+    """Contents by suffix: that of the file, and of others beside it."""
+    stem = next(file.name.removesuffix(suffix) for suffix in contents if file.name.endswith(suffix))
+    for suffix, content in contents.items():
+        file.with_name(stem + suffix).write_bytes(content)
 
 
 def prove(

@@ -1,10 +1,9 @@
-"""What the engines of all runtimes share: a detector in a file, of images of one size."""
+"""What the engines of all runtimes share: a program that is a detector, of images of one size."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,6 @@ from yolov7_jax.errors import InputError
 from yolov7_jax.export.onnx_nms import ROWS
 from yolov7_jax.types import PaddedDetections
 
-FORMAT = "yolov7_jax.onnx.1"
-"""The metadata "format" of the files that `onnx_model` and `write_openvino` make."""
-
-_ELSEWHERE = b"\x0a\x08location"
-"""In a serialized ONNX model: the key of where the data of a constant lies, if that is another file."""
-
 _DETECTIONS = ("boxes", "scores", "classes", "counts")
 _PREDICTIONS = ("all_boxes", "all_scores")
 
@@ -27,16 +20,15 @@ _PREDICTIONS = ("all_boxes", "all_scores")
 class Engine(ABC):
     """A detector that another runtime computes.
 
-    size: (h, w) of its images. num_classes: C. metadata: the texts in the file.
+    size: (h, w) of its images. num_classes: C.
     """
 
     size: tuple[int, int]
     num_classes: int
-    metadata: dict[str, str]
 
     @abstractmethod
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Outputs of the file by name."""
+        """Outputs of the program by name."""
 
     def __call__(
         self,
@@ -49,7 +41,7 @@ class Engine(ABC):
         agnostic: bool,
         max_detections: int,
     ) -> PaddedDetections:
-        """Detections of letterboxed images uint8 [B, h, w, 3], as `inference.program.detect_batch` gives them.
+        """Detections of letterboxed images uint8 [B, h, w, 3], as `program.detect_batch` gives them.
 
         Arrays are numpy's. D is max_detections. No candidate is left out, so `overflow` is zero.
 
@@ -94,16 +86,12 @@ class Engine(ABC):
                 f"{list(images.shape)}; letterbox them to that size, or export the weights again for another"
             )
 
-    def _identify(
-        self, path: Path, metadata: Mapping[str, str], shapes: Mapping[str, Sequence[Any]], outputs: Iterable[str]
-    ) -> None:
-        """Takes what the file says of itself.
+    def _identify(self, shapes: Mapping[str, Sequence[Any]], outputs: Iterable[str]) -> None:
+        """Takes what the runtime says of inputs and outputs.
 
         Raises:
-            InputError: the file is no detector of this package.
+            InputError: they are not those of a detector.
         """
-        check_format(path, metadata)
-        self.metadata = dict(metadata)
         try:
             _, height, width, _ = shapes["images"]
             (classes,) = shapes["class_mask"]
@@ -111,48 +99,10 @@ class Engine(ABC):
                 raise KeyError(*missing)
             self.size, self.num_classes = (int(height), int(width)), int(classes)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: has not the inputs and outputs of a detector; export the weights again"
-            ) from error
+            raise InputError("has not the inputs and outputs of a detector; export the weights again") from error
 
 
-def check_format(path: Path, metadata: Mapping[str, str]) -> None:
-    """Files of others are no detectors.
-
-    Raises:
-        InputError: the metadata is not that of a file of this package.
-    """
-    if metadata.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: is no detector that yolov7-jax exported (its metadata lacks format {FORMAT}); "
-            "export the weights to it"
-        )
-
-
-def readable(path: Path, what: str) -> Path:
-    """A file that is there.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; expected {what}")
-    return path
-
-
-def onnx_content(path: Path) -> bytes:
-    """What is in an ONNX file.
-
-    Raises:
-        InputError: there is none, or it refers to data in other files, of which it could name any.
-    """
-    content = readable(path, "an ONNX file").read_bytes()
-    if _ELSEWHERE in content:
-        raise InputError(f"{path}: has data in other files, which is not read; export the weights again")
-    return content
-
-
-def unreadable(path: Path, what: str, error: Exception) -> InputError:
-    """The error of a file that a runtime does not read."""
+def unreadable(what: str, error: Exception) -> InputError:
+    """The error of what a runtime does not read."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return InputError(f"{path}: cannot be read as {what} ({reason[:200]}); export the weights again")
+    return InputError(f"cannot be read as {what} ({reason[:200]}); export the weights again")

@@ -46,12 +46,14 @@ class Facts:
         return json.dumps({**content, "digest": _digest(content)}, ensure_ascii=False, indent=1)
 
     @classmethod
-    def from_json(cls, text: str | bytes, *, where: str) -> Facts:
-        """The facts of a text that `to_json` wrote.
+    def from_json(cls, text: str | bytes | None) -> Facts:
+        """The facts of a text that `to_json` wrote. None: a file has no such text.
 
         Raises:
-            InputError: it is no such text, or was changed; begins with `where` it is from.
+            InputError: it is no such text, or was changed.
         """
+        if text is None:
+            raise InputError("is no detector that yolov7-jax exported: it says nothing of itself; export the weights")
         try:
             content = json.loads(text)
             digest = content.pop("digest")
@@ -62,20 +64,20 @@ class Facts:
             size = content["size"]
             return cls(**{**content, "names": tuple(content["names"]), "size": None if size is None else tuple(size)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: what it says of itself cannot be used ({error}); export it again") from error
+            raise InputError(f"what it says of itself cannot be used ({error}); export it again") from error
 
     def of_program(self, program: bytes) -> Facts:
         """The same for this program."""
         return replace(self, program=sha256(program))
 
-    def check_program(self, program: bytes, *, where: str) -> None:
+    def check_program(self, program: bytes) -> None:
         """Refuses another program than was proven.
 
         Raises:
             InputError: it is another one.
         """
         if sha256(program) != self.program:
-            raise InputError(f"{where}: its program is not the one that was written (sha256 differs); export it again")
+            raise InputError("its program is not the one that was written (sha256 differs); export it again")
 
 
 def sha256(content: bytes) -> str:

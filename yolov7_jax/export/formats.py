@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import InputError, InstallationError
 from yolov7_jax.export.facts import Facts
 from yolov7_jax.export.proof import EXACT, FLOAT32, Tolerance
 from yolov7_jax.types import PaddedDetections
@@ -47,13 +47,14 @@ class Format(NamedTuple):
     """A format. any_size: whether images may be of any size.
 
     tolerance: of differences from the source, by the dtypes that it can compute in. make: (weights, (h, w) or None,
-    dtype) → its program. pack: (program, facts) → the file. open: that file in its runtime.
+    dtype) → its program. pack: (program, facts) → the contents of its files by suffix.
+    open: the file of the format's suffix, others beside it, in its runtime.
     """
 
     any_size: bool
     tolerance: Mapping[str, Tolerance]
     make: Callable[[Weights, tuple[int, int] | None, str], Made]
-    pack: Callable[[bytes, Facts], bytes]
+    pack: Callable[[bytes, Facts], Mapping[str, bytes]]
     open: Callable[[Path], Artefact]
 
 
@@ -70,10 +71,16 @@ def _onnx() -> Format:
     return Format(False, {"float32": FLOAT32}, onnx_artefact.make, onnx_artefact.pack, onnx_artefact.OnnxArtefact)
 
 
-SUFFIXES: Mapping[str, str] = {"stablehlo": ".shlo.zip", "onnx": ".onnx"}
+def _openvino() -> Format:
+    from yolov7_jax.export import openvino_artefact as openvino
+
+    return Format(False, {"float32": FLOAT32}, openvino.make, openvino.pack, openvino.OpenVINOArtefact)
+
+
+SUFFIXES: Mapping[str, str] = {"stablehlo": ".shlo.zip", "onnx": ".onnx", "openvino": ".xml"}
 """Of the files of each format."""
 
-FORMATS: Mapping[str, Callable[[], Format]] = {"stablehlo": _stablehlo, "onnx": _onnx}
+FORMATS: Mapping[str, Callable[[], Format]] = {"stablehlo": _stablehlo, "onnx": _onnx, "openvino": _openvino}
 """Formats by name; what they need is imported when they are asked for."""
 
 
@@ -101,4 +108,21 @@ def open_artefact(path: Path | str) -> Artefact:
     Raises:
         InputError: it cannot be used. InstallationError: its runtime is not installed.
     """
-    return FORMATS[format_of(path)]().open(Path(path))
+    try:
+        return FORMATS[format_of(path)]().open(Path(path))
+    except InstallationError:
+        raise
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+
+
+def content_of(path: Path) -> bytes:
+    """What is in a file of an artefact.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); export the weights again") from error

@@ -1,43 +1,47 @@
-"""Runs a detector in an ONNX file, by onnxruntime."""
+"""Runs a detector that is an ONNX model, by onnxruntime."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.errors import InstallationError
-from yolov7_jax.export.engine import Engine, onnx_content, unreadable
+from yolov7_jax.errors import InputError, InstallationError
+from yolov7_jax.export.engine import Engine, unreadable
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _ERRORS_ONLY = 3
 
+_ELSEWHERE = b"\x0a\x08location"
+"""In a serialized model: the key of where the data of a constant lies, if that is another file."""
+
 
 class OnnxEngine(Engine):
-    """A detector in an ONNX file that `onnx_model` made; on a GPU if onnxruntime has one."""
+    """A detector that `onnx_model` made; on a GPU if onnxruntime has one."""
 
-    def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
-        """Reads the file. threads: of the CPU, as many as there are cores if None; they sleep while nothing runs.
+    def __init__(self, program: bytes, *, threads: int | None = None) -> None:
+        """Reads a serialized model.
+
+        threads: of the CPU, as many as there are cores if None; they sleep while nothing runs.
 
         Raises:
-            InputError: the file cannot be read, refers to other files, or was not made by this package.
+            InputError: it cannot be read, refers to other files, of which it could name any, or is no detector.
             InstallationError: the package onnxruntime is missing.
         """
-        path = Path(path)
         self._runtime = _onnxruntime()
-        content = onnx_content(path)
+        if _ELSEWHERE in program:
+            raise InputError("has data in other files, which is not read; export the weights again")
         providers = [name for name in _PROVIDERS if name in self._runtime.get_available_providers()]
         try:
-            self._session = self._runtime.InferenceSession(content, self._options(threads), providers=providers)
+            self._session = self._runtime.InferenceSession(program, self._options(threads), providers=providers)
         except Exception as error:  # onnxruntime has a dozen of its own, which share no base but this
-            raise unreadable(path, "ONNX", error) from error
+            raise unreadable("ONNX", error) from error
         shapes = {given.name: given.shape for given in self._session.get_inputs()}
         shapes |= {given.name: given.shape for given in self._session.get_overridable_initializers()}
         outputs = [found.name for found in self._session.get_outputs()]
-        self._identify(path, self._session.get_modelmeta().custom_metadata_map, shapes, outputs)
+        self._identify(shapes, outputs)
 
     def _options(self, threads: int | None) -> Any:
         options = self._runtime.SessionOptions()

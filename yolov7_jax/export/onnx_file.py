@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from yolov7_jax.errors import InstallationError
-from yolov7_jax.export.engine import check_format, onnx_content, unreadable
+from yolov7_jax.export.engine import unreadable
 from yolov7_jax.export.onnx_steps import OPSET, Step, Steps
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ def model_of(
     steps: Steps,
     inputs: Mapping[str, Port],
     outputs: Mapping[str, tuple[str, Port]],
-    metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Operators as a model, checked.
 
@@ -52,7 +50,6 @@ def model_of(
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="yolov7_jax")
-    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -70,37 +67,39 @@ def _node(onnx: Any, step: Step, renamed: Mapping[str, str]) -> Any:
     return onnx.helper.make_node(step.op, inputs, outputs, name=step.outputs[0], **attributes)
 
 
-def without_defaults(path: Path) -> tuple[bytes, dict[str, str]]:
-    """An ONNX file whose inputs must all be given, and its metadata.
-
-    OpenVINO takes an input that has a default for a constant.
-
-    Raises:
-        InputError: the file cannot be read or was not made by `onnx_model`.
-    """
-    onnx = _onnx()
-    content = onnx_content(path)
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own, whose name differs with its version
-        raise unreadable(path, "ONNX", error) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    check_format(path, metadata)
+def without_defaults(model: onnx.ModelProto) -> bytes:
+    """A model whose inputs must all be given, serialized: OpenVINO takes an input that has a default for a constant."""
     given = {value.name for value in model.graph.input}
     kept = [constant for constant in model.graph.initializer if constant.name not in given]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
-    return model.SerializeToString(), metadata
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def with_metadata(program: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A serialized model with these texts in place of its own; none leave the program alone."""
-    onnx = _onnx()
-    model = onnx.load_model_from_string(program)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(metadata))
+    """A serialized model that has no metadata, with these texts."""
+    model = _onnx().load_model_from_string(program)
+    _onnx().helper.set_model_props(model, dict(metadata))
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def without_metadata(content: bytes) -> tuple[bytes, dict[str, str]]:
+    """The program that `with_metadata` was given, and the texts.
+
+    Raises:
+        InputError: this is no model. InstallationError: the package onnx is missing.
+    """
+    try:
+        model = _onnx().load_model_from_string(content)
+    except InstallationError:
+        raise
+    except Exception as error:  # protobuf's own, whose name differs with its version
+        raise unreadable("ONNX", error) from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    return model.SerializeToString(deterministic=True), metadata
 
 
 def _onnx() -> Any:
@@ -108,6 +107,6 @@ def _onnx() -> Any:
         import onnx
     except ImportError as error:
         raise InstallationError(
-            "the package onnx is needed to write ONNX files; install it with: pip install 'yolov7-jax[onnx]'"
+            "the package onnx is needed for ONNX files; install it with: pip install 'yolov7-jax[onnx]'"
         ) from error
     return onnx

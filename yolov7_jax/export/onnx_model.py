@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ import numpy as np
 from yolov7_jax.config import Options
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.engine import FORMAT
 from yolov7_jax.export.onnx_axes import AXES
 from yolov7_jax.export.onnx_elements import ELEMENTS
 from yolov7_jax.export.onnx_file import Port, model_of
@@ -53,8 +51,7 @@ def onnx_model(
     weights: Weights,
     *,
     size: tuple[int, int],
-    dtype: Literal["float32", "float16"] = "float32",
-    metadata: Mapping[str, str] = {},
+    dtype: str = "float32",
 ) -> onnx.ModelProto:
     """The detector of weights as an ONNX model (opset 17) for images of one size, in batches of any number.
 
@@ -68,8 +65,7 @@ def onnx_model(
     Args:
         weights: of any form; folded here.
         size: height and width of the images, multiples of the largest stride.
-        dtype: of the network; decoding and non-maximum suppression compute in float32 always.
-        metadata: texts that the file carries, beside "format".
+        dtype: of the network, float32 or float16; decoding and non-maximum suppression compute in float32 always.
 
     Raises:
         GraphError: a side is no such multiple. WeightsError: weights cannot be folded.
@@ -91,7 +87,7 @@ def onnx_model(
         "all_scores": Port(np.float32, ("b", predictions, 1 + classes)),
     }
     named = {name: (graphed.outputs[name], port) for name, port in outputs.items()}
-    return model_of(graphed.steps, inputs, named, {**metadata, "format": FORMAT})
+    return model_of(graphed.steps, inputs, named)
 
 
 def detector_steps(weights: Weights, *, size: tuple[int, int], dtype: str = "float32") -> Graphed:

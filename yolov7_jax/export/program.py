@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn import cpu
@@ -40,34 +39,21 @@ def detect_batch(
     iou: jax.Array,
     class_mask: jax.Array,
     *,
-    multi_label: bool = False,
-    agnostic: bool = False,
+    multi_label: bool | jax.Array = False,
+    agnostic: bool | jax.Array = False,
     max_detections: int = 300,
 ) -> PaddedDetections:
-    """Letterboxed images uint8 [B, H, W, 3] → detections in their pixels. Pure.
+    """Letterboxed images uint8 [B, H, W, 3] → detections in their pixels. Pure; on a CPU one image after another.
 
-    confidence, iou and class_mask (bool [C]) are traced, so changing them compiles nothing; the last three are static.
+    confidence, iou and class_mask (bool [C]) are traced, so changing them compiles nothing; multi_label and agnostic
+    may be, max_detections is static.
     """
-
-    kind = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": max_detections}
-    found: PaddedDetections = _finished(
-        network, variables, images, lambda finish: finish(confidence, iou, class_mask, **kind)
-    )
-    return found
-
-
-Finish = Callable[..., PaddedDetections]
-"""(confidence, iou, class_mask, *, multi_label, agnostic, max_detections) → detections of raw outputs."""
-
-
-def _finished(
-    network: Network, variables: Mapping[str, Any], images: jax.Array, use: Callable[[Finish], PaddedDetections]
-) -> PaddedDetections:
-    """What `use` makes of the network's outputs; on a CPU of one image after another."""
+    kind: Any = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": max_detections}
 
     def detect_images(images: jax.Array) -> PaddedDetections:
         raw = lead_outputs(network, variables, images.astype(jnp.float32) / 255)
-        return use(partial(postprocess, network.graph, raw, image_size=(images.shape[1], images.shape[2])))
+        size = images.shape[1], images.shape[2]
+        return postprocess(network.graph, raw, confidence, iou, class_mask, image_size=size, **kind)
 
     with cpu.tuned(network.cpu_tuning):
         found: PaddedDetections = cpu.by_image(detect_images, images)
@@ -85,23 +71,13 @@ def detect_by_inputs(
     agnostic: jax.Array,
     max_detections: jax.Array,
 ) -> dict[str, jax.Array]:
-    """`detect_batch` with every option traced, for programs that are kept: one serves all of them. Pure.
+    """`detect_batch` with every option an input, for programs that are kept: one serves all of them. Pure.
 
     Images uint8 [B, H, W, 3] → boxes float32 [B, 300, 4], scores float32 [B, 300], classes int32 [B, 300], best first
     and zero beyond the counts int32 [B], of which max_detections is the most; overflow int32 [B].
     """
-    kinds = [(multi, across) for multi in (False, True) for across in (False, True)]
-    chosen = 2 * multi_label.astype(jnp.int32) + agnostic.astype(jnp.int32)
-
-    def use(finish: Finish) -> PaddedDetections:
-        branches = [
-            partial(finish, confidence, iou, class_mask, multi_label=multi, agnostic=across, max_detections=CAPACITY)
-            for multi, across in kinds
-        ]
-        found: PaddedDetections = lax.switch(chosen, branches)
-        return found
-
-    found = _finished(network, variables, images, use)
+    kind: Any = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": CAPACITY}
+    found = detect_batch(network, variables, images, confidence, iou, class_mask, **kind)
     valid = found.valid & (jnp.arange(CAPACITY) < max_detections)[None, :]
 
     def kept(values: jax.Array) -> jax.Array:
@@ -124,8 +100,8 @@ def postprocess(
     class_mask: jax.Array,
     *,
     image_size: tuple[int, int],
-    multi_label: bool = False,
-    agnostic: bool = False,
+    multi_label: bool | jax.Array = False,
+    agnostic: bool | jax.Array = False,
     max_detections: int = 300,
 ) -> PaddedDetections:
     """Raw outputs [B, N, 5 + C] of images of one size (h, w) → detections in their pixels; see `detect_batch`."""

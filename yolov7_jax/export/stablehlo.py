@@ -6,6 +6,8 @@ The file is a zip of `program.jax_export` and `meta.json`, neither of them compr
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError, InstallationError
 from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.formats import Made
+from yolov7_jax.export.formats import Made, content_of
 from yolov7_jax.export.program import detect_by_inputs
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.network import Network
@@ -30,14 +32,13 @@ from yolov7_jax.types import PaddedDetections
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 _PROGRAM, _META = "program.jax_export", "meta.json"
-_MOST_META = 2**24  # bytes
 
 
 def make(weights: Weights, size: tuple[int, int] | None, dtype: str = "float32") -> Made:
     """The program of weights, with decoding and non-maximum suppression inside; see `program.detect_by_inputs`.
 
     The number of images is open. size: (h, w) in pixels of its images; None leaves them open too, as multiples of the
-    largest stride, three or more.
+    largest stride.
 
     Raises:
         InstallationError: flatbuffers is not installed. WeightsError: weights cannot be folded.
@@ -49,43 +50,56 @@ def make(weights: Weights, size: tuple[int, int] | None, dtype: str = "float32")
     number, flag = (jax.ShapeDtypeStruct((), kind) for kind in (jnp.float32, jnp.bool_))
     mask, most = jax.ShapeDtypeStruct((len(weights.names),), jnp.bool_), jax.ShapeDtypeStruct((), jnp.int32)
     exported = export.export(jax.jit(partial(detect_by_inputs, network, variables)), platforms=PLATFORMS)
-    program = exported(images, number, number, mask, flag, flag, most).serialize()
+    with _without_places_of_code():
+        program = exported(images, number, number, mask, flag, flag, most).serialize()
     return Made(bytes(program), PLATFORMS, {"jax": jax.__version__})
+
+
+@contextmanager
+def _without_places_of_code() -> Iterator[None]:
+    """Lowers programs that do not name the files that they come from: the same weights give the same bytes anywhere."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _shape(size: tuple[int, int] | None, stride: int) -> tuple[Any, ...]:
     if size is not None:
         return (*export.symbolic_shape("b"), *size, 3)
-    images, rows, columns = export.symbolic_shape("b, h, w", constraints=("h>=3", "w>=3"))
+    images, rows, columns = export.symbolic_shape("b, h, w")
     return images, stride * rows, stride * columns, 3
 
 
-def pack(program: bytes, facts: Facts) -> bytes:
+def pack(program: bytes, facts: Facts) -> Mapping[str, bytes]:
     """The file of a program."""
     content = BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as file:
         for name, part in ((_META, facts.to_json().encode()), (_PROGRAM, program)):
             file.writestr(zipfile.ZipInfo(name), part)  # of no date: the same bytes every time
-    return content.getvalue()
+    return {".shlo.zip": content.getvalue()}
 
 
 class StableHlo:
     """An artefact of StableHLO, run by JAX on its default device."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path) -> None:
         """Reads and checks the file.
 
         Raises:
             InputError: it cannot be used. InstallationError: flatbuffers is not installed.
         """
         _check_installed()
-        self.facts, program = _read(Path(path))
+        self.facts, program = _read(content_of(path))
         try:
             exported = export.deserialize(bytearray(program))
         except Exception as error:  # jax.export does not say which
             written = self.facts.versions.get("jax", "another version")
             raise InputError(
-                f"{path}: its program, written by jax {written}, cannot be read by jax {jax.__version__} "
+                f"its program, written by jax {written}, cannot be read by jax {jax.__version__} "
                 f"({str(error).splitlines()[0]}); export it again"
             ) from error
         self._call = jax.jit(exported.call)
@@ -109,24 +123,22 @@ class StableHlo:
         return PaddedDetections(boxes, found["scores"], found["classes"], valid, found["overflow"])
 
 
-def _read(path: Path) -> tuple[Facts, bytes]:
+def _read(content: bytes) -> tuple[Facts, bytes]:
     try:
-        with zipfile.ZipFile(path) as file:
-            parts = {name: _part(file, name, path) for name in (_META, _PROGRAM)}
+        with zipfile.ZipFile(BytesIO(content)) as file:
+            parts = {name: _part(file, name, len(content)) for name in (_META, _PROGRAM)}
     except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: not a whole file of StableHLO ({reason}); export it again") from error
-    facts = Facts.from_json(parts[_META], where=str(path))
-    facts.check_program(parts[_PROGRAM], where=str(path))
+        raise InputError(f"not a whole file of StableHLO ({error}); export it again") from error
+    facts = Facts.from_json(parts[_META])
+    facts.check_program(parts[_PROGRAM])
     return facts, parts[_PROGRAM]
 
 
-def _part(file: zipfile.ZipFile, name: str, path: Path) -> bytes:
+def _part(file: zipfile.ZipFile, name: str, most: int) -> bytes:
     """A part of the file, which is no larger than the file: nothing in it is compressed."""
     known = file.getinfo(name)
-    most = _MOST_META if name == _META else path.stat().st_size
     if known.compress_type != zipfile.ZIP_STORED or known.file_size > most:
-        raise InputError(f"{path}: {name} in it is compressed or too large, as `export` writes none; export it again")
+        raise InputError(f"{name} in it is compressed or too large, as `export` writes none; export it again")
     return file.read(name)
 
 

@@ -132,7 +132,7 @@ class Detector:
         if is_artefact(path):
             from yolov7_jax.inference.exported import ExportedDetector
 
-            given = {"model": model, "dtype": None if dtype == jnp.float32 else dtype, "devices": devices}
+            given = {"model": model, "dtype": None if jnp.dtype(dtype) == jnp.float32 else dtype}
             return ExportedDetector.open(path, size=size, report=report, given=given)
         return cls(load(path, model=model), size=size, dtype=dtype, report=report, devices=devices)
 

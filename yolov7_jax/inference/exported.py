@@ -49,10 +49,11 @@ class ExportedDetector(Detector):
         for name, value in given.items():
             if value is not None:
                 raise InputError(f"{path}: an artefact has its own {name}, settled when it was exported; leave it out")
+        artefact = open_artefact(path)
         try:
-            return cls(open_artefact(path), size=size, report=report)
+            return cls(artefact, size=size, report=report)
         except InputError as error:
-            raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
+            raise InputError(f"{path}: {error}") from error
 
     def stream(self, images: Iterable[ImageLike], options: Options | None = None) -> Iterator[Result]:
         """See `Detector`.

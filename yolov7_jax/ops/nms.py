@@ -27,8 +27,8 @@ class _Rules(NamedTuple):
     class_mask: jax.Array
     confidence: jax.Array
     iou: jax.Array
-    multi_label: bool
-    agnostic: bool
+    multi_label: bool | jax.Array
+    agnostic: bool | jax.Array
 
 
 class _Boxes(NamedTuple):
@@ -63,8 +63,8 @@ def non_max_suppression(
     *,
     confidence: jax.Array | float,
     iou: jax.Array | float,
-    multi_label: bool,
-    agnostic: bool,
+    multi_label: bool | jax.Array,
+    agnostic: bool | jax.Array,
     capacity: int = 30_000,
     max_detections: int = 300,
 ) -> PaddedDetections:
@@ -80,15 +80,16 @@ def non_max_suppression(
         class_mask: bool [C], the classes wanted.
         confidence: what objectness and score must exceed.
         iou: the overlap above which the lesser box goes.
-        multi_label: static; every class of a prediction is a candidate (evaluation), else its best class alone, which
-            is chosen before `class_mask` is looked at (of equally good classes a wanted one).
-        agnostic: static; boxes suppress each other across classes.
+        multi_label: every class of a prediction is a candidate (evaluation), else its best class alone, which is chosen
+            before `class_mask` is looked at (of equally good classes a wanted one). Static it costs less than traced.
+        agnostic: boxes suppress each other across classes.
         capacity: static; how many candidates are looked at; those of least score beyond it are left out and counted.
         max_detections: static; how many detections are kept at most, D.
 
     Returns:
         Detections of D rows, best first; `overflow` is a scalar.
     """
+    boxes_xyxy_px, objectness, scores = (_with_a_block(array) for array in (boxes_xyxy_px, objectness, scores))
     threshold, overlap = jnp.asarray(confidence, scores.dtype), jnp.asarray(iou, boxes_xyxy_px.dtype)
     rules = _Rules(class_mask, threshold, overlap, multi_label, agnostic)
     best, candidates = _survey(objectness, scores, rules)
@@ -113,6 +114,16 @@ def non_max_suppression(
     return PaddedDetections(*end.kept, valid=valid, overflow=jnp.maximum(candidates - capacity, 0))
 
 
+def _with_a_block(array: jax.Array) -> jax.Array:
+    """Of programs for images of any size [N, ...], whose N is not known: a block of zeros more, which pass nothing.
+
+    So N is at least that of a block.
+    """
+    if isinstance(array.shape[0], int):
+        return array
+    return jnp.concatenate([array, jnp.zeros((BLOCK, *array.shape[1:]), array.dtype)])
+
+
 def _survey(objectness: jax.Array, scores: jax.Array, rules: _Rules) -> tuple[jax.Array, jax.Array]:
     """Best candidate score of each prediction [N], -inf where it has none, and the number of candidates of all.
 
@@ -122,13 +133,10 @@ def _survey(objectness: jax.Array, scores: jax.Array, rules: _Rules) -> tuple[ja
     never = jnp.asarray(-jnp.inf, scores.dtype)
     best = jnp.minimum(scores, jnp.where(rules.class_mask, -never, never)[None, :]).max(axis=1)
     is_candidate = (objectness > rules.confidence) & (best > rules.confidence)
-    if rules.multi_label:
-        narrow = jnp.uint8 if scores.shape[1] < 256 else jnp.uint16
-        passes = scores > jnp.where(rules.class_mask, rules.confidence, -never)[None, :]
-        number = passes.sum(axis=1, dtype=narrow).astype(jnp.int32)
-    else:
-        is_candidate &= best == scores.max(axis=1)
-        number = jnp.ones(scores.shape[0], jnp.int32)
+    is_candidate &= rules.multi_label | (best == scores.max(axis=1))
+    narrow = jnp.uint8 if scores.shape[1] < 256 else jnp.uint16
+    passes = scores > jnp.where(rules.class_mask, rules.confidence, -never)[None, :]
+    number = jnp.where(rules.multi_label, passes.sum(axis=1, dtype=narrow).astype(jnp.int32), 1)
     return jnp.where(is_candidate, best, -jnp.inf), jnp.where(is_candidate, number, 0).sum(dtype=jnp.int32)
 
 
@@ -169,10 +177,8 @@ def _next_block(boxes_xyxy_px: jax.Array, scores: jax.Array, rules: _Rules, walk
 def _candidate_scores(scores: jax.Array, rules: _Rules) -> jax.Array:
     """Scores [n, C] of predictions that have a candidate, -inf in place of what is none."""
     wanted = jnp.where(rules.class_mask[None, :] & (scores > rules.confidence), scores, -jnp.inf)
-    if rules.multi_label:
-        return wanted
-    best_class = jnp.argmax(wanted, axis=1)
-    return jnp.where(jnp.arange(scores.shape[1])[None, :] == best_class[:, None], wanted, -jnp.inf)
+    is_best = jnp.arange(scores.shape[1])[None, :] == jnp.argmax(wanted, axis=1)[:, None]
+    return jnp.where(rules.multi_label | is_best, wanted, -jnp.inf)
 
 
 def _keep(kept: _Boxes, count: jax.Array, block: _Boxes, within: jax.Array, rules: _Rules) -> tuple[_Boxes, jax.Array]:
@@ -190,7 +196,7 @@ def _keep(kept: _Boxes, count: jax.Array, block: _Boxes, within: jax.Array, rule
 def _suppresses(these: _Boxes, others: _Boxes, rules: _Rules) -> jax.Array:
     """Whether a box of `these` (rows), if kept, pushes out one of `others` (columns)."""
     overlaps = pairwise_iou(these.boxes_xyxy_px, others.boxes_xyxy_px) > rules.iou
-    return overlaps if rules.agnostic else overlaps & (these.class_ids[:, None] == others.class_ids[None, :])
+    return overlaps & (rules.agnostic | (these.class_ids[:, None] == others.class_ids[None, :]))
 
 
 def _greedy(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
