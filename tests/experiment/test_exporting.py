@@ -17,11 +17,15 @@ from yolov7_jax.errors import DifferenceError, InputError
 from yolov7_jax.experiment import exporting
 from yolov7_jax.experiment.exporting import export
 from yolov7_jax.export import onnx_artefact, openvino_artefact, stablehlo
+from yolov7_jax.export.facts import Facts
 from yolov7_jax.export.formats import SUFFIXES
+from yolov7_jax.export.onnx_engine import OnnxEngine
 from yolov7_jax.export.onnx_file import without_defaults
 from yolov7_jax.export.onnx_model import onnx_model
 from yolov7_jax.export.openvino_engine import as_openvino
-from yolov7_jax.image import write_image
+from yolov7_jax.export.proof import FLOAT16, FLOAT32
+from yolov7_jax.image import read_image, write_image
+from yolov7_jax.inference.image_paths import find_images
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +85,22 @@ def test_other_names_are_refused(home: Path, tmp_path: Path, file: str, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dtype_passed_off_as_another_is_refused(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    whole = stablehlo.make
-    monkeypatch.setattr(stablehlo, "make", lambda weights, shape, dtype: whole(weights, shape, "bfloat16"))
+@pytest.mark.parametrize(("file", "low"), [("best.shlo.zip", "bfloat16"), ("best.onnx", "float16")])
+def test_a_dtype_passed_off_as_another_is_refused(
+    home: Path, tmp_path: Path, file: str, low: str, monkeypatch: Any
+) -> None:
+    whole = FORMATS[file].make
+    monkeypatch.setattr(FORMATS[file], "make", lambda weights, shape, dtype: whole(weights, shape, low))
     with pytest.raises(DifferenceError):
-        export(home / "best.safetensors", tmp_path / "best.shlo.zip", proof_images=home / "images")
+        export(home / "best.safetensors", tmp_path / file, proof_images=home / "images")
+
+
+def test_float16_is_measured_against_float32(home: Path, tmp_path: Path) -> None:
+    done = export(home / "best.safetensors", tmp_path / "half.onnx", dtype="float16", proof_images=home / "images")
+    assert done.facts.dtype == "float16"
+    assert 1e-5 < done.facts.differences["scores"] < 0.01
+    assert 0 < done.facts.differences["boxes_px"] <= done.facts.differences["all_boxes_px"] < 16
+    assert len(yolo.Detector.load(done.file)([noise(64, 64)])[0]) > 0
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("best.onnx", "onnxruntime"), ("best.xml", "openvino")])
@@ -161,7 +176,7 @@ def test_where_the_source_finds_nothing_nothing_is_proven(home: Path, tmp_path: 
         ("best.shlo.zip", {"size": 64, "any_size": True}, "leave --size out"),
         ("best.shlo.zip", {"proof_images": "nowhere"}, "nowhere"),
         ("best.onnx", {"any_size": True}, "is for images of one size"),
-        ("best.onnx", {"dtype": "bfloat16"}, "--dtype bfloat16: expected one of float32"),
+        ("best.onnx", {"dtype": "bfloat16"}, "--dtype bfloat16: expected one of float32, float16"),
     ],
 )
 def test_wrong_input_is_a_sentence(home: Path, tmp_path: Path, file: str, given: dict[str, Any], words: str) -> None:
@@ -174,7 +189,7 @@ def test_the_command_and_what_takes_artefacts(home: Path, tmp_path: Path, capsys
     file = str(tmp_path / "best.shlo.zip")
     assert main(["export", str(home / "best.safetensors"), "--output", file, *shape]) == 0
     out = capsys.readouterr().out
-    assert "detections in 3 photographs; largest difference of scores 0, of boxes 0 px" in out
+    assert "detections in 3 photographs; largest difference of scores 0, of boxes 0 px, before" in out
     assert f"wrote {file}" in out
     assert main(["detect", file, str(home / "images"), "--output", str(tmp_path / "detected")]) == 0
     for name, weights in (("source", str(home / "best.safetensors")), ("artefact", str(home / "square.shlo.zip"))):
@@ -208,3 +223,48 @@ def test_what_an_artefact_has_settled_cannot_be_asked_for(home: Path) -> None:
         detector([noise(64, 64)], max_detections=400)
     with pytest.raises(InputError, match="cannot be given other weights"):
         detector.with_variables({})
+
+
+class Ran:
+    """A program that onnxruntime runs, with the facts of its source."""
+
+    def __init__(self, model: Any, source: yolo.Detector) -> None:
+        self._engine = OnnxEngine(model.SerializeToString())
+        self.predictions = self._engine.predictions
+        self.facts = Facts(source.names, source.shape, source.size, source.stride, "float32", {}, "")
+
+    def __call__(self, *given: Any, **kind: Any) -> Any:
+        return self._engine(*given, **kind)
+
+
+def off_by_a_pixel(model: Any) -> Any:
+    """Every map that is upsampled takes its pixels from one place further."""
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            for attribute in node.attribute:
+                if attribute.name == "nearest_mode":
+                    attribute.s = b"ceil"
+    return model
+
+
+@pytest.mark.shared
+def test_mutations_of_a_trained_network_are_refused_on_the_photographs(shared: Path) -> None:
+    weights = yolo.load(shared / "weights" / "yolov5n.pt")
+    source = yolo.Detector(weights, size=320)
+    source.shape = (320, 320)
+    photographs = [read_image(path) for path in find_images([str(exporting.PHOTOGRAPHS)])]
+
+    def model(weights: Weights = weights, dtype: str = "float32") -> Any:
+        return onnx_model(weights, size=(320, 320), dtype=dtype)
+
+    measured = exporting.prove(source, Ran(model(), source), photographs, FLOAT32)
+    assert measured.detections > 100
+    for mutated, tolerance in (
+        *((model(mutation(weights)), FLOAT16) for name, mutation in MUTATIONS.items() if "0.1 %" not in name),
+        (model(MUTATIONS["a kernel changed by 0.1 %"](weights)), FLOAT32),
+        (model(dtype="float16"), FLOAT32),
+        (off_by_a_pixel(model()), FLOAT16),
+    ):
+        with pytest.raises(DifferenceError):
+            exporting.prove(source, Ran(mutated, source), photographs, tolerance)
+    assert exporting.prove(source, Ran(model(dtype="float16"), source), photographs, FLOAT16).detections > 3

@@ -65,7 +65,8 @@ def run(parsed: argparse.Namespace) -> int:
     found = done.facts.differences
     print(
         f"the same {found['detections']} detections in {found['photographs']} photographs; largest difference of "
-        f"scores {found['scores']:.2g}, of boxes {found['boxes_px']:.2g} px"
+        f"scores {found['scores']:.2g}, of boxes {found['boxes_px']:.2g} px, before suppression "
+        f"{found['all_boxes_px']:.2g} px"
     )
     print(f"wrote {done.file} ({done.file.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -172,7 +172,8 @@ def prove(
 ) -> Differences:
     """Compares an artefact with its source on photographs [h, w, 3], one and two at a time.
 
-    Where the artefact tells what it sees before suppression, that is compared too, of all predictions.
+    Where the artefact tells what it sees before suppression, that is compared too, of all predictions. At thresholds of
+    evaluations detections are compared where the tolerance of scores is less than that of confidence.
 
     Raises:
         DifferenceError: they differ by more than the tolerance, or in names or size. InputError: the source finds
@@ -187,8 +188,9 @@ def prove(
         before = _before_suppression(source, artefact, batch)
         before.check(tolerance, "before suppression")
         usual = _detections(source, artefact, batch, facts.confidence, facts.iou, tolerance, multi_label=False)
-        all_ = _detections(source, artefact, batch, LOW, EVALUATION.iou, tolerance, multi_label=True)
-        measured, found = measured + before + usual + all_, found + usual.detections
+        measured, found = measured + before + usual, found + usual.detections
+        if tolerance.scores < LOW:
+            measured += _detections(source, artefact, batch, LOW, EVALUATION.iou, tolerance, multi_label=True)
     measured.check(tolerance, "detections")
     if not found:
         raise InputError(
@@ -240,7 +242,7 @@ def _before_suppression(source: Detector, artefact: Artefact, batch: NDArray[np.
         return Differences()
     ours = map(np.asarray, _predictions(source.network, source.variables, batch))
     boxes_px, scores = map(largest_difference, ours, told(batch))
-    return Differences(scores, boxes_px)
+    return Differences(scores, all_boxes_px=boxes_px)
 
 
 _predictions = jax.jit(predict, static_argnums=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError, InstallationError
 from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.proof import EXACT, FLOAT32, Tolerance
+from yolov7_jax.export.proof import EXACT, FLOAT16, FLOAT32, Tolerance
 from yolov7_jax.types import PaddedDetections
 
 
@@ -68,7 +68,8 @@ def _stablehlo() -> Format:
 def _onnx() -> Format:
     from yolov7_jax.export import onnx_artefact
 
-    return Format(False, {"float32": FLOAT32}, onnx_artefact.make, onnx_artefact.pack, onnx_artefact.OnnxArtefact)
+    dtypes = {"float32": FLOAT32, "float16": FLOAT16}
+    return Format(False, dtypes, onnx_artefact.make, onnx_artefact.pack, onnx_artefact.OnnxArtefact)
 
 
 def _openvino() -> Format:
