@@ -13,6 +13,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from yolov7_jax.compilation_cache import VARIABLE, enable_compilation_cache
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -37,6 +39,17 @@ def _label_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests leave nothing in the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOLOV7_JAX_LABEL_CACHE", str(tmp_path_factory.mktemp("labels")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, processes that run them and commands that they start compile a program once between them."""
+    home = tmp_path_factory.getbasetemp()
+    folder = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "xla"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder))
+        enable_compilation_cache()
         yield
 
 

@@ -136,7 +136,7 @@ def test_what_was_tampered_with_is_refused_in_a_sentence(
 
 
 def test_a_program_that_this_jax_cannot_read_is_said_with_its_version(done: ExportRun, tmp_path: Path) -> None:
-    facts = Facts.from_json(parts(done.file)["meta.json"], where="test")
+    facts = Facts.from_json(parts(done.file)["meta.json"])
     (tmp_path / SUFFIX).write_bytes(stablehlo.pack(b"of another age", facts.of_program(b"of another age"))[".shlo.zip"])
     with pytest.raises(InputError, match=f"written by jax {jax.__version__}, cannot be read by jax {jax.__version__}"):
         Detector.load(tmp_path / SUFFIX)
