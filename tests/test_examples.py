@@ -16,7 +16,7 @@ from yolov7_jax.ops.polygons import as_polygons
 from yolov7_jax.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {ROOT / "examples" / "serve.py"})  # see test_serving.py
 
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """Compiling takes longer than all that is computed."""

@@ -45,9 +45,9 @@ from bench_infer import lively
 from bench_step import random_batch
 
 import yolov7_jax as yolo
+from yolov7_jax.artefacts.program import detect_batch
 from yolov7_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.program import detect_batch
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.network import lead_outputs
 from yolov7_jax.reparameterize import fold

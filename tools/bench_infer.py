@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import yolov7_jax as yolo
-from yolov7_jax.export.program import postprocess
+from yolov7_jax.artefacts.program import postprocess
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.cpu import by_image
 from yolov7_jax.nn.network import lead_outputs

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import yolov7_jax as yolo
+from yolov7_jax.artefacts.onnx_engine import OnnxEngine
+from yolov7_jax.artefacts.onnx_model import onnx_model
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.export.onnx_engine import OnnxEngine
-from yolov7_jax.export.onnx_model import onnx_model
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.network import Network, abstract_variables, lead_outputs
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy

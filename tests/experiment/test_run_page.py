@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from tests.experiment.chromium import CHROMIUM, browser
+from tests.chromium import CHROMIUM, browser
 from tests.viz.test_page import Page
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
@@ -222,7 +222,7 @@ def test_in_chromium(tmp_path: Path, state: str):
     elif state == "fault":
         run.callbacks.on_fault(RuntimeError(NASTY))
     with browser(tmp_path / "profile") as page:
-        page.open(run.folder / "index.html")
+        page.open((run.folder / "index.html").absolute().as_uri())
         assert page.value("document.title") == "run"
         words = page.value("document.body.innerText")
         assert {"training": "training (as", "stopped": "stopped by SIGINT", "fault": NASTY}[state] in words

@@ -38,9 +38,9 @@ def _size(text: str) -> int | tuple[int, int]:
 
 def run(parsed: argparse.Namespace) -> int:
     """Exports, and says what was measured; 1 where the artefact does not find what its source finds."""
+    from yolov7_jax.artefacts.formats import SUFFIXES
     from yolov7_jax.errors import DifferenceError, InputError
     from yolov7_jax.experiment.exporting import PHOTOGRAPHS, export
-    from yolov7_jax.export.formats import SUFFIXES
 
     if parsed.format is None and parsed.output is None:
         raise InputError(f"name the format (--format {FORMATS[0]}), or a file with its suffix (--output)")

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov7_jax import __version__
+from yolov7_jax.artefacts import formats
+from yolov7_jax.artefacts.facts import Facts, sha256
+from yolov7_jax.artefacts.formats import FORMATS, Artefact, Format, Made, format_of
+from yolov7_jax.artefacts.program import CAPACITY, predict
+from yolov7_jax.artefacts.proof import EXACT, Differences, Found, Tolerance, compare_detections, largest_difference
 from yolov7_jax.config import EVALUATION
 from yolov7_jax.convert.load import Model, load, weights_file_of
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import letterbox
 from yolov7_jax.errors import DifferenceError, InputError
-from yolov7_jax.export import formats
-from yolov7_jax.export.facts import Facts, sha256
-from yolov7_jax.export.formats import FORMATS, Artefact, Format, Made, format_of
-from yolov7_jax.export.program import CAPACITY, predict
-from yolov7_jax.export.proof import EXACT, Differences, Found, Tolerance, compare_detections, largest_difference
 from yolov7_jax.image import read_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.image_paths import find_images
@@ -61,9 +61,9 @@ def export(
     """Writes an artefact of a detector, after it has found in photographs what the detector finds.
 
     The artefact takes images uint8 [B, h, w, 3] in their letterbox, any number at once, with thresholds and classes
-    wanted, and gives detections: see `export.program.detect_by_inputs`. It is written beside its place, opened in its
-    runtime, and compared: scores within the format's tolerance, boxes likewise, detections one by one. Only then does
-    it get its name.
+    wanted, and gives detections: see `artefacts.program.detect_by_inputs`. It is written beside its place, opened in
+    its runtime, and compared: scores within the format's tolerance, boxes likewise, detections one by one. Only then
+    does it get its name.
 
     Args:
         weights: a weights file or the folder of a run; see `load`.

@@ -17,14 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.formats import is_artefact
+from yolov7_jax.artefacts.program import detect_batch
 from yolov7_jax.compilation_cache import compiling
 from yolov7_jax.config import Options
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.data.letterbox import Letterbox, letterbox
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.export.formats import is_artefact
-from yolov7_jax.export.program import detect_batch
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.image import read_image
 from yolov7_jax.nn.network import Network

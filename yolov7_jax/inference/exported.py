@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.formats import Artefact, open_artefact
+from yolov7_jax.artefacts.program import CAPACITY
 from yolov7_jax.config import Options
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.formats import Artefact, open_artefact
-from yolov7_jax.export.program import CAPACITY
 from yolov7_jax.inference.detector import Detector, ImageLike, Result
 from yolov7_jax.types import PaddedDetections
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from yolov7_jax.artefacts.proof import Differences, Found, Tolerance, compare_detections, largest_difference
 from yolov7_jax.errors import DifferenceError
-from yolov7_jax.export.proof import Differences, Found, Tolerance, compare_detections, largest_difference
 
 TOLERANCE = Tolerance(1e-3, 0.1, 0.2)
 BOX, FAR = [10.0, 10, 50, 50], [100.0, 100, 140, 140]

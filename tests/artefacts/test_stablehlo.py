@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tests.small_networks import noise, small_weights
+from yolov7_jax.artefacts import stablehlo
+from yolov7_jax.artefacts.facts import Facts
+from yolov7_jax.artefacts.stablehlo import StableHlo
 from yolov7_jax.convert.weights_file import save
 from yolov7_jax.errors import InputError
 from yolov7_jax.experiment.exporting import ExportRun, export
-from yolov7_jax.export import stablehlo
-from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.stablehlo import StableHlo
 from yolov7_jax.image import write_image
 from yolov7_jax.inference.detector import Detector
 

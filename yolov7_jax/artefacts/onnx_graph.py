@@ -16,8 +16,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.onnx_steps import Steps
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.onnx_steps import Steps
 
 BATCH = 1_000_003
 """Images of the batch in a trace: a prime number, so that every size that is a multiple of it is one of the batch."""

@@ -19,11 +19,11 @@ import numpy as np
 from jax import export
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.facts import Facts
+from yolov7_jax.artefacts.formats import Made, content_of
+from yolov7_jax.artefacts.program import detect_by_inputs
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError, InstallationError
-from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.formats import Made, content_of
-from yolov7_jax.export.program import detect_by_inputs
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.network import Network
 from yolov7_jax.reparameterize import fold

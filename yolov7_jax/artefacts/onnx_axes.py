@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.export.onnx_graph import (
+from yolov7_jax.artefacts.onnx_graph import (
     TO_NCHW,
     Broadcast,
     Converter,

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from tests.small_networks import noise, small_weights
+from yolov7_jax.artefacts.onnx_engine import OnnxEngine
+from yolov7_jax.artefacts.onnx_model import onnx_model
+from yolov7_jax.artefacts.openvino_engine import OpenVINOEngine, as_openvino
 from yolov7_jax.convert.load import load
 from yolov7_jax.data.letterbox import letterbox
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.onnx_engine import OnnxEngine
-from yolov7_jax.export.onnx_file import without_defaults
-from yolov7_jax.export.onnx_model import onnx_model
-from yolov7_jax.export.openvino_engine import OpenVINOEngine, as_openvino
 from yolov7_jax.image import read_image
 from yolov7_jax.inference.detector import Detector
 
@@ -35,7 +34,7 @@ def model():
 def in_openvino(model):
     if find_spec("openvino") is None:  # not imported here: it is to send no report of that
         pytest.skip("pip install 'yolov7-jax[openvino]'")
-    return as_openvino(without_defaults(onnx.ModelProto.FromString(model.SerializeToString())))
+    return as_openvino(model.SerializeToString())
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])
@@ -87,17 +86,6 @@ def test_what_is_asked_for_before_suppression(engine):
         np.testing.assert_array_equal(best.boxes_xyxy_px[image, 0], boxes[image, place])
         assert best.scores[image, 0] == scores[image, place, 1 + class_id]
         assert best.class_ids[image, 0] == class_id
-
-
-def test_images_alone_are_enough(model, detector):
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    boxes, scores, class_ids, counts = session.run(["boxes", "scores", "classes", "counts"], {"images": images(2)})
-    how = {"multi_label": False, "agnostic": False, "max_detections": 300}
-    expected = detector.compiled(detector.variables, images(2), np.float32(0.25), np.float32(0.45), EVERY, **how)
-    np.testing.assert_array_equal(counts, np.asarray(expected.valid).sum(1))
-    np.testing.assert_array_equal(class_ids, expected.class_ids)
-    np.testing.assert_allclose(boxes, expected.boxes_xyxy_px, atol=1e-4)
-    np.testing.assert_allclose(scores, expected.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(

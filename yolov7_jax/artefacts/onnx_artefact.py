@@ -6,12 +6,12 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
+from yolov7_jax.artefacts.facts import Facts
+from yolov7_jax.artefacts.formats import Made, content_of
+from yolov7_jax.artefacts.onnx_engine import OnnxEngine
+from yolov7_jax.artefacts.onnx_file import with_metadata, without_metadata
+from yolov7_jax.artefacts.onnx_model import onnx_model
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.formats import Made, content_of
-from yolov7_jax.export.onnx_engine import OnnxEngine
-from yolov7_jax.export.onnx_file import with_metadata, without_metadata
-from yolov7_jax.export.onnx_model import onnx_model
 
 _FACTS = "yolov7_jax"
 """Their key in the metadata."""

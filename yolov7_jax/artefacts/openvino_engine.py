@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.engine import Engine, unreadable
 from yolov7_jax.errors import InstallationError
-from yolov7_jax.export.engine import Engine, unreadable
 
 
 class OpenVINOEngine(Engine):
@@ -37,16 +37,9 @@ class OpenVINOEngine(Engine):
         self._identify(shapes, [name for part in model.outputs for name in part.get_names()])
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        given = {name: np.asarray(array, order="C") for name, array in {**self._defaults(), **inputs}.items()}
+        given = {name: np.asarray(array, order="C") for name, array in inputs.items()}
         found = self._model(given)
         return [np.array(found[name]) for name in outputs]
-
-    def _defaults(self) -> dict[str, NDArray[Any]]:
-        """With which next to nothing passes: what is asked for lies before non-maximum suppression."""
-        numbers = {"confidence": np.float32(1), "iou": np.float32(0), "max_detections": np.int64(1)}
-        switches = {"multi_label": np.bool_(False), "agnostic": np.bool_(False)}
-        everything = {"class_mask": np.ones(self.num_classes, bool)}
-        return {name: np.asarray(value) for name, value in {**numbers, **switches, **everything}.items()}
 
 
 def as_openvino(program: bytes) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ from string import ascii_letters
 
 import numpy as np
 
-from yolov7_jax.export.onnx_graph import (
+from yolov7_jax.artefacts.onnx_graph import (
     TO_NCHW,
     TO_NHWC,
     Converter,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov7_jax.export.onnx_graph import Converter, Equation, Rule, Value, is_nchw, rule
+from yolov7_jax.artefacts.onnx_graph import Converter, Equation, Rule, Value, is_nchw, rule
 
 ELEMENTS: dict[str, Rule] = {}
 

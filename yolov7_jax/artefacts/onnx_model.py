@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolov7_jax.config import Options
+from yolov7_jax.artefacts.onnx_axes import AXES
+from yolov7_jax.artefacts.onnx_elements import ELEMENTS
+from yolov7_jax.artefacts.onnx_file import Port, model_of
+from yolov7_jax.artefacts.onnx_graph import BATCH, Converter, Value, traced
+from yolov7_jax.artefacts.onnx_nms import ROWS, suppress
+from yolov7_jax.artefacts.onnx_steps import Steps
+from yolov7_jax.artefacts.onnx_sums import SUMS
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.onnx_axes import AXES
-from yolov7_jax.export.onnx_elements import ELEMENTS
-from yolov7_jax.export.onnx_file import Port, model_of
-from yolov7_jax.export.onnx_graph import BATCH, Converter, Value, traced
-from yolov7_jax.export.onnx_nms import ROWS, suppress
-from yolov7_jax.export.onnx_steps import Steps
-from yolov7_jax.export.onnx_sums import SUMS
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn import cpu
@@ -30,13 +29,14 @@ if TYPE_CHECKING:
     import onnx
 
 _NETWORK = "network_in_half"
-_DEFAULTS = {
-    "confidence": np.float32(Options.confidence),
-    "iou": np.float32(Options.iou),
-    "multi_label": np.bool_(Options.multi_label),
-    "agnostic": np.bool_(Options.agnostic),
-    "max_detections": np.int64(Options.max_detections),
+_NUMBERS = {
+    "confidence": np.float32,
+    "iou": np.float32,
+    "multi_label": np.bool_,
+    "agnostic": np.bool_,
+    "max_detections": np.int64,
 }
+"""Inputs beside images and classes, all of them without axes."""
 
 
 class Graphed(NamedTuple):
@@ -55,12 +55,12 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """The detector of weights as an ONNX model (opset 17) for images of one size, in batches of any number.
 
-    Inputs: images uint8 [b, h, w, 3] RGB, letterboxed; class_mask bool [C], the classes wanted; and numbers, which may
-    be left out as may class_mask: confidence, iou (float32), multi_label, agnostic (bool), max_detections (int64, up
-    to 300). Outputs: boxes float32 [b, 300, 4], x1, y1, x2, y2 in pixels of the images; scores float32 [b, 300];
-    classes int32 [b, 300]; counts int32 [b]; best first, zero beyond the count. Two more show what comes before
-    non-maximum suppression: all_boxes float32 [b, N, 4] and all_scores float32 [b, N, 1 + C], objectness and the
-    scores of the classes.
+    Inputs: images uint8 [b, h, w, 3] RGB, letterboxed; class_mask bool [C], the classes wanted; confidence, iou
+    (float32), multi_label, agnostic (bool), max_detections (int64, up to 300). None has a default: some runtimes take
+    inputs that have one for constants. Outputs: boxes float32 [b, 300, 4], x1, y1, x2, y2 in pixels of the images;
+    scores float32 [b, 300]; classes int32 [b, 300]; counts int32 [b]; best first, zero beyond the count. Two more show
+    what comes before non-maximum suppression: all_boxes float32 [b, N, 4] and all_scores float32 [b, N, 1 + C],
+    objectness and the scores of the classes.
 
     Args:
         weights: of any form; folded here.
@@ -74,10 +74,9 @@ def onnx_model(
     """
     graphed = detector_steps(weights, size=size, dtype=dtype)
     classes, predictions = weights.graph.num_classes, graphed.predictions
-    everything = np.ones(classes, bool)
     inputs = {"images": Port(np.uint8, ("b", *size, weights.graph.channels))}
-    inputs |= {name: Port(value.dtype, (), np.asarray(value)) for name, value in _DEFAULTS.items()}
-    inputs["class_mask"] = Port(bool, everything.shape, everything)
+    inputs |= {name: Port(dtype, ()) for name, dtype in _NUMBERS.items()}
+    inputs["class_mask"] = Port(bool, (classes,))
     outputs = {
         "boxes": Port(np.float32, ("b", ROWS, 4)),
         "scores": Port(np.float32, ("b", ROWS)),

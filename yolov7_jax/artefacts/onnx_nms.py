@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolov7_jax.export.onnx_steps import Steps
+from yolov7_jax.artefacts.onnx_steps import Steps
 
 ROWS = 300
 """Detections of an image at most."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.onnx_nms import ROWS
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.onnx_nms import ROWS
 from yolov7_jax.types import PaddedDetections
 
 _DETECTIONS = ("boxes", "scores", "classes", "counts")
@@ -53,16 +53,8 @@ class Engine(ABC):
             raise InputError(f"class_mask must be bool [{self.num_classes}], got {list(np.shape(class_mask))}")
         if not 1 <= max_detections <= ROWS:
             raise InputError(f"max_detections must be from 1 to {ROWS} in an exported detector, got {max_detections}")
-        inputs: dict[str, NDArray[Any]] = {
-            "images": images,
-            "confidence": np.asarray(confidence, np.float32),
-            "iou": np.asarray(iou, np.float32),
-            "class_mask": np.asarray(class_mask, bool),
-            "multi_label": np.asarray(multi_label, bool),
-            "agnostic": np.asarray(agnostic, bool),
-            "max_detections": np.asarray(max_detections, np.int64),
-        }
-        boxes, scores, class_ids, counts = self._run(_DETECTIONS, inputs)
+        numbers = _inputs(confidence, iou, class_mask, multi_label, agnostic, max_detections)
+        boxes, scores, class_ids, counts = self._run(_DETECTIONS, {"images": images, **numbers})
         rows = slice(None, max_detections)
         valid = np.arange(max_detections)[None] < counts[:, None]
         left_out = np.zeros(len(images), np.int32)
@@ -76,7 +68,8 @@ class Engine(ABC):
             InputError: images of another size.
         """
         self._check(images)
-        boxes, scores = self._run(_PREDICTIONS, {"images": images})
+        numbers = _inputs(1.0, 0.0, np.ones(self.num_classes), multi_label=False, agnostic=False, max_detections=1)
+        boxes, scores = self._run(_PREDICTIONS, {"images": images, **numbers})  # with which next to nothing passes
         return boxes, scores
 
     def _check(self, images: NDArray[np.uint8]) -> None:
@@ -100,6 +93,20 @@ class Engine(ABC):
             self.size, self.num_classes = (int(height), int(width)), int(classes)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("has not the inputs and outputs of a detector; export the weights again") from error
+
+
+def _inputs(
+    confidence: Any, iou: Any, class_mask: Any, multi_label: Any, agnostic: Any, max_detections: Any
+) -> dict[str, NDArray[Any]]:
+    """All but the images, as a program has them."""
+    return {
+        "confidence": np.asarray(confidence, np.float32),
+        "iou": np.asarray(iou, np.float32),
+        "class_mask": np.asarray(class_mask, bool),
+        "multi_label": np.asarray(multi_label, bool),
+        "agnostic": np.asarray(agnostic, bool),
+        "max_detections": np.asarray(max_detections, np.int64),
+    }
 
 
 def unreadable(what: str, error: Exception) -> InputError:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolov7_jax.export import onnx_nms
-from yolov7_jax.export.onnx_file import Port, model_of
-from yolov7_jax.export.onnx_steps import Steps
+from yolov7_jax.artefacts import onnx_nms
+from yolov7_jax.artefacts.onnx_file import Port, model_of
+from yolov7_jax.artefacts.onnx_steps import Steps
 from yolov7_jax.ops.nms import non_max_suppression
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'yolov7-jax[onnx]'")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from yolov7_jax.artefacts.engine import unreadable
+from yolov7_jax.artefacts.onnx_steps import OPSET, Step, Steps
 from yolov7_jax.errors import InstallationError
-from yolov7_jax.export.engine import unreadable
-from yolov7_jax.export.onnx_steps import OPSET, Step, Steps
 
 if TYPE_CHECKING:
     import onnx
@@ -19,11 +19,10 @@ _IR_VERSION = 8  # that of opset 17
 
 
 class Port(NamedTuple):
-    """An input or output of a model: its dtype and shape, of which axes may be named, and what stands in for it."""
+    """An input or output of a model: its dtype and shape, of which axes may be named."""
 
     dtype: DTypeLike
     shape: tuple[int | str, ...]
-    default: NDArray[Any] | None = None
 
 
 def model_of(
@@ -40,13 +39,12 @@ def model_of(
     """
     onnx = _onnx()
     renamed = {name: output for output, (name, _) in outputs.items()}
-    defaults = {name: port.default for name, port in inputs.items() if port.default is not None}
     graph = onnx.helper.make_graph(
         [_node(onnx, step, renamed) for step in steps.steps],
         "detector",
         [_port(onnx, name, port) for name, port in inputs.items()],
         [_port(onnx, name, port) for name, (_, port) in outputs.items()],
-        [onnx.numpy_helper.from_array(array, name) for name, array in {**steps.constants, **defaults}.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in steps.constants.items()],
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="yolov7_jax")
@@ -65,16 +63,6 @@ def _node(onnx: Any, step: Step, renamed: Mapping[str, str]) -> Any:
         attributes["to"] = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
     inputs, outputs = ([renamed.get(name, name) for name in names] for names in (step.inputs, step.outputs))
     return onnx.helper.make_node(step.op, inputs, outputs, name=step.outputs[0], **attributes)
-
-
-def without_defaults(model: onnx.ModelProto) -> bytes:
-    """A model whose inputs must all be given, serialized: OpenVINO takes an input that has a default for a constant."""
-    given = {value.name for value in model.graph.input}
-    kept = [constant for constant in model.graph.initializer if constant.name not in given]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
 
 
 def with_metadata(program: bytes, metadata: Mapping[str, str]) -> bytes:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.small_networks import small_weights
 from tools.export_zoo import compare, spread
+from yolov7_jax.artefacts.onnx_model import onnx_model
 from yolov7_jax.errors import GraphError, InputError
-from yolov7_jax.export.onnx_model import onnx_model
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.kinds import KINDS
 from yolov7_jax.graph.rewrite import with_width

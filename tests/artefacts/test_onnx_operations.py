@@ -9,13 +9,13 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from yolov7_jax.artefacts.onnx_axes import AXES
+from yolov7_jax.artefacts.onnx_elements import ELEMENTS
+from yolov7_jax.artefacts.onnx_file import Port, model_of
+from yolov7_jax.artefacts.onnx_graph import BATCH, Converter, Value, traced
+from yolov7_jax.artefacts.onnx_steps import Steps
+from yolov7_jax.artefacts.onnx_sums import SUMS
 from yolov7_jax.errors import InputError
-from yolov7_jax.export.onnx_axes import AXES
-from yolov7_jax.export.onnx_elements import ELEMENTS
-from yolov7_jax.export.onnx_file import Port, model_of
-from yolov7_jax.export.onnx_graph import BATCH, Converter, Value, traced
-from yolov7_jax.export.onnx_steps import Steps
-from yolov7_jax.export.onnx_sums import SUMS
 from yolov7_jax.nn import cpu, functional
 from yolov7_jax.nn.conv import activate, convolve
 

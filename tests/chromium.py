@@ -38,12 +38,12 @@ class Browser:
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)
 
-    def open(self, page: Path) -> None:
+    def open(self, address: str) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Network", "Log", "Runtime", "Page"):
             self.send(f"{domain}.enable")
-        self.send("Page.navigate", url=page.absolute().as_uri())
+        self.send("Page.navigate", url=address)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self.receive())
 
@@ -55,6 +55,11 @@ class Browser:
         """Of JavaScript; promises are awaited."""
         options = {"awaitPromise": True, "returnByValue": True}
         return self.send("Runtime.evaluate", expression=expression, **options)["result"]["value"]
+
+    def choose(self, selector: str, file: Path) -> None:
+        """As a user does in an input for files."""
+        found = self.send("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]
+        self.send("DOM.setFileInputFiles", files=[str(file)], objectId=found["objectId"])
 
     def asked_for(self) -> list[str]:
         """Addresses of all requests."""
@@ -68,11 +73,12 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """Without a network: no name is found."""
+    """Without a network: no name is found, and this machine alone is."""
     assert CHROMIUM is not None
     (theirs, commands), (answers, their_answers) = os.pipe(), os.pipe()
     options = f"--headless --no-sandbox --disable-gpu --remote-debugging-pipe --user-data-dir={profile}"
-    line = f"exec {CHROMIUM} {options} --host-resolver-rules='MAP * ~NOTFOUND' 3<&{theirs} 4>&{their_answers}"
+    names = "--host-resolver-rules='MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'"
+    line = f"exec {CHROMIUM} {options} {names} 3<&{theirs} 4>&{their_answers}"
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(["bash", "-c", line], pass_fds=(theirs, their_answers), **silent) as process:
         os.close(theirs)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.engine import Engine, unreadable
 from yolov7_jax.errors import InputError, InstallationError
-from yolov7_jax.export.engine import Engine, unreadable
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _ERRORS_ONLY = 3
@@ -39,7 +39,6 @@ class OnnxEngine(Engine):
         except Exception as error:  # onnxruntime has a dozen of its own, which share no base but this
             raise unreadable("ONNX", error) from error
         shapes = {given.name: given.shape for given in self._session.get_inputs()}
-        shapes |= {given.name: given.shape for given in self._session.get_overridable_initializers()}
         outputs = [found.name for found in self._session.get_outputs()]
         self._identify(shapes, outputs)
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.artefacts.facts import Facts
+from yolov7_jax.artefacts.proof import EXACT, FLOAT16, FLOAT32, Tolerance
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError, InstallationError
-from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.proof import EXACT, FLOAT16, FLOAT32, Tolerance
 from yolov7_jax.types import PaddedDetections
 
 
@@ -59,21 +59,21 @@ class Format(NamedTuple):
 
 
 def _stablehlo() -> Format:
-    from yolov7_jax.export import stablehlo
+    from yolov7_jax.artefacts import stablehlo
 
     exact = {"float32": EXACT, "bfloat16": EXACT}
     return Format(True, exact, stablehlo.make, stablehlo.pack, stablehlo.StableHlo)
 
 
 def _onnx() -> Format:
-    from yolov7_jax.export import onnx_artefact
+    from yolov7_jax.artefacts import onnx_artefact
 
     dtypes = {"float32": FLOAT32, "float16": FLOAT16}
     return Format(False, dtypes, onnx_artefact.make, onnx_artefact.pack, onnx_artefact.OnnxArtefact)
 
 
 def _openvino() -> Format:
-    from yolov7_jax.export import openvino_artefact as openvino
+    from yolov7_jax.artefacts import openvino_artefact as openvino
 
     return Format(False, {"float32": FLOAT32}, openvino.make, openvino.pack, openvino.OpenVINOArtefact)
 

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
+from yolov7_jax.artefacts.engine import unreadable
+from yolov7_jax.artefacts.facts import Facts
+from yolov7_jax.artefacts.formats import Made, content_of
+from yolov7_jax.artefacts.onnx_model import onnx_model
+from yolov7_jax.artefacts.openvino_engine import OpenVINOEngine, as_openvino
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.export.engine import unreadable
-from yolov7_jax.export.facts import Facts
-from yolov7_jax.export.formats import Made, content_of
-from yolov7_jax.export.onnx_file import without_defaults
-from yolov7_jax.export.onnx_model import onnx_model
-from yolov7_jax.export.openvino_engine import OpenVINOEngine, as_openvino
 
 _PLACE, _FACTS = "rt_info", "yolov7_jax"
 """The element of the `.xml` for information of others, and ours within it."""
@@ -32,7 +31,7 @@ def make(weights: Weights, size: tuple[int, int] | None, dtype: str = "float32")
         InstallationError: the package onnx or openvino is missing. WeightsError: weights cannot be folded.
     """
     assert size is not None
-    text, data = as_openvino(without_defaults(onnx_model(weights, size=size, dtype=dtype)))
+    text, data = as_openvino(onnx_model(weights, size=size, dtype=dtype).SerializeToString(deterministic=True))
     program = ElementTree.tostring(ElementTree.fromstring(text)) + b"\0" + data
     return Made(program, ("openvino",), {name: importlib.metadata.version(name) for name in _WRITERS})
 
