@@ -1,18 +1,21 @@
-"""Converts networks of the zoo to ONNX and compares what onnxruntime computes with JAX, at a small size.
+"""Converts networks of the zoo to ONNX or StableHLO and compares what comes out with JAX, at a small size.
 
-    python tools/export_zoo.py                       # all of them, the table of docs/export_zoo.md
+    python tools/export_zoo.py                       # all of them as ONNX, the table of docs/export_zoo.md
     python tools/export_zoo.py yolov5n yolov7-tiny   # some
     python tools/export_zoo.py yolov5n --dtype float16
+    python tools/export_zoo.py --format stablehlo
 
-Prints a row of Markdown for each: the worst difference of boxes (pixels) and of scores before non-maximum suppression,
-each relative to the largest; how far apart they lie (standard deviations); and the file. Weights are random, with
-statistics of batch normalization taken from the images, so that outputs are spread as those of a trained network.
+Prints a row of Markdown for each. ONNX: the worst difference of boxes (pixels) and of scores before non-maximum
+suppression, each relative to the largest; how far apart they lie (standard deviations); and the file. StableHLO: how
+many detections there are, and the largest difference of all that comes out. Weights are random, with statistics of
+batch normalization taken from the images, so that outputs are spread as those of a trained network.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import time
 from collections import Counter
 from functools import partial
@@ -25,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import yolov7_jax as yolo
+from yolov7_jax.artefacts import stablehlo
 from yolov7_jax.artefacts.onnx_engine import OnnxEngine
 from yolov7_jax.artefacts.onnx_model import onnx_model
+from yolov7_jax.artefacts.program import CAPACITY, detect_batch
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.network import Network, abstract_variables, lead_outputs
@@ -135,35 +140,80 @@ def compare(weights: Weights, *, size: int, dtype: Any = "float32", batch: int =
     return Row(boxes, scores, *spreads, operators.total(), operators["Transpose"], seconds, len(program) / 1e6)
 
 
+class Detected(NamedTuple):
+    """What is known of one network as StableHLO; see the heading."""
+
+    detections: int
+    difference: float
+    seconds: float
+    megabytes: float
+
+
+def compare_stablehlo(weights: Weights, *, size: int, batch: int = 2) -> Detected:
+    """Exports a network and runs it, and `detect_batch`, on the same images."""
+    began = time.perf_counter()
+    program = stablehlo.make(weights, (size, size)).program
+    seconds = time.perf_counter() - began
+    network = Network(inference_form(weights.graph))
+    everything = np.ones(len(weights.names), bool)
+    given = noise_images(batch, size, size), np.float32(0.001), np.float32(0.65), everything
+    kind = np.bool_(True), np.bool_(False), np.int32(CAPACITY)
+
+    def detect(variables: Any, *given: Any) -> Any:
+        return detect_batch(network, variables, *given, multi_label=True, max_detections=CAPACITY)
+
+    quickly = partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+    ours = quickly(detect)(fold(weights.graph, weights.variables), *given)
+    theirs = quickly(jax.export.deserialize(bytearray(program)).call)(*given, *kind)
+    pairs = ((ours.boxes_xyxy_px, "boxes"), (ours.scores, "scores"), (ours.class_ids, "classes"))
+    difference = max(float(np.abs(np.asarray(here) - np.asarray(theirs[name])).max()) for here, name in pairs)
+    number = int(ours.valid.sum())
+    if number != int(theirs["counts"].sum()):
+        difference = float("inf")
+    return Detected(number, difference, seconds, len(program) / 1e6)
+
+
+HEADINGS = {
+    "onnx": "boxes, worst relative | scores, worst relative | spread of boxes, px | of scores | operators | transposes",
+    "stablehlo": "detections | largest difference",
+}
+
+
+def cells(weights: Weights, size: int, parsed: argparse.Namespace) -> tuple[str, float]:
+    """The row of a network, and its worst difference."""
+    if parsed.format == "stablehlo":
+        found = compare_stablehlo(weights, size=size)
+        text = f"{found.detections} | {found.difference:.2g} | {found.seconds:.1f} | {found.megabytes:.1f}"
+        return text, found.difference
+    row = compare(weights, size=size, dtype=parsed.dtype)
+    text = f"{row.boxes:.1e} | {row.scores:.1e} | {row.spread_boxes:.0f} | {row.spread_scores:.2f}"
+    text += f" | {row.operators} | {row.transposes} | {row.seconds:.1f} | {row.megabytes:.1f}"
+    return text, max(row.boxes, row.scores)
+
+
 def main() -> int:
-    """Prints the table; 1 if a network differs by more than rounding in float32."""
+    """Prints the table; 1 if a network differs by more than rounding: in float32 as ONNX, at all as StableHLO."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=yolo.zoo_names(), metavar="NETWORK")
     parser.add_argument("--size", type=int, help="side in pixels; twice the largest stride by default")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"))
+    parser.add_argument("--format", default="onnx", choices=tuple(HEADINGS))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of ONNX")
     parsed = parser.parse_args()
-    import onnx
-    import onnxruntime
-
-    versions = f"jax {jax.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
+    packages = {"onnx": ("jax", "onnx", "onnxruntime"), "stablehlo": ("jax",)}[parsed.format]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(f"{datetime.date.today()}, {versions}, {parsed.dtype}\n")
-    print("| network | px | boxes, worst relative | scores, worst relative | spread of boxes, px | of scores", end="")
-    print(" | operators | transposes | seconds to convert | MB |")
-    print("|---" * 10 + "|")
+    heading = f"| network | px | {HEADINGS[parsed.format]} | seconds to convert | MB |"
+    print(heading, "|---" * (heading.count("|") - 1) + "|", sep="\n")
     worst = 0.0
     for name in parsed.networks:
         graph = yolo.zoo(name)
         size = parsed.size or 2 * graph.max_stride
-        row = compare(spread(graph, size=size), size=size, dtype=parsed.dtype)
-        worst = max(worst, row.boxes, row.scores)
-        print(
-            f"| {name} | {size} | {row.boxes:.1e} | {row.scores:.1e} | {row.spread_boxes:.0f} "
-            f"| {row.spread_scores:.2f} | {row.operators} | {row.transposes} | {row.seconds:.1f} "
-            f"| {row.megabytes:.1f} |",
-            flush=True,
-        )
-    print(f"\n{len(parsed.networks)} networks, worst relative difference {worst:.1e}")
-    return int(parsed.dtype == "float32" and not worst < LIMIT)
+        text, difference = cells(spread(graph, size=size), size, parsed)
+        worst = max(worst, difference)
+        print(f"| {name} | {size} | {text} |", flush=True)
+    print(f"\n{len(parsed.networks)} networks, worst difference {worst:.1e}")
+    limit = 0.0 if parsed.format == "stablehlo" else LIMIT if parsed.dtype == "float32" else float("inf")
+    return int(not worst <= limit)
 
 
 if __name__ == "__main__":
