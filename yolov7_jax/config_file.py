@@ -10,7 +10,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -89,11 +89,10 @@ def make_config(settings: Mapping[str, Mapping[str, Any]], *, where: str) -> Con
     """
     _check_keys(settings, where)
     settings = _without_words(settings)
-    parser = _parser()
-    if not _is_accepted(parser, settings):
-        section, key, value = next((s, k, v) for s, k, v in _leaves(settings) if not _is_accepted(parser, {s: {k: v}}))
+    config = _parsed(settings)
+    if config is None:
+        section, key, value = next((s, k, v) for s, k, v in _leaves(settings) if _parsed({s: {k: v}}) is None)
         raise InputError(f"{where}: {section}.{key} is {value!r}; expected {_expected(section, key)}")
-    config = Config(**vars(parser.instantiate(parser.parse_object(dict(settings)))))
     check_config(config, where=where)
     return config
 
@@ -231,14 +230,27 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _is_accepted(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]]) -> bool:
-    if any(value is None for *_, value in _leaves(settings)):  # which the parser lets through
-        return False
+def _parsed(settings: Mapping[str, Mapping[str, Any]]) -> Config | None:
+    """The configuration, None if a value is of the wrong kind."""
     try:
-        parser.parse_object(dict(settings))
+        return _parsed_text(json.dumps(settings))
+    except TypeError:  # a value is nothing that a file can say
+        return _parse(settings)
+
+
+@lru_cache(maxsize=1024)
+def _parsed_text(settings: str) -> Config | None:
+    """As JSON, since a tenth of a second is much where the same few are asked for again and again."""
+    return _parse(json.loads(settings))
+
+
+def _parse(settings: Mapping[str, Mapping[str, Any]]) -> Config | None:
+    if any(value is None for *_, value in _leaves(settings)):  # which the parser lets through
+        return None
+    try:
+        return Config(**vars(_parser().instantiate(_parser().parse_object(dict(settings)))))
     except ArgumentError:
-        return False
-    return True
+        return None
 
 
 def _expected(section: str, key: str) -> str:
