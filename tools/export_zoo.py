@@ -23,7 +23,6 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,12 +30,10 @@ import yolov7_jax as yolo
 from yolov7_jax.artefacts import stablehlo
 from yolov7_jax.artefacts.onnx_engine import OnnxEngine
 from yolov7_jax.artefacts.onnx_model import onnx_model
-from yolov7_jax.artefacts.program import CAPACITY, detect_batch
+from yolov7_jax.artefacts.program import CAPACITY, detect_batch, predict
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.nn.network import Network, abstract_variables, lead_outputs
-from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.ops.decode import class_scores, decode, make_grid
+from yolov7_jax.nn.network import Network, abstract_variables
 from yolov7_jax.reparameterize import fold
 
 MOMENTUM = 0.97  # of the running statistics: what a step leaves of the old
@@ -106,17 +103,10 @@ def noise_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def predictions(weights: Weights, images: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Boxes [B, N, 4] and scores [B, N, 1 + C] that JAX computes from folded weights, as `OnnxEngine.predictions`."""
-    graph = inference_form(weights.graph)
-
-    def run(variables: Any, images: Any) -> Any:
-        raw = lead_outputs(Network(graph), variables, images.astype(jnp.float32) / 255)
-        found = decode(raw, make_grid(graph.anchors, graph.strides, images.shape[1:3]))
-        scores = class_scores(found, single_class_score=graph.single_class_score)
-        return cxcywh_to_xyxy(found[..., :4]), jnp.concatenate([found[..., 4:5], scores], -1)
-
-    variables = fold(weights.graph, weights.variables)
-    boxes, scores = jax.jit(run, compiler_options=QUICK_TO_COMPILE)(variables, images)
+    """What JAX computes from folded weights, as `OnnxEngine.predictions`."""
+    network = Network(inference_form(weights.graph))
+    run = jax.jit(partial(predict, network), compiler_options=QUICK_TO_COMPILE)
+    boxes, scores = run(fold(weights.graph, weights.variables), images)
     return np.asarray(boxes), np.asarray(scores)
 
 

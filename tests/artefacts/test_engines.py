@@ -94,7 +94,7 @@ def test_what_is_asked_for_before_suppression(engine):
         (lambda i, kw: (i[:, :32], kw), r"takes images uint8 \[B, 64, 96, 3\], got uint8 \[2, 32, 96, 3\]"),
         (lambda i, kw: (i.astype(np.float32), kw), "got float32"),
         (lambda i, kw: (i[:0], kw), r"got uint8 \[0, 64"),
-        (lambda i, kw: (i, {**kw, "max_detections": 301}), "from 1 to 300 in an exported detector, got 301"),
+        (lambda i, kw: (i, {**kw, "max_detections": 301}), "from 1 to 300 in an artefact, got 301"),
         (lambda i, kw: (i, {**kw, "class_mask": np.ones(4, bool)}), r"class_mask must be bool \[3\], got \[4\]"),
     ],
 )

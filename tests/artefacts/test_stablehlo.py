@@ -11,7 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.artefacts.graphs import GRAPHS
 from tests.small_networks import noise, small_weights
+from tools.export_zoo import compare_stablehlo, spread
 from yolov7_jax.artefacts import stablehlo
 from yolov7_jax.artefacts.facts import Facts
 from yolov7_jax.artefacts.stablehlo import StableHlo
@@ -41,7 +43,7 @@ def done(home: Path) -> ExportRun:
 
 
 def kinds() -> Any:
-    return [(multi, across, most) for multi in (False, True) for across in (False, True) for most in (300, 7)]
+    return [*((multi, across, 300) for multi in (False, True) for across in (False, True)), (True, True, 7)]
 
 
 @pytest.mark.parametrize("images", [1, 3])
@@ -57,6 +59,15 @@ def test_every_option_gives_what_the_detector_gives_to_the_bit(home: Path, done:
             for name, ours, theirs in zip(expected._fields, expected, found, strict=True):
                 np.testing.assert_array_equal(np.asarray(theirs)[:, :most] if ours.ndim > 1 else theirs, ours, name)
             assert np.asarray(found.valid).sum() == np.asarray(expected.valid).sum()
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_layer_kind_gives_what_the_detector_gives_to_the_bit(name: str) -> None:
+    graph = GRAPHS[name]()
+    size = max(64, graph.max_stride)
+    found = compare_stablehlo(spread(graph, size=size), size=size)
+    assert found.detections > 10
+    assert found.difference == 0
 
 
 def test_images_of_any_size(home: Path) -> None:

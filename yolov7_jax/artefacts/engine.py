@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov7_jax.artefacts.onnx_nms import ROWS
+from yolov7_jax.artefacts.onnx_nms import INPUTS
+from yolov7_jax.artefacts.program import CAPACITY
 from yolov7_jax.errors import InputError
 from yolov7_jax.types import PaddedDetections
 
@@ -51,10 +52,11 @@ class Engine(ABC):
         self._check(images)
         if np.shape(class_mask) != (self.num_classes,):
             raise InputError(f"class_mask must be bool [{self.num_classes}], got {list(np.shape(class_mask))}")
-        if not 1 <= max_detections <= ROWS:
-            raise InputError(f"max_detections must be from 1 to {ROWS} in an exported detector, got {max_detections}")
-        numbers = _inputs(confidence, iou, class_mask, multi_label, agnostic, max_detections)
-        boxes, scores, class_ids, counts = self._run(_DETECTIONS, {"images": images, **numbers})
+        if not 1 <= max_detections <= CAPACITY:
+            raise InputError(f"max_detections must be from 1 to {CAPACITY} in an artefact, got {max_detections}")
+        how = {"multi_label": multi_label, "agnostic": agnostic, "max_detections": max_detections}
+        inputs = _inputs(images, confidence=confidence, iou=iou, class_mask=class_mask, **how)
+        boxes, scores, class_ids, counts = self._run(_DETECTIONS, inputs)
         rows = slice(None, max_detections)
         valid = np.arange(max_detections)[None] < counts[:, None]
         left_out = np.zeros(len(images), np.int32)
@@ -68,8 +70,9 @@ class Engine(ABC):
             InputError: images of another size.
         """
         self._check(images)
-        numbers = _inputs(1.0, 0.0, np.ones(self.num_classes), multi_label=False, agnostic=False, max_detections=1)
-        boxes, scores = self._run(_PREDICTIONS, {"images": images, **numbers})  # with which next to nothing passes
+        how = {"multi_label": False, "agnostic": False, "max_detections": 1}  # with which next to nothing passes
+        inputs = _inputs(images, confidence=1, iou=0, class_mask=np.ones(self.num_classes), **how)
+        boxes, scores = self._run(_PREDICTIONS, inputs)
         return boxes, scores
 
     def _check(self, images: NDArray[np.uint8]) -> None:
@@ -95,18 +98,9 @@ class Engine(ABC):
             raise InputError("has not the inputs and outputs of a detector; export the weights again") from error
 
 
-def _inputs(
-    confidence: Any, iou: Any, class_mask: Any, multi_label: Any, agnostic: Any, max_detections: Any
-) -> dict[str, NDArray[Any]]:
-    """All but the images, as a program has them."""
-    return {
-        "confidence": np.asarray(confidence, np.float32),
-        "iou": np.asarray(iou, np.float32),
-        "class_mask": np.asarray(class_mask, bool),
-        "multi_label": np.asarray(multi_label, bool),
-        "agnostic": np.asarray(agnostic, bool),
-        "max_detections": np.asarray(max_detections, np.int64),
-    }
+def _inputs(images: NDArray[np.uint8], **how: Any) -> dict[str, NDArray[Any]]:
+    """As a program has them."""
+    return {"images": images, **{name: np.asarray(value, INPUTS[name]) for name, value in how.items()}}
 
 
 def unreadable(what: str, error: Exception) -> InputError:

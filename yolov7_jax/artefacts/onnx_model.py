@@ -12,31 +12,22 @@ from yolov7_jax.artefacts.onnx_axes import AXES
 from yolov7_jax.artefacts.onnx_elements import ELEMENTS
 from yolov7_jax.artefacts.onnx_file import Port, model_of
 from yolov7_jax.artefacts.onnx_graph import BATCH, Converter, Value, traced
-from yolov7_jax.artefacts.onnx_nms import ROWS, suppress
+from yolov7_jax.artefacts.onnx_nms import CLASS_MASK, INPUTS, suppress
 from yolov7_jax.artefacts.onnx_steps import Steps
 from yolov7_jax.artefacts.onnx_sums import SUMS
+from yolov7_jax.artefacts.program import CAPACITY, candidates
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.graph.spec import Graph
 from yolov7_jax.nn import cpu
 from yolov7_jax.nn.network import Network, lead_outputs
-from yolov7_jax.ops.boxes import cxcywh_to_xyxy
-from yolov7_jax.ops.decode import class_scores, decode, make_grid
 from yolov7_jax.reparameterize import fold
 
 if TYPE_CHECKING:
     import onnx
 
 _NETWORK = "network_in_half"
-_NUMBERS = {
-    "confidence": np.float32,
-    "iou": np.float32,
-    "multi_label": np.bool_,
-    "agnostic": np.bool_,
-    "max_detections": np.int64,
-}
-"""Inputs beside images and classes, all of them without axes."""
 
 
 class Graphed(NamedTuple):
@@ -75,12 +66,11 @@ def onnx_model(
     graphed = detector_steps(weights, size=size, dtype=dtype)
     classes, predictions = weights.graph.num_classes, graphed.predictions
     inputs = {"images": Port(np.uint8, ("b", *size, weights.graph.channels))}
-    inputs |= {name: Port(dtype, ()) for name, dtype in _NUMBERS.items()}
-    inputs["class_mask"] = Port(bool, (classes,))
+    inputs |= {name: Port(dtype, (classes,) if name == CLASS_MASK else ()) for name, dtype in INPUTS.items()}
     outputs = {
-        "boxes": Port(np.float32, ("b", ROWS, 4)),
-        "scores": Port(np.float32, ("b", ROWS)),
-        "classes": Port(np.int32, ("b", ROWS)),
+        "boxes": Port(np.float32, ("b", CAPACITY, 4)),
+        "scores": Port(np.float32, ("b", CAPACITY)),
+        "classes": Port(np.int32, ("b", CAPACITY)),
         "counts": Port(np.int32, ("b",)),
         "all_boxes": Port(np.float32, ("b", predictions, 4)),
         "all_scores": Port(np.float32, ("b", predictions, 1 + classes)),
@@ -120,9 +110,8 @@ def _predictions(graph: Graph, variables: Any, images: jax.Array) -> tuple[jax.A
         return lead_outputs(Network(graph), variables, images)
 
     raw = jax.jit(network_in_half)(variables, images.astype(jnp.float32) / 255)
-    predictions = decode(raw, make_grid(graph.anchors, graph.strides, (images.shape[1], images.shape[2])))
-    scores = class_scores(predictions, single_class_score=graph.single_class_score)
-    return cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4:5], scores
+    boxes, objectness, scores = candidates(graph, raw, image_size=(images.shape[1], images.shape[2]))
+    return boxes, objectness[..., None], scores
 
 
 def _check_range(steps: Steps) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from yolov7_jax.artefacts.onnx_steps import Steps
+from yolov7_jax.artefacts.program import CAPACITY
 
-ROWS = 300
-"""Detections of an image at most."""
+CONFIDENCE, IOU, CLASS_MASK = "confidence", "iou", "class_mask"
+MULTI_LABEL, AGNOSTIC, MAX_DETECTIONS = "multi_label", "agnostic", "max_detections"
 
-
-# Inputs of the model that say how
-CONFIDENCE = "confidence"
-IOU = "iou"
-CLASS_MASK = "class_mask"
-MULTI_LABEL = "multi_label"
-AGNOSTIC = "agnostic"
-MAX_DETECTIONS = "max_detections"
+INPUTS: Mapping[str, Any] = {
+    CONFIDENCE: np.float32,
+    IOU: np.float32,
+    MULTI_LABEL: np.bool_,
+    AGNOSTIC: np.bool_,
+    MAX_DETECTIONS: np.int64,
+    CLASS_MASK: np.bool_,
+}
+"""Inputs of a model that say how, and their dtypes; all but the mask are numbers without axes."""
 
 
 class _Rows(NamedTuple):
@@ -122,9 +125,9 @@ def _survivors(s: Steps, rows: _Rows) -> str:
 def _best(s: Steps, rows: _Rows, scores: str, classes: int) -> tuple[str, str, str, str]:
     """The best of each image, in order: equal scores by prediction, then class."""
     flat = s.op("Reshape", scores, np.array([0, -1]))
-    padded = s.op("Pad", flat, np.array([0, 0, 0, ROWS]), np.float32(0), mode="constant")
-    values, places = s.ops(2, "TopK", padded, np.array([ROWS]), axis=1, largest=1, sorted=1)
-    within = s.op("Less", np.arange(ROWS)[None], MAX_DETECTIONS)
+    padded = s.op("Pad", flat, np.array([0, 0, 0, CAPACITY]), np.float32(0), mode="constant")
+    values, places = s.ops(2, "TopK", padded, np.array([CAPACITY]), axis=1, largest=1, sorted=1)
+    within = s.op("Less", np.arange(CAPACITY)[None], MAX_DETECTIONS)
     valid = s.op("And", s.op("Greater", values, np.float32(0)), within)
     places = s.op("Where", valid, places, np.array(0))
     row = _unsqueezed(s, s.op("Div", places, np.array(classes)), 2)

@@ -20,11 +20,16 @@ from yolov7_jax.types import PaddedDetections
 
 def predict(network: Network, variables: Mapping[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What detections are chosen from: boxes_xyxy_px [B, N, 4], and objectness and final scores [B, N, 1 + C]. Pure."""
-    graph, size = network.graph, (images.shape[1], images.shape[2])
     raw = lead_outputs(network, variables, images.astype(jnp.float32) / 255)
-    found = decode(raw, make_grid(graph.anchors, graph.strides, size))
+    boxes, objectness, scores = candidates(network.graph, raw, image_size=(images.shape[1], images.shape[2]))
+    return boxes, jnp.concatenate([objectness[..., None], scores], axis=-1)
+
+
+def candidates(graph: Graph, raw: jax.Array, *, image_size: tuple[int, int]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Raw outputs [B, N, 5 + C] of images of one size (h, w) → boxes_xyxy_px, objectness [B, N], scores [B, N, C]."""
+    found = decode(raw, make_grid(graph.anchors, graph.strides, image_size))
     scores = class_scores(found, single_class_score=graph.single_class_score)
-    return cxcywh_to_xyxy(found[..., :4]), jnp.concatenate([found[..., 4:5], scores], axis=-1)
+    return cxcywh_to_xyxy(found[..., :4]), found[..., 4], scores
 
 
 CAPACITY = 300
@@ -105,7 +110,6 @@ def postprocess(
     max_detections: int = 300,
 ) -> PaddedDetections:
     """Raw outputs [B, N, 5 + C] of images of one size (h, w) → detections in their pixels; see `detect_batch`."""
-    predictions = decode(raw, make_grid(graph.anchors, graph.strides, image_size))
     nms = partial(
         non_max_suppression,
         class_mask=class_mask,
@@ -115,5 +119,4 @@ def postprocess(
         agnostic=agnostic,
         max_detections=max_detections,
     )
-    scores = class_scores(predictions, single_class_score=graph.single_class_score)
-    return jax.vmap(nms)(cxcywh_to_xyxy(predictions[..., :4]), predictions[..., 4], scores)
+    return jax.vmap(nms)(*candidates(graph, raw, image_size=image_size))
