@@ -110,10 +110,13 @@ def test_files_are_proven_and_told_from_those_that_were_changed(
     assert 0 <= done.facts.differences["scores"] < 1e-5  # of float32, in another order of sums
     assert done.facts.platforms == {runtime: "run"}
     assert {file.name for file in tmp_path.iterdir()} == {name, *(["best.bin"] if name == "best.xml" else [])}
+    said: list[str] = []
     (ours,), (theirs,) = (
-        yolo.Detector.load(file)([noise(64, 64)], rect=False) for file in (home / "best.safetensors", done.file)
+        yolo.Detector.load(file, report=said.append)([noise(64, 64)], rect=False)
+        for file in (home / "best.safetensors", done.file)
     )
     assert len(ours) == len(theirs) > 0
+    assert len(said) == 1  # for the source alone something is compiled
     np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=0.01)
     content = done.file.read_bytes()
     at = content.rindex(b"bee")

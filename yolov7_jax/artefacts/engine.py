@@ -26,6 +26,7 @@ class Engine(ABC):
 
     size: tuple[int, int]
     num_classes: int
+    compiles = False
 
     @abstractmethod
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

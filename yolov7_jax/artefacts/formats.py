@@ -17,9 +17,13 @@ from yolov7_jax.types import PaddedDetections
 
 
 class Artefact(Protocol):
-    """An artefact that is open in its runtime."""
+    """An artefact that is open in its runtime.
+
+    compiles: whether the first images of a shape wait for a compilation.
+    """
 
     facts: Facts
+    compiles: bool
 
     def __call__(
         self,

@@ -18,7 +18,7 @@ SAME_BOX_IOU = 0.9
 class Tolerance(NamedTuple):
     """The largest differences between source and artefact.
 
-    scores: of all predictions. boxes_px: of detections at the default thresholds. all_boxes_px: of all predictions.
+    scores: of all predictions. boxes_px: of detections, in pixels. all_boxes_px: of all predictions.
     """
 
     scores: float

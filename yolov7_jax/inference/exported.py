@@ -30,7 +30,7 @@ class ExportedDetector(Detector):
         """
         facts = artefact.facts
         own = max(facts.size) if facts.size is not None else facts.input_size
-        self._begin(facts.names, own if size is None else size, facts.stride, report)
+        self._begin(facts.names, own if size is None else size, facts.stride, report if artefact.compiles else None)
         self.artefact, self.shape = artefact, facts.size
         if facts.size is not None and self.size != own:
             raise InputError(f"the artefact is for images of {facts.size[1]} × {facts.size[0]} pixels, not {size}")
