@@ -188,10 +188,10 @@ def test_a_full_disk_is_reported_once_and_reading_goes_on(
     monkeypatch.setattr(files.Path, "write_bytes", full)
     with caplog.at_level(logging.WARNING, "yolov7_jax"):
         assert_same(kept, source)
-    (said,) = caplog.messages
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "yolov7_jax"]
     assert said.startswith("no more images are cached: ")
     assert "No space left on device" in said
-    assert len(list((tmp_path / "kept").rglob("*"))) == 2 + 1  # its folder and its file, and the folder of the next
+    assert sum(path.is_file() for path in (tmp_path / "kept").rglob("*")) == 1  # folders may be two, or one by chance
 
 
 def test_an_image_that_is_gone_is_said_as_ever(decoded: Counter[str], tmp_path: Path) -> None:
