@@ -239,7 +239,7 @@ def test_the_command_searches_reports_and_says_what_is_wrong(runs, tmp_path, cap
     reported = capsys.readouterr().out
     assert reported == searched.out
     best = tune_report("out").best
-    assert f"best: trial {best.number}, fitness {best.score:.4f} (trial 0: 0.45)" in reported
+    assert f"best: trial {best.number}, fitness {best.score:.4f} (trial 0: 0.4500)" in reported
     assert "importance: optim.lr0 " in reported
     assert main(["tune", "--report"]) == 2
     assert "runs/tune: has no study.db" in capsys.readouterr().err
