@@ -66,10 +66,10 @@ def test_boxes_in_the_browser_are_those_of_the_source(shared: Path, tmp_path: Pa
         page.choose("#model", PHOTOGRAPHS / "cat.jpg")
         until(page, "document.getElementById('state').textContent.includes('is no detector')")
         page.choose("#model", artefact)
-        until(page, "!document.getElementById('photograph').disabled")
+        until(page, "!document.getElementById('image').disabled")
         for file, ours in zip(files, expected, strict=True):
             page.value("window.found = null")
-            page.choose("#photograph", file)
+            page.choose("#image", file)
             until(page, "window.found")
             found = page.value("window.found")
             assert len(found) == len(ours) > 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from yolov7_jax.config import Options
 from yolov7_jax.data.letterbox import GRAY
 from yolov7_jax.errors import InputError
 
@@ -33,8 +34,8 @@ class Facts:
     dtype: str
     source: Mapping[str, str]
     program: str
-    confidence: float = 0.25
-    iou: float = 0.45
+    confidence: float = Options.confidence
+    iou: float = Options.iou
     padding: int = GRAY
     versions: Mapping[str, str] = field(default_factory=dict)
     platforms: Mapping[str, str] = field(default_factory=dict)

@@ -92,8 +92,21 @@ def export(
     detector.shape = shape
     report(f"exporting {source} for images of {_size_text(shape, known)}")
     made = form.make(known, shape, dtype)
-    facts = Facts(
-        names=known.names,
+    facts = _facts(detector, shape, dtype, source, made)
+    with _part(file) as part:
+        _write(part, form.pack(made.program, facts))
+        report(f"comparing it with its source in {len(images)} photographs")
+        differences = prove(detector, form.open(part), images, tolerance)
+        facts = replace(facts, differences={**differences._asdict(), "photographs": len(images)})
+        _write(part, form.pack(made.program, facts))
+        form.open(part)
+    return ExportRun(file, facts)
+
+
+def _facts(detector: Detector, shape: tuple[int, int] | None, dtype: str, source: Path, made: Made) -> Facts:
+    """What is known before the comparison."""
+    return Facts(
+        names=detector.names,
         size=shape,
         input_size=detector.size,
         stride=detector.stride,
@@ -103,14 +116,6 @@ def export(
         versions={"yolov7_jax": __version__, **made.versions},
         platforms=_platforms(made),
     )
-    with _part(file) as part:
-        _write(part, form.pack(made.program, facts))
-        report(f"comparing it with its source in {len(images)} photographs")
-        differences = prove(detector, form.open(part), images, tolerance)
-        facts = replace(facts, differences={**differences._asdict(), "photographs": len(images)})
-        _write(part, form.pack(made.program, facts))
-        form.open(part)
-    return ExportRun(file, facts)
 
 
 def _size_text(shape: tuple[int, int] | None, weights: Weights) -> str:
