@@ -94,6 +94,7 @@ from .training.step import pure_step as pure_step
 from .types import Assignment as Assignment
 from .types import Batch as Batch
 from .types import Candidates as Candidates
+from .types import Detection as Detection
 from .types import Detections as Detections
 from .types import Grid as Grid
 from .types import Issue as Issue

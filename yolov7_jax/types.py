@@ -6,8 +6,10 @@ level, `C` classes, `K` candidate slots of a box, `P` = M·K, `D` detections kep
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +112,33 @@ class PaddedDetections(NamedTuple):
     overflow: jax.Array
 
 
-@dataclass(frozen=True)
+class Detection(NamedTuple):
+    """One object that was found.
+
+    box_xyxy_px: float32 [4] in pixels of the source image. label: the name of its class. track_id: the number of the
+    object over the frames of a video, where they are tracked.
+    """
+
+    box_xyxy_px: NDArray[np.float32]
+    score: float
+    class_id: int
+    label: str
+    track_id: int | None = None
+
+
+_COLUMNS = "boxes_xyxy_px", "scores", "class_ids", "track_ids"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """What was found in one image, best score first.
 
+    A list of `Detection`: `found[0]`, `for one in found`, `len(found)`. Rows are chosen as those of arrays:
+    `found[found.scores > 0.5]`, `found[:3]`.
+
     boxes_xyxy_px: float32 [n, 4] in pixels of the source image. scores: float32 [n]. class_ids: int32 [n].
-    names: the names of all classes. overflow: candidates that NMS had no room for (0 but in crowds).
+    names: the names of all classes. overflow: candidates that NMS had no room for (0 but in crowds). track_ids: int32
+    [n], the number of each object over the frames of a video, where they are tracked.
     """
 
     boxes_xyxy_px: NDArray[np.float32]
@@ -123,9 +146,42 @@ class Detections:
     class_ids: NDArray[np.int32]
     names: tuple[str, ...]
     overflow: int = 0
+    track_ids: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[place] for place in range(len(self)))
+
+    @overload
+    def __getitem__(self, which: int | np.integer[Any]) -> Detection: ...
+
+    @overload
+    def __getitem__(self, which: slice | NDArray[Any] | Sequence[Any]) -> Self: ...
+
+    def __getitem__(self, which: Any) -> Detection | Self:
+        """One object by its place, or those that a slice, a mask bool [n] or places name."""
+        if isinstance(which, int | np.integer):
+            tracked = None if self.track_ids is None else int(self.track_ids[which])
+            label, class_id = self.labels[which], int(self.class_ids[which])
+            return Detection(self.boxes_xyxy_px[which], float(self.scores[which]), class_id, label, tracked)
+        rows = which if isinstance(which, slice) else np.asarray(which, None if len(which) else np.intp)
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+        return replace(self, **{name: whole[rows] for name, whole in columns.items() if whole is not None})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of the class of each."""
+        return tuple(self.names[class_id] for class_id in self.class_ids)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"
+
+    def summary(self) -> str:
+        """How many of which class, most first: "3 person, 1 bus"."""
+        counted = Counter(self.labels).most_common()
+        return ", ".join(f"{count} {label}" for label, count in counted) or "nothing found"
 
 
 class Polygons(NamedTuple):
