@@ -27,7 +27,7 @@ SIZES = (1, 2, 4, 8)  # of batches: few, as each is compiled once
 MOST_WAITING, WAIT_S = 1000, 0.005  # images; and for how long one waits for others
 
 
-def look_at(detector: yolo.Detector, images: list[np.ndarray], confidence: float) -> list[yolo.Detections]:
+def look_at(detector: yolo.Detector, images: list[np.ndarray], confidence: float) -> list[yolo.ImageDetections]:
     size = next(size for size in SIZES if size >= len(images))
     return detector(images, confidence=confidence, batch_size=size, rect=False)
 

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import yolov7_jax as yolo
-from yolov7_jax.artefacts.program import postprocess
+from yolov7_jax.artefacts.program import candidates, suppress
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.nn.cpu import by_image
 from yolov7_jax.nn.network import lead_outputs
 from yolov7_jax.reparameterize import fold
+from yolov7_jax.types import PaddedDetections
 
 CASES = ("yolov7-tiny:1", "yolov7-tiny:8", "yolov7:1")
 PRODUCT = 2048  # side of the matrices of the plain product
@@ -70,6 +71,13 @@ def raw_outputs(graph: yolo.Graph, shape: tuple[int, ...], candidates: int, conf
     return raw
 
 
+def postprocess(
+    graph: yolo.Graph, size: int, multi_label: bool, thresholds: dict[str, Any], raw: jax.Array
+) -> PaddedDetections:
+    """What follows the network."""
+    return suppress(*candidates(graph, raw, image_size=(size, size)), **thresholds, multi_label=multi_label)
+
+
 def run_case(case: str, size: int, dtype: str, repeats: int) -> None:
     """Prints the figures of one network and batch size."""
     name, batch = case.rsplit(":", 1)
@@ -89,12 +97,11 @@ def run_case(case: str, size: int, dtype: str, repeats: int) -> None:
     steady = peak_mb()
 
     after = []
-    for candidates, confidence, multi_label in ((100, 0.25, False), (5000, 0.001, True)):
-        raw = jax.device_put(raw_outputs(graph, raw_shape, candidates, confidence))
+    for passing, confidence, multi_label in ((100, 0.25, False), (5000, 0.001, True)):
+        raw = jax.device_put(raw_outputs(graph, raw_shape, passing, confidence))
         mask = np.ones(graph.num_classes, bool)
         thresholds: dict[str, Any] = {"confidence": np.float32(confidence), "iou": np.float32(0.6), "class_mask": mask}
-        options: dict[str, Any] = {"image_size": (size, size), "multi_label": multi_label}
-        finish = jax.jit(partial(by_image, partial(postprocess, graph, **thresholds, **options)))
+        finish = jax.jit(partial(by_image, partial(postprocess, graph, size, multi_label, thresholds)))
         after.append(milliseconds(partial(finish, raw), repeats))
 
     flops = int(batch) * yolo.summarize(graph, image_size=(size, size)).flops

@@ -281,23 +281,36 @@ class Options:
     """How to detect.
 
     confidence: what objectness and score must exceed. iou: threshold of non-maximum suppression.
-    classes: numbers or names of the classes wanted, all if None. agnostic: non-maximum suppression across classes.
-    multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an image.
-    rect: pad images to the next multiple of the stride (less work, one compilation a shape), else to squares (one
-    compilation). batch_size: images the device takes at once; they share a shape. workers: threads that read images.
-    resize: how images are resized, see `data.letterbox`.
+    classes: numbers or names of the classes wanted, or one of them, all if None. agnostic: non-maximum suppression
+    across classes. multi_label: a box may have several classes (evaluation), else its best one. max_detections: of an
+    image. augment: test-time augmentation, three passes over each image. tiles: side in pixels of the tiles that large
+    images are cut into, None for none; overlap: of neighboring tiles, in parts of a tile; merge: by which overlap a box
+    of one tile yields to that of another, intersection over the smaller ("ios") or over the union ("iou").
+    rect: pad images to rectangles (less work, one compilation a shape), else to squares (one compilation). few_shapes:
+    there are five such rectangles, else each image is padded to the next multiple of the stride, as the references do.
+    batch_size: images the device takes at once; they share a shape. workers: threads that read images. resize: how
+    images are resized, see `data.letterbox`. bgr, channels_first, unit_range: of arrays that are given as images: blue
+    comes first, as OpenCV reads them; they are [3, h, w], as PyTorch has them; they are floats in 0..1.
     """
 
     confidence: float = 0.25
     iou: float = 0.45
-    classes: Sequence[int | str] | None = None
+    classes: Sequence[int | str] | int | str | None = None
     agnostic: bool = False
     multi_label: bool = False
     max_detections: int = 300
+    augment: bool = False
+    tiles: int | None = None
+    overlap: float = 0.2
+    merge: Literal["ios", "iou"] = "ios"
     rect: bool = True
+    few_shapes: bool = True
     batch_size: int = 1
     workers: int = 2
     resize: Literal["linear", "area"] = "linear"
+    bgr: bool = False
+    channels_first: bool = False
+    unit_range: bool = False
 
     def __post_init__(self) -> None:
         for key in ("confidence", "iou"):
@@ -307,11 +320,16 @@ class Options:
         for key in ("max_detections", "batch_size", "workers"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if self.resize not in ("linear", "area"):
-            raise InputError(f"resize must be linear or area, got {self.resize!r}")
+        for key, known in (("resize", ("linear", "area")), ("merge", ("ios", "iou"))):
+            if getattr(self, key) not in known:
+                raise InputError(f"{key} must be {' or '.join(known)}, got {getattr(self, key)!r}")
+        if self.tiles is not None and self.tiles < 1:
+            raise InputError(f"tiles must be at least 1 pixel wide, got {self.tiles}")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap must be a fraction from 0 to under 1, got {self.overlap}")
 
 
-EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False)
+EVALUATION = Options(**vars(ValConfig()), multi_label=True, rect=False, few_shapes=False)
 """How COCO AP is measured: every class over a low threshold, up to 300 detections an image."""
 
 

@@ -94,6 +94,21 @@ def decode_image(data: bytes, *, name: str) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def encode_image(image: NDArray[np.uint8], suffix: str, *, name: str = "the image") -> bytes:
+    """The content of a file of uint8 [h, w, 3] RGB in the format that a suffix such as ".jpg" names.
+
+    Raises:
+        DataError: the format is unknown; `name` is what the image is called.
+    """
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise DataError(f"{name}: images cannot be written as '{suffix}'; use .jpg or .png")
+    return data.tobytes()
+
+
 def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     """Writes uint8 [h, w, 3] RGB in the format that the ending of the path names; makes the folder if need be.
 
@@ -101,15 +116,10 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
         DataError: the format is unknown, or the file cannot be written.
     """
     path = Path(path)
-    try:
-        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        done = False
-    if not done:
-        raise DataError(f"{path}: images cannot be written as '{path.suffix}'; use .jpg or .png")
+    data = encode_image(image, path.suffix, name=str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+        path.write_bytes(data)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolov7_jax.errors import DataError
-from yolov7_jax.evaluation.coco import IOU_THRESHOLDS, evaluate, to_coco_json
+from yolov7_jax.evaluation.coco import IOU_THRESHOLDS, evaluate
+from yolov7_jax.inference.results import to_coco_json
 from yolov7_jax.types import RECALL_THRESHOLDS, Detections
 
 Rows = list[dict[str, Any]]

@@ -27,7 +27,9 @@ def detector() -> Detector:
 def test_detections_equal_the_reference_on_images(shared: Path) -> None:
     detector = Detector(load(shared / "weights/yolov5n.pt"))
     recorded = json.loads((shared / "goldens/detect/yolov5n_coco.json").read_text())
-    found = detector([shared / "images" / name for name in recorded["images"]], confidence=0.25, iou=0.45)
+    found = detector(
+        [shared / "images" / name for name in recorded["images"]], confidence=0.25, iou=0.45, few_shapes=False
+    )
     assert found[0].names == tuple(recorded["classes"])
     for ours, (name, facts) in zip(found, recorded["images"].items(), strict=True):
         expected = np.array(facts["detections"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import clip_boxes
 
 Resize = Literal["linear", "area"]
+
+SHORT_SIDES = (0.6, 0.75, 1.0)
+"""Of few rectangles, in parts of the longer side: for images of 16:9, of 3:2 and 4:3, and of all others."""
 
 GRAY = 114
 """The padding that the published weights saw in training."""
@@ -77,6 +81,14 @@ def fit(
         (content_h + spare_h, content_w + spare_w),
         resize,
     )
+
+
+def rectangle(source: tuple[int, int], size: int, stride: int) -> tuple[int, int]:
+    """The smallest of five shapes (h, w) that holds an image of `source` (h, w) whose longer side becomes `size`."""
+    shorter = min(source) * size / max(source)
+    sides = (ceil(part * size / stride) * stride for part in SHORT_SIDES)
+    short = next(side for side in sides if round(shorter) <= side)
+    return (short, size) if source[0] < source[1] else (size, short)
 
 
 def letterbox(

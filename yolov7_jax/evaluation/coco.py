@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from yolov7_jax.errors import DataError
 from yolov7_jax.evaluation.by_confidence import at_best_f1, over_confidence
-from yolov7_jax.ops.boxes import xyxy_to_xywh
-from yolov7_jax.types import ClassResult, CocoResult, Detections
+from yolov7_jax.types import ClassResult, CocoResult
 
 CocoEntry = dict[str, Any]
 
@@ -22,29 +21,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T
 
 _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}  # under 32² pixels, under 96², above
 _CAPACITIES = {1: 0, 10: 1, 100: 2}  # detections that count, of one class in one image
-_BOX_DECIMALS, _SCORE_DECIMALS = 3, 5  # as the reference writes results
 _ABSENT = -1  # what the evaluation writes where there is nothing to find
-
-
-def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequence[int]) -> list[CocoEntry]:
-    """Rows of a COCO results file for what was found in one image.
-
-    category_ids: the category of each class. Boxes are rounded to 3 decimals, scores to 5, as the reference does.
-
-    Raises:
-        DataError: a detection's class is not among the classes of the data.
-    """
-    if len(detections) and detections.class_ids.max() >= len(category_ids):
-        raise DataError(
-            f"the network detects class {detections.class_ids.max()} but the data has {len(category_ids)} classes; "
-            "use data with the classes that the network was trained for"
-        )
-    boxes = xyxy_to_xywh(detections.boxes_xyxy_px.astype(np.float64)).round(_BOX_DECIMALS).tolist()
-    scores = detections.scores.astype(np.float64).round(_SCORE_DECIMALS).tolist()
-    return [
-        {"image_id": image_id, "category_id": category_ids[class_id], "bbox": box, "score": score}
-        for class_id, box, score in zip(detections.class_ids.tolist(), boxes, scores, strict=True)
-    ]
 
 
 def evaluate(

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.datasets import with_names, with_one_class
 from yolov7_jax.errors import DataError, InputError
-from yolov7_jax.evaluation.coco import evaluate, to_coco_json
+from yolov7_jax.evaluation.coco import evaluate
 from yolov7_jax.evaluation.confusion import confusion_matrix, objects_by_image
 from yolov7_jax.experiment.inference import digest, facts
 from yolov7_jax.files import write_json
-from yolov7_jax.inference.detector import Detector, Result
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.results import ImageDetections, Result, to_coco_json
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.source import Source, SourceMixin, complete
 from yolov7_jax.training import hosts
-from yolov7_jax.types import ClassResult, CocoResult, Detections
+from yolov7_jax.types import ClassResult, CocoResult
 from yolov7_jax.viz.figures import confidence_figure, confusion_figure, precision_recall_figure, save_figure
 
 _STAGES = "read", "device"  # of `Result.seconds`
@@ -208,14 +209,14 @@ def _results(arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> Iter
     ends = np.cumsum(arrays["count"]).tolist()
     for row, (position, start, end) in enumerate(zip(arrays["position"].tolist(), [0, *ends], ends, strict=False)):
         boxes_xyxy_px, scores, class_ids = (arrays[key][start:end] for key in ("boxes_xyxy_px", "scores", "class_ids"))
-        found = Detections(boxes_xyxy_px, scores, class_ids, names, int(arrays["overflow"][row]))
+        found = ImageDetections(boxes_xyxy_px, scores, class_ids, names, int(arrays["overflow"][row]))
         reason = str(arrays["error"][row])
         seconds = dict(zip(_STAGES, arrays["seconds"][row].tolist(), strict=True))
         yield Result(position, None, found, DataError(reason) if reason else None, seconds)
 
 
-def _nothing(names: tuple[str, ...]) -> Detections:
-    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), names)
+def _nothing(names: tuple[str, ...]) -> ImageDetections:
+    return ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), names)
 
 
 def _detect_labeled(detector: Detector, known: Truth, options: Options, progress: ProgressBar) -> _Found:

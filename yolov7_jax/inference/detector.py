@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,53 +20,40 @@ from numpy.typing import NDArray
 
 from yolov7_jax.artefacts.formats import is_artefact
 from yolov7_jax.artefacts.program import detect_batch
-from yolov7_jax.compilation_cache import compiling
+from yolov7_jax.compilation_cache import compiling, enable_compilation_cache
 from yolov7_jax.config import Options
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.letterbox import Letterbox, letterbox
+from yolov7_jax.data.letterbox import Letterbox, letterbox, rectangle
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.image import read_image
+from yolov7_jax.inference.inputs import ImageLike, as_image, images_of, path_of, reader
+from yolov7_jax.inference.results import ImageDetections, Result
+from yolov7_jax.inference.tiling import detect_tiled
 from yolov7_jax.nn.network import Network
 from yolov7_jax.prefetch import prefetch
+from yolov7_jax.registry import nearest
 from yolov7_jax.reparameterize import fold
-from yolov7_jax.types import Detections, PaddedDetections
+from yolov7_jax.types import PaddedDetections
 
-ImageLike = Path | str | NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
-"""A file, an RGB image uint8 [h, w, 3], or a function that reads one when it is needed, in a thread of its own."""
-
-
-_STATIC = ("multi_label", "agnostic", "max_detections")  # options that another program is compiled for
+_STATIC = ("multi_label", "agnostic", "max_detections", "augment")  # options that another program is compiled for
 
 
 _IMAGES = "images"  # the axis of a batch that devices share
 
 
-class Result(NamedTuple):
-    """Of one image of a stream: its place, and what was found or why it could not be read.
-
-    image: uint8 [h, w, 3] RGB, as read. seconds: "read" (decoding and letterbox, in its thread) and "device" (network
-    and NMS: its share of the batch).
-    """
-
-    position: int
-    image: NDArray[np.uint8] | None = None
-    detections: Detections | None = None
-    error: DataError | None = None
-    seconds: Mapping[str, float] | None = None
-
-
 class _Prepared(NamedTuple):
     position: int
+    path: Path | None
     image: NDArray[np.uint8]
+    read: Callable[[], NDArray[np.uint8]]
     boxed: NDArray[np.uint8]
     letterbox: Letterbox
     seconds: float
 
 
 class Detector:
-    """A network ready to detect: folded for inference, its weights on the device.
+    """A network ready to detect: folded for inference, its weights on the device. `Detector.load` reads one.
 
     names: of the classes. size: the longer side of images in pixels, which are padded to multiples of the stride, or to
     shape, (h, w), where there is one.
@@ -98,9 +86,13 @@ class Detector:
         self._begin(weights.names, weights.input_size if size is None else size, weights.graph.max_stride, report)
         weights.graph.check_side(self.size)
         self.graph = weights.graph
-        self.network = Network(inference_form(weights.graph), dtype)
+        self._compile(Network(inference_form(weights.graph), dtype), fold(weights.graph, weights.variables), devices)
+
+    def _compile(self, network: Any, variables: Any, devices: Sequence[jax.Device] | None) -> None:
+        """What `detect_batch` takes, on the devices, and its program, which compiles when it is first used."""
+        self.network: Any = network
         self._mesh = None if devices is None else Mesh(list(devices), _IMAGES)
-        self.variables = self._placed(fold(weights.graph, weights.variables))
+        self.variables = self._placed(variables)
         self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
 
     def _begin(self, names: tuple[str, ...], size: int, stride: int, report: Callable[[str], None] | None) -> None:
@@ -114,7 +106,7 @@ class Detector:
     @classmethod
     def load(
         cls,
-        path: Path | str,
+        path: Path | str | Sequence[Path | str],
         *,
         model: Model | None = None,
         size: int | None = None,
@@ -122,19 +114,37 @@ class Detector:
         report: Callable[[str], None] | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> Detector:
-        """The detector of a weights file, or of an artefact that `export` wrote.
+        """The detector of a weights file, of several as an ensemble, or of an artefact that `export` wrote.
 
         See `load` for weights files and models. An artefact has its size and dtype, and runs where its runtime does.
+        Compiled programs are kept for the next start (`enable_compilation_cache`).
 
         Raises:
             InputError: the file cannot be used, or an artefact is asked for what was settled when it was exported.
         """
-        if is_artefact(path):
-            from yolov7_jax.inference.exported import ExportedDetector
+        from yolov7_jax.inference.ensemble import Ensemble
+        from yolov7_jax.inference.exported import ExportedDetector
 
+        enable_compilation_cache()
+        options: dict[str, Any] = {"size": size, "dtype": dtype, "report": report, "devices": devices}
+        paths = [path] if isinstance(path, Path | str) else list(path)
+        if len(paths) != 1:
+            return Ensemble.of_files(paths, model=model, **options)
+        if is_artefact(paths[0]):
             given = {"model": model, "dtype": None if jnp.dtype(dtype) == jnp.float32 else dtype}
-            return ExportedDetector.open(path, size=size, report=report, given=given)
-        return cls(load(path, model=model), size=size, dtype=dtype, report=report, devices=devices)
+            return ExportedDetector.open(paths[0], size=size, report=report, given=given)
+        return cls(load(paths[0], model=model), **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self.names)} classes, images of {self.size} px>"
+
+    def warmup(self, *sizes: tuple[int, int], **options: Any) -> Self:
+        """Compiles for images of these sizes, (h, w) in pixels, before the first one comes; of squares by default.
+
+        options: those that are detected with, as for the detector itself.
+        """
+        self([np.zeros((*size, 3), np.uint8) for size in sizes or ((self.size, self.size),)], **options)
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What is the same of two detectors that find the same, as values of JSON; weights are not looked at."""
@@ -179,22 +189,28 @@ class Detector:
 
         return on_devices
 
-    def __call__(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
+    def __call__(self, images: Any, **options: Any) -> list[ImageDetections]:
         """Detections of each image, in source pixels. Options are the fields of `Options`.
+
+        images: one or many, see `ImageLike`: a file, a folder, a pattern, encoded bytes, an array [h, w, 3] RGB or a
+        batch of them, an image of Pillow; a list, or anything that gives such one after another.
 
         Raises:
             DataError: an image cannot be read. InputError: an option is out of its range.
         """
-        found: dict[int, Detections] = {}
-        for result in self.stream(images, Options(**options)):
+        chosen = options_of(options)
+        found: dict[int, ImageDetections] = {}
+        for result in self.stream(images, chosen):
             if result.error is not None:
                 raise result.error
             assert result.detections is not None
             found[result.position] = result.detections
         return [found[position] for position in sorted(found)]
 
-    def stream(self, images: Iterable[ImageLike], options: Options | None = None) -> Iterator[Result]:
+    def stream(self, images: Any, options: Options | None = None) -> Iterator[Result]:
         """Results as they come: while the device works on a batch, the next images are read.
+
+        images: as for the detector itself, and endless ones too.
 
         With batches of more than one image results may change their order: look at `position`. Images that cannot be
         read come as results with `error`.
@@ -203,7 +219,9 @@ class Detector:
             InputError: at once, if a class wanted is not known.
         """
         options = options or Options()
-        return self._stream(images, options, class_mask(options.classes, self.names))
+        stream = partial(self._stream, options=options, mask=class_mask(options.classes, self.names))
+        given = images_of(images)
+        return stream(given) if options.tiles is None else detect_tiled(stream, given, options)
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self._prepare, options)
@@ -228,13 +246,18 @@ class Detector:
         position, given = item
         started = time.perf_counter()
         try:
-            given = given() if callable(given) else given
-            image = read_image(given) if isinstance(given, str | Path) else _checked(given)
+            image = as_image(given, options)
         except DataError as error:
             return Result(position, error=error)
-        size, auto = self.shape or self.size, options.rect and self.shape is None
-        boxed, geometry = letterbox(image, size, stride=self.stride, auto=auto, resize=options.resize)
-        return _Prepared(position, image, boxed, geometry, time.perf_counter() - started)
+        size: int | tuple[int, int] = self.shape or self.size
+        rect = options.rect and self.shape is None
+        if rect and options.few_shapes:
+            size = rectangle(image.shape[:2], self.size, self.stride)
+        boxed, geometry = letterbox(
+            image, size, stride=self.stride, auto=rect and not options.few_shapes, resize=options.resize
+        )
+        read = reader(given, image, options)
+        return _Prepared(position, path_of(given), image, read, boxed, geometry, time.perf_counter() - started)
 
     def _start(
         self, batch: Sequence[_Prepared], size: int, mask: NDArray[np.bool_], options: Options
@@ -267,19 +290,35 @@ class Detector:
         results = []
         for place, prepared in enumerate(batch):
             rows = valid[place]
-            detections = Detections(
+            detections = ImageDetections(
                 prepared.letterbox.undo(boxes_xyxy_px[place][rows]),
                 scores[place][rows],
                 class_ids[place][rows],
                 self.names,
                 int(overflow[place]),
+                size=prepared.letterbox.source,
+                path=prepared.path,
+                read=prepared.read,
             )
             seconds = {"read": prepared.seconds, "device": device}
             results.append(Result(prepared.position, prepared.image, detections, seconds=seconds))
         return results, done_at
 
 
-def class_mask(classes: Sequence[int | str] | None, names: Sequence[str]) -> NDArray[np.bool_]:
+def options_of(given: Mapping[str, Any]) -> Options:
+    """`Options` from keyword arguments.
+
+    Raises:
+        InputError: there is no such option; names the nearest.
+    """
+    known = [field.name for field in fields(Options)]
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no option {name!r}{nearest(name, known)}; expected {', '.join(known)}")
+    return Options(**given)
+
+
+def class_mask(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> NDArray[np.bool_]:
     """Which classes are wanted, bool [C], from numbers and names.
 
     Raises:
@@ -288,7 +327,7 @@ def class_mask(classes: Sequence[int | str] | None, names: Sequence[str]) -> NDA
     if classes is None:
         return np.ones(len(names), bool)
     mask = np.zeros(len(names), bool)
-    for wanted in classes:
+    for wanted in [classes] if isinstance(classes, int | str) else classes:
         number = names.index(wanted) if wanted in names else wanted
         if isinstance(number, str) and number.isdecimal():
             number = int(number)
@@ -299,14 +338,6 @@ def class_mask(classes: Sequence[int | str] | None, names: Sequence[str]) -> NDA
             )
         mask[number] = True
     return mask
-
-
-def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise DataError(
-            f"an image must be uint8 [h, w, 3] RGB, got {image.dtype} {list(image.shape)}; convert it first"
-        )
-    return image
 
 
 def _batches(items: Iterable[_Prepared | Result], size: int) -> Iterator[list[_Prepared] | Result]:

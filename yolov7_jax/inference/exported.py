@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from yolov7_jax.artefacts.formats import Artefact, open_artefact
 from yolov7_jax.artefacts.program import CAPACITY
 from yolov7_jax.config import Options
 from yolov7_jax.errors import InputError
-from yolov7_jax.inference.detector import Detector, ImageLike, Result
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.results import Result
 from yolov7_jax.types import PaddedDetections
 
 
@@ -55,14 +56,16 @@ class ExportedDetector(Detector):
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
-    def stream(self, images: Iterable[ImageLike], options: Options | None = None) -> Iterator[Result]:
+    def stream(self, images: Any, options: Options | None = None) -> Iterator[Result]:
         """See `Detector`.
 
         Raises:
-            InputError: more detections are asked for than the artefact has room for.
+            InputError: more detections are asked for than the artefact has room for, or test-time augmentation.
         """
         if options is not None and options.max_detections > CAPACITY:
             raise InputError(f"max_detections is {options.max_detections}; an artefact has room for {CAPACITY}")
+        if options is not None and options.augment:
+            raise InputError("an artefact has no test-time augmentation; detect with the weights it was made from")
         return super().stream(images, options)
 
     def identity(self) -> dict[str, Any]:
@@ -81,4 +84,4 @@ class ExportedDetector(Detector):
 
     def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
         """See `Detector`."""
-        return self.artefact(images, *numbers, **static)
+        return self.artefact(images, *numbers, **{name: value for name, value in static.items() if name != "augment"})
