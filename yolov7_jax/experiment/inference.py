@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from yolov7_jax.config import Options
 from yolov7_jax.files import write_atomically, write_json
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector, Result
-from yolov7_jax.ops.boxes import xyxy_to_cxcywh
-from yolov7_jax.prefetch import ProgressBar, no_progress
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.results import Result, crops
+from yolov7_jax.prefetch import ProgressBar, no_progress, prefetch
 from yolov7_jax.training import hosts
-from yolov7_jax.types import Detections
 from yolov7_jax.viz.draw import draw_detections
+
+
+_WRITERS = 2  # threads that draw and write
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,40 @@ class DetectionRun:
     overflow: int
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a run of detection writes beside its JSON.
+
+    images: images, or a video, with boxes. crops: the part of the image in each box. save_confidence: scores in the
+    label files.
+    """
+
+    images: bool = True
+    crops: bool = False
+    save_confidence: bool = False
+
+
 def detect(
     detector: Detector,
     images: Sequence[Path],
     folder: Path,
     *,
     options: Options | None = None,
-    draw: bool = True,
+    output: Output = Output(),
     progress: ProgressBar = no_progress,
     shared: bool = False,
 ) -> DetectionRun:
-    """Detects in image files and writes detections.json, labels/*.txt (YOLO format) and images/ with boxes.
+    """Detects in image files and writes detections.json, labels/*.txt (YOLO format), images/ with boxes and crops/.
 
     Images that cannot be read are skipped and listed. detections.json is written even if the run is interrupted.
+    Drawing and writing go on in threads while the next images are detected in.
 
     Args:
         detector: the network and its weights.
         images: their files.
         folder: where to write; a number is added to its name if it is there.
         options: of detection.
-        draw: whether to write images with boxes.
+        output: what to write.
         progress: shows how far it is.
         shared: all processes that have joined call it, and share the images and the folder.
 
@@ -61,7 +75,7 @@ def detect(
             work do not agree on it.
     """
     options = options or Options()
-    names = _unique_names(images)
+    names = unique_names(images)
     with hosts.sharing(shared):
         hosts.check_same(lambda: {**facts(detector, options), "the list of images": digest([p.name for p in images])})
         share = hosts.own_share(len(images))
@@ -70,16 +84,15 @@ def detect(
             hosts.check_shared(folder)
             rows: list[tuple[int, dict[str, Any]]] = []
 
-            def take(result: Result) -> None:
+            def write(result: Result) -> tuple[int, dict[str, Any]]:
                 position = share[result.position]
-                if result.error is None:
-                    assert result.image is not None
-                    assert result.detections is not None
-                    _write_detections(folder, names[position], result.image, result.detections, draw=draw)
-                rows.append((position, _json_row(images[position], result)))
+                if result.detections is not None:
+                    write_detections(folder, names[position], result, output)
+                return position, _json_row(images[position], result)
 
+            written = prefetch(write, results, workers=_WRITERS, ahead=2 * _WRITERS)
             try:
-                hosts.for_own_share(take, progress(results, len(share)), len(images))
+                hosts.for_own_share(rows.append, progress(written, len(share)), len(images))
             finally:
                 found = _write_rows(folder, rows)
     read = {images[position]: row for position, row in found if "reason" not in row}
@@ -112,43 +125,33 @@ def _write_rows(folder: Path, rows: list[tuple[int, dict[str, Any]]]) -> list[tu
     return found
 
 
-def _write_detections(folder: Path, name: Path, image: NDArray[np.uint8], found: Detections, *, draw: bool) -> None:
-    """Writes the label file of an image (class, center and size in fractions of it), and the image with boxes."""
-    height, width = image.shape[:2]
-    boxes = xyxy_to_cxcywh(found.boxes_xyxy_px) / [width, height, width, height]
-    rows = zip(found.class_ids, boxes, strict=True)
-    lines = (f"{number} " + " ".join(f"{value:.6f}" for value in box) + "\n" for number, box in rows)
-    write_atomically(folder / "labels" / f"{name.stem}.txt", "".join(lines))
-    if draw:
+def write_detections(folder: Path, name: Path, result: Result, output: Output) -> None:
+    """Writes what was found in one image: its label file, crops by class, and the image with boxes."""
+    found, image = result.detections, result.image
+    assert found is not None
+    assert image is not None
+    text = found.to_yolo(confidence=output.save_confidence)
+    write_atomically(folder / "labels" / f"{name.stem}.txt", text)
+    if output.crops:
+        for number, (label, part) in enumerate(zip(found.labels, crops(found, image), strict=True), start=1):
+            write_image(folder / "crops" / file_name(label) / f"{name.stem}-{number}.jpg", part)
+    if output.images:
         write_image(folder / "images" / name, draw_detections(image, found))
+
+
+def file_name(label: str) -> str:
+    """The name of a class as one of a folder."""
+    return re.sub(r"[^\w .-]", "_", label).strip(". ") or "_"
 
 
 def _json_row(path: Path, result: Result) -> dict[str, Any]:
     """What detections.json says of an image: its detections, or why it cannot be read."""
-    if result.error is not None:
+    if result.detections is None:
         return {"image": str(path), "reason": str(result.error)}
-    assert result.image is not None
-    assert result.detections is not None
-    height, width = result.image.shape[:2]
-    found = result.detections
-    row = {"image": str(path), "height": height, "width": width}
-    return {**row, "detections": _json_detections(found), "overflow": found.overflow}
+    return result.detections.to_dict()
 
 
-def _json_detections(found: Detections) -> list[dict[str, Any]]:
-    """One row a detection, the best score first."""
-    return [
-        {
-            "class": found.names[number],
-            "class_id": int(number),
-            "score": round(float(score), 5),
-            "box_xyxy_px": [round(float(edge), 2) for edge in box],
-        }
-        for box, score, number in zip(found.boxes_xyxy_px, found.scores, found.class_ids, strict=True)
-    ]
-
-
-def _unique_names(paths: Sequence[Path]) -> list[Path]:
+def unique_names(paths: Sequence[Path]) -> list[Path]:
     """File names for what is written of each image; images of one stem get numbers."""
     taken: set[str] = set()
     names = []

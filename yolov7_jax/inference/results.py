@@ -99,13 +99,7 @@ class ImageDetections(Detections):
 
         Whole pixels that the box touches, at least one. margin: added on each side, in parts of the box.
         """
-        image, (height, width) = self.image, self.size
-        sides = np.concatenate([self.boxes_cxcywh_px[:, 2:]] * 2, axis=1) * margin
-        grown = self.boxes_xyxy_px + sides * [-1, -1, 1, 1]
-        corners = np.concatenate([np.floor(grown[:, :2]), np.ceil(grown[:, 2:])], axis=1)
-        low = corners[:, :2].clip(0, [width - 1, height - 1])
-        edges = np.concatenate([low, corners[:, 2:].clip(low + 1, [width, height])], axis=1).astype(int)
-        return [image[top:bottom, left:right].copy() for left, top, right, bottom in edges.tolist()]
+        return crops(self, self.image, margin=margin)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One row a detection, the best score first, as values of JSON; boxes in pixels to two decimals."""
@@ -207,6 +201,17 @@ class Result(NamedTuple):
     detections: ImageDetections | None = None
     error: DataError | None = None
     seconds: Mapping[str, float] | None = None
+
+
+def crops(found: ImageDetections, image: NDArray[np.uint8], *, margin: float = 0.0) -> list[NDArray[np.uint8]]:
+    """The part of an image in each box, see `ImageDetections.crop`."""
+    height, width = image.shape[:2]
+    sides = np.concatenate([found.boxes_cxcywh_px[:, 2:]] * 2, axis=1) * margin
+    grown = found.boxes_xyxy_px + sides * [-1, -1, 1, 1]
+    low = np.floor(grown[:, :2]).clip(0, [width - 1, height - 1])
+    high = np.ceil(grown[:, 2:]).clip(low + 1, [width, height])
+    edges = np.concatenate([low, high], axis=1).astype(int).tolist()
+    return [image[top:bottom, left:right].copy() for left, top, right, bottom in edges]
 
 
 def to_coco_json(detections: Detections, *, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
