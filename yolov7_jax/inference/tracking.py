@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DetectionsT = TypeVar("DetectionsT", bound=Detections)
 
 LOW_CONFIDENCE = 0.1
-"""The `confidence` to detect with: what scores less helps no object on (section 3 of the paper of ByteTrack)."""
+"""The `confidence` to detect with, as in the paper of ByteTrack: what scores less carries no object on."""
 
 _RANGES = {
     "fps": (1e-3, 1e6),
@@ -42,10 +42,10 @@ class Tracker:
     is blurred or half hidden.
 
     fps: frames of a second, of those that are given to `update`. confidence: the score from which a detection can start
-    an object. iou: of a detection and where its object must be, at least. lost_seconds: how long an object may be
-    missing and have the same number after that. min_frames: in a row that an object is found in before it gets its
-    number, so that a single false detection has none. agnostic: an object may change its class; else those of different
-    classes are never the same.
+    an object. iou: of a detection and where its object must be, at least; 0.2 in the paper. lost_seconds: how long an
+    object may be missing and have the same number after that. min_frames: in a row that an object is found in before it
+    gets its number, so that a single false detection has none. agnostic: an object may change its class, as where a
+    detector takes the same animal for a horse and a cow in turn; else those of different classes are never the same.
 
     Raises:
         InputError: a setting is out of its range. InstallationError: the package trackers is missing.
@@ -120,7 +120,7 @@ class Tracker:
 def _library() -> tuple[Any, Any]:
     """What is imported only where objects are tracked.
 
-    ByteTrack by `trackers` and not by `supervision`, on which it stands, as that has no tracker from 0.31 on.
+    ByteTrack by `trackers` and not by `supervision`, on which it stands, which has had no tracker since 0.31.
     """
     try:
         import supervision
