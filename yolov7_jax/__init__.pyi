@@ -62,6 +62,7 @@ from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
 from .inference.results import ImageDetections as ImageDetections
+from .inference.tracking import Tracker as Tracker
 from .nn.network import Network as Network
 from .nn.network import features as features
 from .nn.network import init as init
@@ -104,5 +105,6 @@ from .types import Outputs as Outputs
 from .types import Polygons as Polygons
 from .types import Rates as Rates
 from .types import Sample as Sample
+from .viz.draw import Trails as Trails
 
 __version__: str

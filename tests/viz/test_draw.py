@@ -1,11 +1,13 @@
 import itertools
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from yolov7_jax.errors import InputError
 from yolov7_jax.types import Detections
-from yolov7_jax.viz.draw import class_color, draw_detections, relative_luminance, text_color
+from yolov7_jax.viz.draw import Trails, class_color, draw_boxes, draw_detections, relative_luminance, text_color
 
 
 def detections(*rows, names=("dog", "cat")):
@@ -158,3 +160,45 @@ def test_colors_are_stable_and_distinct():
     distance = [(np.abs(a - b).max(), j - i) for (i, a), (j, b) in itertools.combinations(enumerate(colors), 2)]
     assert min(far for far, _ in distance) >= 8  # no two alike
     assert min(far for far, apart in distance if apart <= 8) >= 45  # classes that stand together differ plainly
+
+
+def tracked(found, *track_ids):
+    return replace(found, track_ids=np.array(track_ids, np.int32))
+
+
+def test_a_tracked_object_has_its_number_in_the_label_and_its_color():
+    image, found = np.zeros((120, 200, 3), np.uint8), detections([20, 50, 150, 110, 0.87, 1])
+    canvas = draw_detections(image, tracked(found, 3))
+    named = draw_boxes(image, found.boxes_xyxy_px, np.array([3]), ["cat 3 0.87"])
+    np.testing.assert_array_equal(canvas, named)
+    assert (canvas[109, 20:150] == class_color(3)).all()
+
+
+def test_trails_lead_through_the_last_centers_of_each_object_in_its_color():
+    image = np.full((100, 200, 3), 9, np.uint8)
+    trails = Trails(frames=3)
+    # Object 2 moves right, 30 pixels a frame, at y 20; object 5 stands at (100, 80), and is gone in the last frame.
+    for step in range(5):
+        moving, standing = [30 * step, 10, 30 * step + 20, 30, 0.9, 0], [90, 70, 110, 90, 0.8, 0]
+        found = tracked(detections(moving, standing), 2, 5)
+        canvas = trails.draw(image, found[:1] if step == 4 else found, thickness=3)
+    row = (canvas[20] == class_color(2)).all(axis=1)
+    assert row[72:129].all()  # centers 70, 100 and 130
+    assert not row[:66].any()
+    assert not row[134:].any()
+    assert (canvas[80, 100] == class_color(5)).all()
+    assert (image == 9).all()
+    for _ in range(3):
+        canvas = trails.draw(image, tracked(detections()))
+    assert (canvas == 9).all()
+
+
+def test_trails_stay_in_the_image_and_need_numbers():
+    image = np.zeros((50, 50, 3), np.uint8)
+    trails = Trails()
+    for box in ([-1e9, -1e9, 1, 1], [20, 20, 30, 30], [5, 5, 1e30, 1e30]):
+        assert trails.draw(image, tracked(detections([*box, 0.9, 0]), 1)).shape == image.shape
+    with pytest.raises(InputError, match=r"trails need detections with track_ids; give those that Tracker\.update"):
+        trails.draw(image, detections())
+    with pytest.raises(InputError, match="frames of a trail must be at least 1, got 0"):
+        Trails(0)

@@ -1,15 +1,17 @@
-"""Boxes drawn on their image."""
+"""Boxes drawn on their image, and the trails of those that are tracked over a video."""
 
 from __future__ import annotations
 
 import colorsys
 import unicodedata
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov7_jax.errors import InputError
 from yolov7_jax.image import cv2
 from yolov7_jax.types import Detections
 
@@ -31,14 +33,53 @@ def draw_detections(
 ) -> NDArray[np.uint8]:
     """A copy of the image with boxes, and labels such as "dog 0.87"; better detections lie on top.
 
+    Those that are tracked have the number of the object in the label, "dog 3 0.87", and its color.
+
     Args:
         image: uint8 [h, w, 3] RGB.
         detections: boxes in its pixels.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
     """
-    found = zip(detections.class_ids, detections.scores, strict=True)
-    texts = [f"{detections.names[class_id]} {score:.2f}" for class_id, score in found]
-    return draw_boxes(image, detections.boxes_xyxy_px, detections.class_ids, texts, thickness=thickness)
+    names = [found.label if found.track_id is None else f"{found.label} {found.track_id}" for found in detections]
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, detections.scores, strict=True)]
+    of_color = detections.class_ids if detections.track_ids is None else detections.track_ids
+    return draw_boxes(image, detections.boxes_xyxy_px, of_color, texts, thickness=thickness)
+
+
+class Trails:
+    """Where the objects of a video have been over the last frames, as lines in the colors of the objects."""
+
+    def __init__(self, frames: int = 30) -> None:
+        """Of so many frames, the one that is drawn among them.
+
+        Raises:
+            InputError: there are no such frames.
+        """
+        if frames < 1:
+            raise InputError(f"frames of a trail must be at least 1, got {frames}")
+        self._frames: deque[dict[int, NDArray[np.floating[Any]]]] = deque(maxlen=frames)
+
+    def draw(self, image: NDArray[np.uint8], tracked: Detections, *, thickness: int | None = None) -> NDArray[np.uint8]:
+        """A copy of the next frame with a line through the last centers of each object; give it to `draw_detections`.
+
+        Args:
+            image: uint8 [h, w, 3] RGB.
+            tracked: what `Tracker.update` found in it, boxes in its pixels.
+            thickness: of the lines in pixels. By the size of the image if None.
+
+        Raises:
+            InputError: the detections are not tracked.
+        """
+        if tracked.track_ids is None:
+            raise InputError("trails need detections with track_ids; give those that Tracker.update returns")
+        centers = (tracked.boxes_xyxy_px[:, :2] + tracked.boxes_xyxy_px[:, 2:]) / 2
+        self._frames.append(dict(zip(tracked.track_ids.tolist(), centers, strict=True)))
+        canvas = np.ascontiguousarray(image).copy()
+        for track_id in sorted(set().union(*self._frames)):
+            way = np.array([frame[track_id] for frame in self._frames if track_id in frame])
+            points = np.rint(way.clip(0, image.shape[1::-1])).astype(np.int32)
+            cv2.polylines(canvas, [points], False, class_color(track_id), _line(image, thickness), cv2.LINE_AA)
+        return canvas
 
 
 def draw_boxes(
@@ -54,13 +95,13 @@ def draw_boxes(
     Args:
         image: uint8 [h, w, 3] RGB.
         boxes_xyxy_px: [n, 4] in its pixels.
-        class_ids: [n].
+        class_ids: [n], or the numbers of objects, which have the same colors.
         texts: one for each box.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
-    line = thickness or max(round((height + width) / 2 * LINE_OF_SIDE), 1)
+    line = _line(image, thickness)
     corners = np.rint(boxes_xyxy_px).clip(0, [width, height] * 2).astype(int)
     marks = [
         (box, class_color(int(class_id)), _printable(text))
@@ -73,8 +114,13 @@ def draw_boxes(
     return canvas
 
 
+def _line(image: NDArray[np.uint8], thickness: int | None) -> int:
+    """How thick lines are: as given, or by the size of the image."""
+    return thickness or max(round(sum(image.shape[:2]) / 2 * LINE_OF_SIDE), 1)
+
+
 def class_color(class_id: int) -> Color:
-    """The RGB color of a class: always the same, and far from those of the classes before it."""
+    """The RGB color of a class or a tracked object: always the same, and far from those of the ones before it."""
     saturation, value = SHADES[class_id % len(SHADES)]
     red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN_RATIO % 1, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
