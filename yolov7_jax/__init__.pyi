@@ -61,6 +61,8 @@ from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
+from .inference.frames import open_frames as open_frames
+from .inference.video_writer import VideoWriter as VideoWriter
 from .nn.network import Network as Network
 from .nn.network import features as features
 from .nn.network import init as init

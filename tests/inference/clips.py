@@ -37,10 +37,14 @@ def jpeg(number, shape=(48, 128)):
 
 
 class FakeCapture:
-    """A camera in place of OpenCV's, whose frames show their number; `wait` is called before each."""
+    """A camera in place of OpenCV's, whose frames show their number; `wait` is called before each.
 
-    def __init__(self, count=None, *, first=0, wait=lambda: None, fps=30.0, is_open=True):
+    damaged: numbers of which OpenCV says that there is no frame, once.
+    """
+
+    def __init__(self, count=None, *, first=0, wait=lambda: None, fps=30.0, is_open=True, damaged=()):
         self.numbers, self.end = first, None if count is None else first + count
+        self.damaged = set(damaged)
         self.wait, self.fps, self.is_open, self.released = wait, fps, is_open, False
 
     def isOpened(self):  # noqa: N802 (OpenCV's name)
@@ -54,7 +58,7 @@ class FakeCapture:
         if self.numbers == self.end:
             return False
         self.numbers += 1
-        return True
+        return self.numbers - 1 not in self.damaged
 
     def retrieve(self):
         return True, cv2.cvtColor(numbered(self.numbers - 1), cv2.COLOR_RGB2BGR)

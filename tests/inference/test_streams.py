@@ -114,6 +114,28 @@ def test_a_stream_that_breaks_off_is_taken_up_again():
     assert all(capture.released for capture in captures if capture.is_open)
 
 
+def test_damaged_frames_of_a_stream_do_not_break_it_off():
+    opening = opening_of(FakeCapture(60, damaged=[3, 4, *range(10, 35)]))
+    with open_frames(ADDRESS, opening=opening, ahead=60, reconnects=0) as frames:
+        assert numbers(frames) == [*range(3), *range(5, 10), *range(35, 60)]
+
+
+def test_a_stream_whose_frames_are_waited_for_in_vain_has_broken_off():
+    """Each of the reads takes as long as the stream was given."""
+    reads = []
+
+    class Silent(FakeCapture):
+        def grab(self):
+            if self.numbers < 2:
+                return super().grab()
+            reads.append(time.sleep(1.05))
+            return False
+
+    with open_frames(ADDRESS, opening=opening_of(Silent()), reconnects=0) as frames:
+        assert numbers(frames) == [0, 1]
+    assert len(reads) == 1
+
+
 def test_closing_does_not_wait_for_the_next_try():
     broke_off = threading.Event()
     opening = opening_of(FakeCapture(1))

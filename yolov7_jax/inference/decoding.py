@@ -17,6 +17,9 @@ from yolov7_jax.inference.captures import Reader
 Tell = Callable[[str], None]
 """Takes a sentence on what went wrong but ends nothing."""
 
+_MOST_DAMAGED = 1000  # frames in a row, after which a file is taken to be at its end
+_MOST_DAMAGED_LIVE = 30  # and a stream to have broken off
+_WAITED = 1.0  # seconds after which what could not be read was not damaged, but did not come
 _SHORT = 0.02  # of the length; what files say of it may be wrong by so much, or by a frame
 _LONGEST_PAUSE = 30.0  # seconds between tries to take up a stream again
 
@@ -34,32 +37,27 @@ class Frame:
     seconds: float
 
 
-def recorded(reader: Reader, name: str, *, every: int, most_damaged: int, tell: Tell) -> Generator[Frame, None, None]:
+def recorded(reader: Reader, name: str, *, every: int, tell: Tell) -> Generator[Frame, None, None]:
     """Each n-th frame of a file or a pipe; closes the reader in the end.
 
     Frames that cannot be decoded are left out; at the end a sentence tells of them, or that the file is cut short.
-    After `most_damaged` of them in a row a file is taken to be at its end.
 
     Raises:
         DataError: no frame can be decoded.
     """
     seconds, last, good, bad = -1 / reader.fps, -1, 0, 0
     try:
-        for index in count():
-            if not reader.grab():
-                if index - last > most_damaged or index >= (reader.count or 0):
-                    break
-                continue
-            seconds = _later(reader, seconds, index - last)
-            bad, last = bad + index - last - 1, index
-            if index % every:
+        while (damaged := _to_next(reader, min((reader.count or 0) - last, _MOST_DAMAGED))) is not None:
+            seconds = _later(reader, seconds, damaged + 1)
+            last, bad = last + damaged + 1, bad + damaged
+            if last % every:
                 continue
             image = reader.image()
             if image is None:
                 bad += 1
             else:
                 good += 1
-                yield Frame(image, index, seconds)
+                yield Frame(image, last, seconds)
     finally:
         reader.close()
     if not good:
@@ -74,6 +72,17 @@ def recorded(reader: Reader, name: str, *, every: int, most_damaged: int, tell: 
             f"{name}: ends at frame {last} ({seconds:.2f} s), of about {reader.count} that it should have: it is cut "
             "short or damaged, so copy or download it again; all frames before have been read"
         )
+
+
+def _to_next(reader: Reader, tries: int) -> int | None:
+    """How many damaged frames were left out before the next one, of which OpenCV says what it says at the end: no."""
+    for damaged in range(max(tries, 1)):
+        started = time.monotonic()
+        if reader.grab():
+            return damaged
+        if time.monotonic() - started > _WAITED:
+            return None
+    return None
 
 
 def _later(reader: Reader, before: float, steps: int) -> float:
@@ -152,7 +161,7 @@ def live(
     try:
         for index in count():
             assert current is not None
-            if not current.grab():
+            if _to_next(current, _MOST_DAMAGED_LIVE) is None:
                 if index == 0:
                     raise DataError(f"{name}: answers but sends no frame; see whether it works in a player such as VLC")
                 current.close()

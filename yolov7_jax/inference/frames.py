@@ -29,7 +29,6 @@ from yolov7_jax.inference.decoding import Comeback, Frame, Tell, live, recorded
 from yolov7_jax.inference.image_pipe import is_pipe, open_pipe
 
 _KEPT_WARNINGS = 100  # a stream that is watched for months may break off often
-_MOST_DAMAGED = 1000  # frames in a row, after which a file is taken to be at its end
 _LAST_READ = 2.0  # seconds that closing waits for a read of a stream that hangs
 
 
@@ -219,8 +218,7 @@ def open_frames(
         again = Comeback(connect, name, stopped, tries=reconnects, pause=pause, tell=tell)
         frames = live(reader, name, every=every, again=again)
     else:
-        most_damaged = 0 if is_address(source) else _MOST_DAMAGED  # where each would be waited for
-        frames = recorded(reader, name, every=every, most_damaged=most_damaged, tell=tell)
+        frames = recorded(reader, name, every=every, tell=tell)
     return Frames(
         frames,
         name=name,
