@@ -152,6 +152,7 @@ def _without_frames(path):
         ("a.mp4", lambda path: path.mkdir(), "a.mp4: is a folder; expected a video file"),
         ("a.mp4", lambda path: path.touch(), "a.mp4: is empty; copy or download it again"),
         ("a.mp4", lambda path: path.write_text("hello " * 100), "a.mp4: OpenCV finds no video in it that it can deco"),
+        ("a" * 300, lambda path: None, r"a: cannot be read \(File name too long\); expected a video file, the number"),
         ("a.mp4", _cut, r"a.mp4: is cut short: the index at its end \(moov\) is missing"),
         ("a.avi", _without_frames, r"a.avi: (OpenCV finds no video|no frame of it can be decoded)"),
     ],

@@ -82,9 +82,9 @@ def test_every_nth_frame_of_a_camera():
 
 @pytest.mark.parametrize(("fps", "expected"), [(0.0, 25), (-1.0, 25), (90_000.0, 25), (float("nan"), 25), (15.0, 15)])
 def test_rates_that_are_none(fps, expected):
-    with open_frames(0, opening=opening_of(FakeCapture(fps=fps))) as frames:
+    with open_frames(0, opening=opening_of(FakeCapture(1, fps=fps)), reconnects=0) as frames:
         assert frames.fps == expected
-    with open_frames(0, opening=opening_of(FakeCapture(fps=fps)), fps=12) as frames:
+    with open_frames(0, opening=opening_of(FakeCapture(1, fps=fps)), fps=12, reconnects=0) as frames:
         assert frames.fps == 12
 
 
@@ -278,6 +278,6 @@ def test_a_file_on_a_server_is_no_live_source(server):
 
 def test_an_image_of_a_camera_is_in_rgb():
     """OpenCV's are in BGR: orange would be blue."""
-    with open_frames(0, opening=opening_of(FakeCapture())) as frames:
+    with open_frames(0, opening=opening_of(FakeCapture(1)), reconnects=0) as frames:
         assert (next(frames).image == numbered(0)).all()
     assert cv2.cvtColor(numbered(0), cv2.COLOR_RGB2BGR)[0, 0].tolist() == [10, 120, 230]

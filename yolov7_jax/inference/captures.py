@@ -22,7 +22,7 @@ PLAUSIBLE_FPS = (0.01, 480.0)  # containers without a rate say 0, or the ticks o
 _TIMED = 32  # frames whose times give the rate of a file that does not know it
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
-_EXPECTED = "expected a video file, the number of a camera, a stream such as rtsp://…, or - for standard input"
+EXPECTED = "expected a video file, the number of a camera, a stream such as rtsp://…, or - for standard input"
 
 
 class Reader(Protocol):
@@ -160,6 +160,7 @@ def open_file(path: Path) -> CaptureReader:
 
     Raises:
         DataError: it is not there, is empty, is cut short before its index, or is no video that OpenCV reads.
+        OSError: it may not be read.
     """
     _check_file(path)
     capture = open_capture(str(path.absolute()), 0.0)  # FFmpeg takes "12:30.mp4" for an address
@@ -173,14 +174,11 @@ def open_file(path: Path) -> CaptureReader:
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise DataError(f"{path}: is not there; {_EXPECTED}", kind="missing video")
+        raise DataError(f"{path}: is not there; {EXPECTED}", kind="missing video")
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; {_EXPECTED}", kind="unreadable video")
-    try:
-        with path.open("rb") as file:
-            start = file.read(1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}", kind="unreadable video") from error
+        raise DataError(f"{path}: is a folder; {EXPECTED}", kind="unreadable video")
+    with path.open("rb") as file:
+        start = file.read(1)
     if not start:
         raise DataError(f"{path}: is empty; copy or download it again", kind="empty video")
 

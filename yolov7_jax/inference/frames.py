@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Condition, Event, Thread
 from types import TracebackType
 
-from yolov7_jax.errors import InputError
+from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.inference.captures import (
+    EXPECTED,
     PLAUSIBLE_FPS,
     OpenCapture,
     Reader,
@@ -211,8 +212,11 @@ def open_frames(
         if report is not None:
             report(sentence)
 
-    connect = _connection(source if isinstance(source, int) else str(source), timeout, opening, tell, fps)
-    reader = connect()
+    try:
+        connect = _connection(source if isinstance(source, int) else str(source), timeout, opening, tell, fps)
+        reader = connect()
+    except OSError as error:  # a name that is too long, or that may not be read
+        raise DataError(f"{name}: cannot be read ({error.strerror}); {EXPECTED}", kind="unreadable video") from error
     is_live = is_camera(source) or (is_address(source) and reader.count is None)
     if is_live:
         again = Comeback(connect, name, stopped, tries=reconnects, pause=pause, tell=tell)

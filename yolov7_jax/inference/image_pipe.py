@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +27,7 @@ _USE = "expected JPEG or PNG images one after another (ffmpeg … -f image2pipe 
 
 def is_pipe(source: int | str) -> bool:
     """Whether a source is standard input or a named pipe."""
-    if isinstance(source, int):
-        return False
-    return source == "-" or (Path(source).exists() and stat.S_ISFIFO(Path(source).stat().st_mode))
+    return not isinstance(source, int) and (source == "-" or Path(source).is_fifo())
 
 
 def open_pipe(source: str, tell: Callable[[str], None], *, fps: float | None = None) -> Reader:
