@@ -63,6 +63,8 @@ from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
 from .inference.results import ImageDetections as ImageDetections
 from .inference.tracking import Tracker as Tracker
+from .inference.frames import open_frames as open_frames
+from .inference.video_writer import VideoWriter as VideoWriter
 from .nn.network import Network as Network
 from .nn.network import features as features
 from .nn.network import init as init

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from yolov7_jax.errors import DataError, InstallationError
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would speak of bad videos too; read when it starts
+
 try:
     import cv2
 except ImportError as error:

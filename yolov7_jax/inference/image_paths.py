@@ -10,7 +10,9 @@ from pathlib import Path
 from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES
 from yolov7_jax.errors import DataError
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
