@@ -37,8 +37,10 @@ from .errors import (
 from .errors import (
     WeightsError as WeightsError,
 )
+from .experiment import Output as Output
 from .experiment import ablate as ablate
 from .experiment import detect as detect
+from .experiment import detect_video as detect_video
 from .experiment import export as export
 from .experiment import fit_anchors as fit_anchors
 from .experiment import label_statistics as label_statistics
@@ -61,9 +63,9 @@ from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
+from .inference.frames import open_frames as open_frames
 from .inference.results import ImageDetections as ImageDetections
 from .inference.tracking import Tracker as Tracker
-from .inference.frames import open_frames as open_frames
 from .inference.video_writer import VideoWriter as VideoWriter
 from .nn.network import Network as Network
 from .nn.network import features as features

@@ -95,7 +95,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     images = [tmp_path / "a/x.png", tmp_path / "b/x.png", tmp_path / "b/x.jpg"]
     for seed, image in enumerate(images):
         write_image(image, noise(40, 64, seed))
-    run = detect(Detector(small_weights()), images, tmp_path / "out", options=Options(), draw=True)
+    run = detect(Detector(small_weights()), images, tmp_path / "out", options=Options())
     assert {p.name for p in (run.folder / "images").iterdir()} == {"x.png", "x-2.png", "x-3.jpg"}
     assert len(list((run.folder / "labels").iterdir())) == 3
 

@@ -18,7 +18,7 @@ from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.datasets import open_source
 from yolov7_jax.errors import GoneError, InputError
 from yolov7_jax.experiment.artifacts import evaluator
-from yolov7_jax.experiment.inference import detect
+from yolov7_jax.experiment.inference import Output, detect
 from yolov7_jax.experiment.validation import validate
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.prefetch import no_progress
@@ -282,7 +282,7 @@ def test_what_was_found_before_an_interruption_is_written(processes, home, detec
 
     def work(number: int) -> Any:
         progress = failing(KeyboardInterrupt(), at=2) if number == 1 else no_progress
-        return detect(detector, images, tmp_path / "out", draw=False, progress=progress, shared=True)
+        return detect(detector, images, tmp_path / "out", output=Output(images=False), progress=progress, shared=True)
 
     kinds = [type(error) for error in processes(2, work)]
     assert kinds == [GoneError, KeyboardInterrupt]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import jax
+
     from yolov7_jax.datasets.writers import Written
     from yolov7_jax.inference.detector import Detector
 
@@ -86,7 +88,13 @@ def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
     add("--confidence", float, "score threshold")
     add("--iou", float, "threshold of NMS")
     add("--max-detections", int, "of an image")
-    add("--batch-size", int, "images the device takes at once")
+    parser.add_argument(
+        "--batch-size",
+        "--batch",
+        type=int,
+        default=defaults.batch_size,
+        help=f"images the device takes at once (default {defaults.batch_size})",
+    )
     add("--workers", int, "threads that read images")
     parser.add_argument(
         "--rect",
@@ -96,12 +104,44 @@ def add_detector(parser: argparse.ArgumentParser, defaults: Options) -> None:
         f"(default {'--rect' if defaults.rect else '--no-rect'})",
     )
     parser.add_argument(
+        "--few-shapes",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.few_shapes,
+        help="with --rect: pad to one of five rectangles; --no-few-shapes: to the next multiple of the stride, as the "
+        f"references do (default {'--few-shapes' if defaults.few_shapes else '--no-few-shapes'})",
+    )
+    parser.add_argument("--augment", action="store_true", help="test-time augmentation: three passes over each image")
+    parser.add_argument("--tiles", type=int, metavar="PX", help="cut large images into tiles of so many pixels")
+    add("--overlap", float, "of neighboring tiles, in parts of a tile")
+    parser.add_argument(
+        "--merge",
+        choices=("ios", "iou"),
+        default=defaults.merge,
+        help=f"boxes of tiles yield by intersection over the smaller or over the union (default {defaults.merge})",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="WEIGHTS",
+        help="weights of another network, whose predictions are joined before NMS; may be given again",
+    )
+    parser.add_argument(
         "--resize",
         choices=("linear", "area"),
         default=defaults.resize,
         help=f"as the references detect (linear) or evaluate (area) (default {defaults.resize})",
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the computation"
+    )
+    parser.add_argument(
+        "--half", action="store_const", dest="dtype", const="float16", help="the same as --dtype float16"
+    )
+    parser.add_argument(
+        "--device", metavar="KIND[:N[,N...]]", help="cpu, gpu or tpu, or some of them: gpu:0,1 (default: all JAX has)"
+    )
 
 
 def add_processes(parser: argparse.ArgumentParser, text: str) -> None:
@@ -148,19 +188,38 @@ def tell_written(written: Written) -> None:
 
 
 def load_detector(parsed: argparse.Namespace, report: Callable[[str], None]) -> Detector:
-    """The detector of what `add_weights` and `add_detector` parsed, on all devices of this host."""
-    import jax
-
+    """The detector of what `add_weights` and `add_detector` parsed, on the devices of this host."""
     from yolov7_jax.inference.detector import Detector
 
     return Detector.load(
-        parsed.weights,
+        [parsed.weights, *parsed.ensemble],
         model=parsed.model,
         size=parsed.size,
         dtype=parsed.dtype,
         report=report,
-        devices=jax.local_devices(),
+        devices=_devices(parsed.device),
     )
+
+
+def _devices(text: str | None) -> Sequence[jax.Device]:
+    """This host's devices that a text such as "gpu" or "gpu:0,1" names; all of JAX's default kind if None."""
+    import jax
+
+    if text is None:
+        return jax.local_devices()
+    kind, _, numbers = text.partition(":")
+    try:
+        found = jax.local_devices(backend=kind.lower())
+    except RuntimeError as error:
+        there = ", ".join(sorted({device.platform for device in jax.local_devices()}))
+        raise InputError(
+            f"--device {text}: JAX finds no {kind!r} here, but {there}; see README for installing"
+        ) from error
+    wanted = numbers.split(",") if numbers else [str(number) for number in range(len(found))]
+    for number in wanted:
+        if not number.isdecimal() or int(number) >= len(found):
+            raise InputError(f"--device {text}: {number!r} is no number from 0 to {len(found) - 1}")
+    return [found[int(number)] for number in wanted]
 
 
 def detector_options(parsed: argparse.Namespace) -> dict[str, Any]:

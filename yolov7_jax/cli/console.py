@@ -61,11 +61,11 @@ class Pace:
 
 
 def work_facts(what: str, done: int, total: int, per_second: float | None, elapsed: float) -> str:
-    """How far some work is, at which pace, and the seconds left; at its end those it took."""
-    facts = f"{what} {done}/{total}"
+    """How far some work is, at which pace, and the seconds left; at its end, or where the total is 0, those it took."""
+    facts = f"{what} {done}/{total}" if total else f"{what} {done}"
     if not per_second:
         return facts
-    time_of_it = f"in {_duration(elapsed)}" if done == total else f"{_duration((total - done) / per_second)} left"
+    time_of_it = f"in {_duration(elapsed)}" if done >= total else f"{_duration((total - done) / per_second)} left"
     return f"{facts}  {_rate(per_second)}/s  {time_of_it}"
 
 
@@ -118,7 +118,7 @@ class Display:
             self._bar = Progress(BarColumn(bar_width=10), text, console=self._console)
             self._bar.add_task("")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=facts)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, description=facts)
 
     def clear(self) -> None:
         """Leaves the bar as it is above what comes next; work that is shown then has a new one."""

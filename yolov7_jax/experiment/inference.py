@@ -19,7 +19,6 @@ from yolov7_jax.prefetch import ProgressBar, no_progress, prefetch
 from yolov7_jax.training import hosts
 from yolov7_jax.viz.draw import draw_detections
 
-
 _WRITERS = 2  # threads that draw and write
 
 
@@ -46,13 +45,17 @@ class Output:
     save_confidence: bool = False
 
 
+DRAWN = Output()
+"""JSON, label files, and images or a video with boxes."""
+
+
 def detect(
     detector: Detector,
     images: Sequence[Path],
     folder: Path,
     *,
     options: Options | None = None,
-    output: Output = Output(),
+    output: Output = DRAWN,
     progress: ProgressBar = no_progress,
     shared: bool = False,
 ) -> DetectionRun:

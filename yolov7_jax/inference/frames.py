@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Condition, Event, Thread
 from types import TracebackType
 
+from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES
 from yolov7_jax.errors import DataError, InputError
 from yolov7_jax.inference.captures import (
     EXPECTED,
@@ -27,6 +28,7 @@ from yolov7_jax.inference.captures import (
     open_file,
 )
 from yolov7_jax.inference.decoding import Comeback, Frame, Tell, live, recorded
+from yolov7_jax.inference.image_paths import VIDEO_SUFFIXES
 from yolov7_jax.inference.image_pipe import is_pipe, open_pipe
 
 _KEPT_WARNINGS = 100  # a stream that is watched for months may break off often
@@ -42,7 +44,7 @@ class Frames:
 
     name: of the source, without passwords. fps: frames a second that come (of every nth frame: the source's by n).
     count: how many come, by what the file says, or None where nothing says so. size: (h, w) of the first. live: of a
-    camera or a stream.
+    camera or a stream. every: only each so many-th frame comes.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Frames:
         fps: float,
         count: int | None,
         live: bool,
+        every: int,
         ahead: int,
         stopped: Event,
         warnings: deque[str],
@@ -65,6 +68,7 @@ class Frames:
         first = next(frames)
         self.name, self.fps, self.count, self.live, self.warnings = name, fps, count, live, warnings
         self.size = first.image.shape[:2]
+        self.every = every
         self._ahead = _Ahead(first, frames, stopped, places=ahead, drop=live)
         self._end = weakref.finalize(self, self._ahead.stop)  # the thread does not know this object
 
@@ -229,10 +233,19 @@ def open_frames(
         fps=(fps or reader.fps) / every,
         count=None if reader.count is None else -(-reader.count // every),
         live=is_live,
+        every=every,
         ahead=ahead,
         stopped=stopped,
         warnings=warnings,
     )
+
+
+def is_moving(source: int | str | Path) -> bool:
+    """Whether a source is one for `open_frames`, and no image."""
+    suffix = Path(str(source)).suffix.lower()
+    if is_address(source):
+        return suffix not in IMAGE_SUFFIXES
+    return is_camera(source) or is_pipe(str(source)) or suffix in VIDEO_SUFFIXES
 
 
 def _check_range(*, every: int, ahead: int, reconnects: int, fps: float | None) -> None:

@@ -34,7 +34,21 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
+def refuse_address(source: str | Path) -> None:
+    """Says what to do with an address, which would be taken for a file that is not there.
+
+    Raises:
+        DataError: it is one.
+    """
+    if "://" in str(source) and isinstance(source, str):
+        raise DataError(
+            f"{source}: images are not fetched from the network; download it first (curl -O '{source}') and give the "
+            "file"
+        )
+
+
 def _expand(source: str) -> list[Path]:
+    refuse_address(source)
     path = Path(source)
     if source and path.is_dir():
         return _images((inside for inside in path.iterdir() if not inside.name.startswith(".")), source)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from yolov7_jax.config import Options
 from yolov7_jax.errors import DataError
 from yolov7_jax.image import decode_image, read_image
-from yolov7_jax.inference.image_paths import find_images
+from yolov7_jax.inference.image_paths import find_images, refuse_address
 from yolov7_jax.inference.pillow import from_pillow
 
 ImageLike = Path | str | bytes | NDArray[Any] | Callable[[], Any] | Any
@@ -38,7 +38,7 @@ def images_of(given: Any) -> Iterable[ImageLike]:
         DataError: no images are where a path points.
     """
     if isinstance(given, str | Path):
-        return find_images([_local(given)])
+        return find_images([given])
     if _is_array(given):
         return iter(as_numpy(given)) if len(given.shape) == 4 else [given]
     if isinstance(given, Iterable) and not isinstance(given, bytes | bytearray | memoryview | Mapping):
@@ -53,7 +53,8 @@ def as_image(given: ImageLike, options: Options) -> NDArray[np.uint8]:
         DataError: it is none, or of a kind that `options` says nothing about; says what was expected.
     """
     if isinstance(given, str | Path):
-        return read_image(_local(given))
+        refuse_address(given)
+        return read_image(given)
     if isinstance(given, bytes | bytearray | memoryview):
         return decode_image(bytes(given), name=f"image of {len(given)} bytes")
     if _is_open(given):
@@ -96,15 +97,6 @@ def as_numpy(array: Any) -> NDArray[Any]:
         raise DataError(
             f"an image of type {type(array).__name__} does not convert to numpy ({reason}); move it to the host first"
         ) from error
-
-
-def _local(path: str | Path) -> str | Path:
-    """Refuses addresses: pathlib would take them for files that are not there."""
-    if isinstance(path, str) and "://" in path:
-        raise DataError(
-            f"{path}: images are not fetched from the network; download it first (curl -O '{path}') and give the file"
-        )
-    return path
 
 
 def _is_array(given: Any) -> bool:
