@@ -9,9 +9,11 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from tests.inference.clips import number_in, numbered
+from tests.inference.clips import number_in, numbered, write_clip
+from tests.small_networks import small_weights
 from yolov7_jax.errors import DataError, InstallationError
 from yolov7_jax.inference import av_encoder, video_writer
+from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.frames import open_frames
 from yolov7_jax.inference.video_writer import WRITTEN_SUFFIXES, VideoWriter
 
@@ -205,3 +207,17 @@ def test_pyav_without_its_codec_is_as_if_it_were_not_there(monkeypatch):
     assert not av_encoder.can_encode(".avi")
     monkeypatch.setitem(av_encoder.CODECS, ".mp4", ("libgone", "H.264", {}))
     assert not av_encoder.can_encode(".mp4")
+
+
+def test_from_a_video_through_a_detector_into_a_video(tmp_path):
+    """Frames are read ahead, detected in and encoded at once; each result belongs to its frame."""
+    detector = Detector(small_weights())
+    path = write_clip(tmp_path / "a.avi", 12, shape=(80, 128))  # half as large: what other tests compile for
+    with open_frames(path) as frames:
+        one_by_one = detector([frame.image for frame in frames])
+    with open_frames(path) as frames, VideoWriter(tmp_path / "found.mkv", fps=frames.fps) as video:
+        for position, result in enumerate(detector.stream(frame.image for frame in frames)):
+            assert result.position == position == number_in(result.image)
+            np.testing.assert_array_equal(result.detections.boxes_xyxy_px, one_by_one[position].boxes_xyxy_px)
+            video.write(result.image)
+    assert numbers(tmp_path / "found.mkv") == list(range(12))
