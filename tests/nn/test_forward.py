@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from yolov7_jax.convert.torch_names import from_torch_state, to_torch_state
+from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.parse import parse
 from yolov7_jax.graph.rewrite import inference_form, with_activation
 from yolov7_jax.graph.spec import Graph
@@ -162,3 +163,17 @@ def test_state_dict_has_the_names_shapes_and_values_of_the_reference(golden: Gol
     for name, array in state.items():
         if golden.recipe.fill(name, array.shape) is not None:
             assert np.array_equal(ours[name], array)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((64, 64, 3), r"images must be \[B, H, W, 3\], got \[64, 64, 3\]; add an axis for the batch: images\[None\]"),
+        ((2, 3, 64, 64), r"got \[2, 3, 64, 64\]; move the channels to the end: images.transpose\(0, 2, 3, 1\)"),
+        ((2, 64, 64, 4), r"images must be \[B, H, W, 3\], got \[2, 64, 64, 4\]"),
+        ((2, 65, 64, 3), "must be a multiple of 32, got 65"),
+    ],
+)
+def test_images_of_other_axes_are_refused(shape: tuple[int, ...], sentence: str) -> None:
+    with pytest.raises(GraphError, match=sentence):
+        jax.eval_shape(Network(zoo("yolov7-tiny")).apply, {}, jnp.zeros(shape))

@@ -47,10 +47,9 @@ class Network(nn.Module):
         """Images [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride → `Outputs`.
 
         Raises:
-            GraphError: a side is no such multiple.
+            GraphError: a side is no such multiple, or images have other axes.
         """
-        for side in images.shape[1:3]:
-            self.graph.check_side(side)
+        check_axes(self.graph, images.shape)
         form = Form(self.dtype, self.graph.folded, self.frozen)
         values = {IMAGE: images.astype(self.dtype)}
         with cpu.tuned(self.cpu_tuning):
@@ -61,6 +60,24 @@ class Network(nn.Module):
                 self.sow(NODE_OUTPUTS, node_scope(node.name), values[node.name])
             with jax.named_scope(node_scope(self.graph.detect.name)):
                 return _head(self.graph, form)([values[name] for name in self.graph.detect.src])
+
+
+def check_axes(graph: Graph, shape: tuple[int, ...]) -> None:
+    """Refuses images that are not [B, H, W, 3] with sides that are multiples of the largest stride.
+
+    Raises:
+        GraphError: says what they are.
+    """
+    if len(shape) != 4 or shape[3] != graph.channels:
+        raise GraphError(f"images must be [B, H, W, {graph.channels}], got {list(shape)}{_hint(graph, shape)}")
+    for side in shape[1:3]:
+        graph.check_side(side)
+
+
+def _hint(graph: Graph, shape: tuple[int, ...]) -> str:
+    if len(shape) == 4 and shape[1] == graph.channels:
+        return "; move the channels to the end: images.transpose(0, 2, 3, 1)"
+    return "; add an axis for the batch: images[None]" if len(shape) == 3 else ""
 
 
 @lru_cache(maxsize=8)
