@@ -61,6 +61,10 @@ from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
+from .inference.explain import Explanation as Explanation
+from .inference.explain import ObjectnessMaps as ObjectnessMaps
+from .inference.explain import explain as explain
+from .inference.explain import objectness_maps as objectness_maps
 from .nn.network import Network as Network
 from .nn.network import features as features
 from .nn.network import init as init
