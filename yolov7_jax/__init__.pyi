@@ -39,6 +39,7 @@ from .errors import (
 )
 from .experiment import ablate as ablate
 from .experiment import detect as detect
+from .experiment import explain_images as explain_images
 from .experiment import export as export
 from .experiment import fit_anchors as fit_anchors
 from .experiment import label_statistics as label_statistics

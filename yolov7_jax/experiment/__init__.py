@@ -3,6 +3,7 @@
 from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
+from yolov7_jax.experiment.explanations import ExplanationRun, explain_images
 from yolov7_jax.experiment.exporting import ExportRun, export
 from yolov7_jax.experiment.inference import DetectionRun, detect
 from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
@@ -17,6 +18,7 @@ __all__ = [
     "AnchorRun",
     "DemoRun",
     "DetectionRun",
+    "ExplanationRun",
     "ExportRun",
     "LabelSheets",
     "PlannedStep",
@@ -26,6 +28,7 @@ __all__ = [
     "ValidationRun",
     "ablate",
     "detect",
+    "explain_images",
     "export",
     "fit_anchors",
     "label_statistics",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -53,6 +53,13 @@ class Explanation:
         heat = self.letterbox.undo_cells(self.cells[number])
         return heat / max(heat.max(), np.finfo(np.float32).tiny)
 
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[number] for number in range(len(self)))
+
+    def of(self, number: int) -> Detections:
+        """The detection that a map is of, alone."""
+        return _part(self.detections, slice(number, number + 1))
+
 
 class ObjectnessMaps(NamedTuple):
     """Where a network sees objects, whatever their class (YOLOv7, arXiv:2207.02696, figure 8).
@@ -93,7 +100,7 @@ def explain(
         layer: a node's name, such as "11", or a tag; see `features`. By default the feature map from which the head
             predicts at the level of the detection, for "eigencam" at the level of the largest stride.
         method: "gradcam" or "eigencam".
-        limit: explain the best so many alone.
+        limit: "gradcam" explains the best so many alone.
         **options: the fields of `Options`.
 
     Raises:
@@ -111,10 +118,10 @@ def explain(
     seen = _look(detector, image, Options(**options), names)
     if detections is None:
         (detections,) = detector([seen.image], **options)
-    detections = _best(detections, limit)
     if method == "eigencam":
         of_image = eigencam(seen.feature_map(names[0]))
         return Explanation(seen.image, detections, method, names, (of_image,), seen.letterbox)
+    detections = _part(detections, slice(limit))
     layers, cells = _gradcams(detector, seen, detections, of_levels)
     return Explanation(seen.image, detections, method, layers, cells, seen.letterbox)
 
@@ -131,7 +138,7 @@ def objectness_maps(detector: Detector, image: ImageLike, **options: Any) -> Obj
         DataError: the image cannot be read. InputError: the detector has no network inside.
     """
     graph = _network_of(detector).graph
-    seen = _look(detector, image, Options(**options), ())
+    seen = _look(detector, image, Options(**options), graph.detect.lead)  # what `explain` compiles as well
     grid = make_grid(graph.anchors, graph.strides, seen.letterbox.shape)
     height, width = seen.letterbox.shape
     cells = tuple(
@@ -189,13 +196,9 @@ def _forward(
     return candidates(network.graph, outputs.lead, image_size=size), dict(zip(names, maps, strict=True))
 
 
-def _best(found: Detections, limit: int | None) -> Detections:
-    return replace(
-        found,
-        boxes_xyxy_px=found.boxes_xyxy_px[:limit],
-        scores=found.scores[:limit],
-        class_ids=found.class_ids[:limit],
-    )
+def _part(found: Detections, which: slice) -> Detections:
+    boxes_xyxy_px, scores, class_ids = found.boxes_xyxy_px[which], found.scores[which], found.class_ids[which]
+    return replace(found, boxes_xyxy_px=boxes_xyxy_px, scores=scores, class_ids=class_ids)
 
 
 def _gradcams(
