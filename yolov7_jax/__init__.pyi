@@ -41,6 +41,7 @@ from .experiment import Output as Output
 from .experiment import ablate as ablate
 from .experiment import detect as detect
 from .experiment import detect_video as detect_video
+from .experiment import explain_images as explain_images
 from .experiment import export as export
 from .experiment import fit_anchors as fit_anchors
 from .experiment import label_statistics as label_statistics
@@ -63,6 +64,10 @@ from .graph.spec import Node as Node
 from .graph.zoo import zoo as zoo
 from .graph.zoo import zoo_names as zoo_names
 from .inference.detector import Detector as Detector
+from .inference.explain import Explanation as Explanation
+from .inference.explain import ObjectnessMaps as ObjectnessMaps
+from .inference.explain import explain as explain
+from .inference.explain import objectness_maps as objectness_maps
 from .inference.frames import open_frames as open_frames
 from .inference.results import ImageDetections as ImageDetections
 from .inference.tracking import Tracker as Tracker

@@ -127,3 +127,39 @@ def test_by_area_sides_are_cut_and_boxes_go_back_by_the_factor_of_each():
     assert (geometry.content, geometry.offset, geometry.pad) == ((487, 640), (76, 0), (76.5, 0))
     np.testing.assert_allclose(geometry.undo(np.array([[0, 76.5, 640, 563.5]])), [[0, 0, 500, 381]], rtol=1e-12)
     assert fit((381, 500), 640, auto=False).content == (488, 640)
+
+
+@pytest.mark.parametrize("source", [(720, 1280), (1280, 720), (333, 500), (64, 31), (50, 50)])
+@pytest.mark.parametrize("auto", [True, False])
+def test_a_hot_cell_lies_where_its_box_lies(source, auto):
+    """In the source the center of what it heats is that of its pixels in the letterbox, which boxes are undone by."""
+    geometry = fit(source, 320, auto=auto)
+    stride = 32
+    rows, columns = (side // stride for side in geometry.shape)
+    for row, column in ((rows // 2, columns // 2), (rows // 2, columns // 2 - 1), (rows // 2 - 1, columns // 2)):
+        cells = np.zeros((rows, columns))
+        cells[row, column] = 1
+        box = np.array([[column, row, column + 1, row + 1]]) * float(stride)
+        left, top, right, bottom = geometry.undo(box)[0]
+        heat = geometry.undo_cells(cells)
+        assert heat.shape == source
+        assert heat.dtype == np.float32
+        hottest = np.argwhere(heat == heat.max()).mean(axis=0) + 0.5
+        pixel = 1 / geometry.scale
+        inside = left > 0 and right < source[1] and top > 0 and bottom < source[0]
+        tolerance = pixel if inside else stride * pixel  # of the letterbox; what is cut off has its middle elsewhere
+        assert np.abs(hottest - [(top + bottom) / 2, (left + right) / 2]).max() <= tolerance + 0.5
+        outside = heat.copy()
+        side = stride * pixel
+        outside[max(int(top - side), 0) : int(bottom + side) + 1, max(int(left - side), 0) : int(right + side) + 1] = 0
+        assert not outside.any()
+
+
+def test_between_cells_values_change_evenly_and_beyond_them_not():
+    geometry = fit((32, 64), 64, auto=False)  # 16 rows of padding above and below, cells of 16 pixels
+    cells = np.arange(4.0)[None, :] + 10 * np.arange(4.0)[:, None]
+    heat = geometry.undo_cells(cells)
+    assert np.allclose(heat[8, :8], heat[8, 0])
+    for y, x in ((0, 8), (20, 33), (31, 55)):
+        expected = ((x + 0.5) / 16 - 0.5) + 10 * ((y + 0.5 + 16) / 16 - 0.5)
+        assert heat[y, x] == pytest.approx(expected, abs=1e-5)

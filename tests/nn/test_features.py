@@ -46,3 +46,17 @@ def test_unknown_layers_are_named_with_the_nearest() -> None:
     graph = tagged()
     with pytest.raises(yolo.GraphError, match="no layer 'stm'; did you mean 'stem'"):
         yolo.features(yolo.Network(graph), {}, np.zeros((1, 16, 16, 3), np.float32), ["stm"])
+
+
+def test_networks_run_on_from_feature_maps_that_are_given() -> None:
+    graph = tagged()
+    network, variables = yolo.Network(graph), yolo.init(graph, jax.random.key(0))
+    images = np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)).astype(np.float32)
+    (feature_map,) = yolo.features(network, variables, images, ["2"]).values()
+    run = jax.jit(lambda images, given: network.apply(variables, images, given={"2": given}).lead)
+    expected = network.apply(variables, images).lead
+    np.testing.assert_allclose(run(0 * images, feature_map), expected, atol=1e-5)  # the images are read no more
+    assert np.abs(run(images, 2 * feature_map) - expected).max() > 1e-3
+    compiled = run.lower(images, feature_map).compile().as_text()
+    assert "f32[2,4,4,19]" in compiled  # layer 3
+    assert "f32[2,8,8,4]" not in compiled  # layer 0

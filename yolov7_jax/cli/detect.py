@@ -16,6 +16,7 @@ from yolov7_jax.cli.arguments import (
     load_detector,
     looking_on,
 )
+from yolov7_jax.cli.explaining import add_explaining, check_explaining, explain_detected
 from yolov7_jax.config import Options
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     videos = parser.add_argument_group("videos, cameras and streams")
     videos.add_argument("--track", action="store_true", help="number the objects over the frames")
     videos.add_argument("--every", type=int, default=1, metavar="N", help="look at each n-th frame only (default 1)")
+    add_explaining(parser)
     add_processes(parser, "the images shared by many devices or hosts, which share the folder too")
 
 
@@ -66,6 +68,7 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.inference.image_paths import find_images
     from yolov7_jax.training.hosts import all_or_none, is_first
 
+    check_explaining(parsed)
     join(parsed)
     report, progress = looking_on()
     moving = [source for source in parsed.sources if is_moving(source)]
@@ -82,6 +85,7 @@ def run(parsed: argparse.Namespace) -> int:
     done = detect(detector, images, parsed.output, options=options, output=output, progress=progress, shared=True)
     if is_first():
         _show(done)
+    explain_detected(parsed, detector, images, done.folder, options, progress)
     return 1 if done.failures else 0
 
 

@@ -61,6 +61,24 @@ class Letterbox:
         factors = np.array([*self.factors[::-1]] * 2, boxes_xyxy_px.dtype)
         return clip_boxes((boxes_xyxy_px - pad) / factors, self.source)
 
+    def undo_cells(self, cells: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Values of cells [rows, columns] that tile the letterbox, for each pixel of the source, float32 [h, w].
+
+        Bilinear between the centers of cells, constant beyond the outermost; by where the image's pixels lie indeed,
+        after rounding.
+        """
+        sides = zip(cells.shape, self.shape, self.source, self.content, self.offset, strict=True)
+        down, across = (_interpolation(*side) for side in sides)
+        pixels: NDArray[np.float32] = (down @ cells.astype(np.float64) @ across.T).astype(np.float32)
+        return pixels
+
+
+def _interpolation(cells: int, whole: int, source: int, content: int, offset: int) -> NDArray[np.float64]:
+    """How much each pixel of one side of the source has of each cell, [source, cells]; rows add up to 1."""
+    in_letterbox = (np.arange(source) + 0.5) * (content / source) + offset
+    places = in_letterbox * (cells / whole) - 0.5
+    return np.stack([np.interp(places, np.arange(cells), one) for one in np.eye(cells)], axis=1)
+
 
 def fit(
     source: tuple[int, int], size: int | tuple[int, int], *, stride: int = 32, auto: bool, resize: Resize = "linear"

@@ -3,6 +3,7 @@
 from yolov7_jax.experiment.ablations.run import ablate
 from yolov7_jax.experiment.anchors import AnchorRun, fit_anchors
 from yolov7_jax.experiment.demonstration import DemoRun, run_demo
+from yolov7_jax.experiment.explanations import ExplanationRun, explain_images
 from yolov7_jax.experiment.exporting import ExportRun, export
 from yolov7_jax.experiment.inference import DetectionRun, Output, detect
 from yolov7_jax.experiment.labels import StatisticsRun, label_statistics
@@ -18,6 +19,7 @@ __all__ = [
     "AnchorRun",
     "DemoRun",
     "DetectionRun",
+    "ExplanationRun",
     "ExportRun",
     "LabelSheets",
     "Output",
@@ -30,6 +32,7 @@ __all__ = [
     "ablate",
     "detect",
     "detect_video",
+    "explain_images",
     "export",
     "fit_anchors",
     "label_statistics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cache, lru_cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from yolov7_jax.types import Outputs
 
 NODE_OUTPUTS = "intermediates"
 """The collection that holds what every node gives, by `node_scope`, when it is made mutable."""
+NOTHING_GIVEN: Mapping[str, jax.Array] = MappingProxyType({})
 
 
 class Network(nn.Module):
@@ -43,8 +45,13 @@ class Network(nn.Module):
     cpu_tuning: bool = field(default_factory=cpu.tuning)
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> Outputs:
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, given: Mapping[str, jax.Array] = NOTHING_GIVEN
+    ) -> Outputs:
         """Images [B, H, W, 3], RGB in 0..1, sides multiples of the largest stride → `Outputs`.
+
+        given: feature maps [B, h, w, c] by the names of the nodes whose outputs they stand in for; what the outputs
+        then do not depend on is dead code to the compiler.
 
         Raises:
             GraphError: a side is no such multiple, or images have other axes.
@@ -54,6 +61,9 @@ class Network(nn.Module):
         values = {IMAGE: images.astype(self.dtype)}
         with cpu.tuned(self.cpu_tuning):
             for node in self.graph.nodes[:-1]:
+                if node.name in given:
+                    values[node.name] = given[node.name]
+                    continue
                 with jax.named_scope(node_scope(node.name)):
                     value = _run(node, [values[name] for name in node.src], form, train)
                 values[node.name] = checkpoint_name(value, STAGE) if node.name in stage_ends(self.graph) else value
@@ -110,13 +120,22 @@ def features(
     Raises:
         GraphError: no such layer; names the nearest. A side is no multiple of the largest stride.
     """
-    nodes = network.graph.nodes[:-1]
+    found = _node_outputs(network, node_names(network.graph, layers), variables, images)
+    return dict(zip(layers, found, strict=True))
+
+
+def node_names(graph: Graph, layers: Sequence[str]) -> tuple[str, ...]:
+    """The nodes that layers stand for; see `features`.
+
+    Raises:
+        GraphError: no such layer; names the nearest.
+    """
+    nodes = graph.nodes[:-1]
     known = {node.tag: node.name for node in nodes if node.tag} | {node.name: node.name for node in nodes}
     if unknown := [layer for layer in layers if layer not in known]:
         hint = nearest(unknown[0], known)
         raise GraphError(f"there is no layer {unknown[0]!r}{hint}; expected a node's name or tag, {', '.join(known)}")
-    found = _node_outputs(network, tuple(known[layer] for layer in layers), variables, images)
-    return dict(zip(layers, found, strict=True))
+    return tuple(known[layer] for layer in layers)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -124,8 +143,15 @@ def _node_outputs(
     network: Network, names: tuple[str, ...], variables: Mapping[str, Any], images: ArrayLike
 ) -> list[jax.Array]:
     """Outputs of nodes; that they alone are returned makes all after them dead code to the compiler."""
-    outputs = network.apply(variables, images, mutable=[NODE_OUTPUTS])[1][NODE_OUTPUTS]
-    return [outputs[node_scope(name)][0] for name in names]
+    return outputs_of_nodes(network, names, variables, images)[1]
+
+
+def outputs_of_nodes(
+    network: Network, names: Sequence[str], variables: Mapping[str, Any], images: ArrayLike
+) -> tuple[Outputs, list[jax.Array]]:
+    """The network's outputs in inference, and feature maps [B, h, w, c] of nodes. Pure."""
+    outputs, state = network.apply(variables, images, mutable=[NODE_OUTPUTS])
+    return outputs, [state[NODE_OUTPUTS][node_scope(name)][0] for name in names]
 
 
 def node_scope(name: str) -> str:
