@@ -90,6 +90,33 @@ def peer_argument(text: str) -> str | None:
     return f"what yolov5, yolov7 and ultralytics call {name} is here: {ours}"
 
 
+_DETECTION: Mapping[str, str] = {
+    "agnostic_nms": "agnostic",
+    "conf": "confidence",
+    "conf_thres": "confidence",
+    "imgsz": "size",
+    "img": "size",
+    "img_size": "size",
+    "iou_thres": "iou",
+    "max_det": "max_detections",
+    "name": "output",
+    "nosave": "no_images",
+    "project": "output",
+    "save_conf": "save_confidence",
+    "save_crop": "crops",
+    "vid_stride": "every",
+}
+"""Options of detection, which are called the same in Python and, with other dashes, in commands."""
+
+
+def peer_option(text: str) -> str | None:
+    """What an option of detection of yolov5, yolov7 or ultralytics is called here; None if it is none of theirs.
+
+    text: as it is typed: `conf`, `--conf-thres`.
+    """
+    return _DETECTION.get(text.partition("=")[0].lstrip("-").replace("-", "_").lower())
+
+
 def read_hyp(file: Path | str, report: Callable[[str], object]) -> dict[str, dict[str, Any]]:
     """The settings of a hyper-parameter file by section; values are not checked yet.
 

@@ -221,3 +221,36 @@ def test_summary_shows_repeats_and_levels_for_training_only(folder: Path, capsys
 def test_summary_is_of_one_network_or_of_all(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert run("--no-compilation-cache", "summary", *arguments) == 2
     assert "either a MODEL or --all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("--conf-thres", "--confidence"), ("--save-conf", None), ("--nosave", "--no-images")]
+)
+def test_options_of_other_programs_are_named(
+    theirs: str, ours: str | None, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if ours is None:  # the beginning of a name will do
+        assert run("detect", "net.safetensors", "images/0.png", theirs) == 0
+        return
+    with pytest.raises(SystemExit):
+        run("detect", "net.safetensors", "images", theirs)
+    assert f"{theirs}: it is called {ours} here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("abc", "JAX finds no 'abc' here, but cpu"),
+        ("cpu:9", "'9' is no number from 0 to 3"),
+        ("cpu:x", "'x' is no number"),
+    ],
+)
+def test_devices_that_are_not_there(
+    device: str, sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("detect", "net.safetensors", "images", "--device", device) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_devices_are_chosen(folder: Path) -> None:
+    assert run("detect", "net.safetensors", "images/0.png", "--device", "cpu:1,2", "--half") == 0

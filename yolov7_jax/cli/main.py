@@ -159,9 +159,11 @@ def _add_settings(parser: argparse.ArgumentParser, parsed: argparse.Namespace, r
     """Adds settings that stand after options to the others; argparse of Python 3.11 leaves them over."""
     unknown = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(parsed, "overrides")]
     if unknown:
-        from yolov7_jax.config_peers import peer_argument
+        from yolov7_jax.config_peers import peer_argument, peer_option
 
         known = peer_argument(unknown[0]) if hasattr(parsed, "overrides") else None
+        if parsed.command in ("detect", "val") and (option := peer_option(unknown[0])):
+            known = f"it is called --{option.replace('_', '-')} here"
         parser.error(f"{unknown[0]}: {known}" if known else f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         parsed.overrides = [*parsed.overrides, *rest]

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,13 @@ from yolov7_jax.artefacts.formats import is_artefact
 from yolov7_jax.artefacts.program import detect_batch
 from yolov7_jax.compilation_cache import compiling, enable_compilation_cache
 from yolov7_jax.config import Options
+from yolov7_jax.config_peers import peer_option
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.data.letterbox import Letterbox, letterbox, rectangle
-from yolov7_jax.errors import DataError, InputError
+from yolov7_jax.errors import InputError
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.inference.inputs import ImageLike, as_image, images_of, path_of, reader
+from yolov7_jax.inference.batches import Prepared, batches, prepare
+from yolov7_jax.inference.inputs import ImageLike, images_of
 from yolov7_jax.inference.results import ImageDetections, Result
 from yolov7_jax.inference.tiling import detect_tiled
 from yolov7_jax.nn.network import Network
@@ -40,16 +41,6 @@ _STATIC = ("multi_label", "agnostic", "max_detections", "augment")  # options th
 
 
 _IMAGES = "images"  # the axis of a batch that devices share
-
-
-class _Prepared(NamedTuple):
-    position: int
-    path: Path | None
-    image: NDArray[np.uint8]
-    read: Callable[[], NDArray[np.uint8]]
-    boxed: NDArray[np.uint8]
-    letterbox: Letterbox
-    seconds: float
 
 
 class Detector:
@@ -224,13 +215,13 @@ class Detector:
         return stream(given) if options.tiles is None else detect_tiled(stream, given, options)
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
-        prepare = partial(self._prepare, options)
+        prepare = partial(self.prepare, options)
         devices = 1 if self._mesh is None else self._mesh.size
         size = -(-options.batch_size // devices) * devices  # each device has its part
         ahead = options.workers + 2 * size
-        running: deque[tuple[list[_Prepared], PaddedDetections, float]] = deque()
+        running: deque[tuple[list[Prepared], PaddedDetections, float]] = deque()
         done_at = 0.0
-        for batch in _batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), size):
+        for batch in batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), size):
             if isinstance(batch, Result):
                 yield batch
                 continue
@@ -242,25 +233,12 @@ class Detector:
             results, done_at = self._finish(*running.popleft(), done_at)
             yield from results
 
-    def _prepare(self, options: Options, item: tuple[int, ImageLike]) -> _Prepared | Result:
-        position, given = item
-        started = time.perf_counter()
-        try:
-            image = as_image(given, options)
-        except DataError as error:
-            return Result(position, error=error)
-        size: int | tuple[int, int] = self.shape or self.size
-        rect = options.rect and self.shape is None
-        if rect and options.few_shapes:
-            size = rectangle(image.shape[:2], self.size, self.stride)
-        boxed, geometry = letterbox(
-            image, size, stride=self.stride, auto=rect and not options.few_shapes, resize=options.resize
-        )
-        read = reader(given, image, options)
-        return _Prepared(position, path_of(given), image, read, boxed, geometry, time.perf_counter() - started)
+    def prepare(self, options: Options, item: tuple[int, ImageLike]) -> Prepared | Result:
+        """An image and its place in a stream, letterboxed as this detector takes it; see `batches.prepare`."""
+        return prepare(*item, options, shape=self.shape, size=self.size, stride=self.stride)
 
     def _start(
-        self, batch: Sequence[_Prepared], size: int, mask: NDArray[np.bool_], options: Options
+        self, batch: Sequence[Prepared], size: int, mask: NDArray[np.bool_], options: Options
     ) -> PaddedDetections:
         images = np.zeros((size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
         for place, prepared in enumerate(batch):
@@ -281,7 +259,7 @@ class Detector:
         self._met.add(key)
 
     def _finish(
-        self, batch: Sequence[_Prepared], found: PaddedDetections, started: float, previous: float
+        self, batch: Sequence[Prepared], found: PaddedDetections, started: float, previous: float
     ) -> tuple[list[Result], float]:
         """Results of a batch, and when the device was done with it; it began when started and the one before done."""
         boxes_xyxy_px, scores, class_ids, valid, overflow = map(np.asarray, found)  # [B, D, …]
@@ -290,18 +268,8 @@ class Detector:
         results = []
         for place, prepared in enumerate(batch):
             rows = valid[place]
-            detections = ImageDetections(
-                prepared.letterbox.undo(boxes_xyxy_px[place][rows]),
-                scores[place][rows],
-                class_ids[place][rows],
-                self.names,
-                int(overflow[place]),
-                size=prepared.letterbox.source,
-                path=prepared.path,
-                read=prepared.read,
-            )
-            seconds = {"read": prepared.seconds, "device": device}
-            results.append(Result(prepared.position, prepared.image, detections, seconds=seconds))
+            columns = boxes_xyxy_px[place][rows], scores[place][rows], class_ids[place][rows]
+            results.append(prepared.result(*columns, self.names, int(overflow[place]), device=device))
         return results, done_at
 
 
@@ -314,7 +282,10 @@ def options_of(given: Mapping[str, Any]) -> Options:
     known = [field.name for field in fields(Options)]
     for name in given:
         if name not in known:
-            raise InputError(f"there is no option {name!r}{nearest(name, known)}; expected {', '.join(known)}")
+            peer = peer_option(name)
+            place = "" if peer in known else " of Detector.load" if peer == "size" else " of the command detect"
+            hint = f"; it is called {peer}{place} here" if peer else nearest(name, known)
+            raise InputError(f"there is no option {name!r}{hint}; expected {', '.join(known)}")
     return Options(**given)
 
 
@@ -338,17 +309,3 @@ def class_mask(classes: Sequence[int | str] | int | str | None, names: Sequence[
             )
         mask[number] = True
     return mask
-
-
-def _batches(items: Iterable[_Prepared | Result], size: int) -> Iterator[list[_Prepared] | Result]:
-    """Groups images of one shape; results (of images that cannot be read) pass through."""
-    waiting: dict[tuple[int, ...], list[_Prepared]] = {}
-    for item in items:
-        if isinstance(item, Result):
-            yield item
-            continue
-        group = waiting.setdefault(item.boxed.shape, [])
-        group.append(item)
-        if len(group) == size:
-            yield waiting.pop(item.boxed.shape)
-    yield from waiting.values()

@@ -176,7 +176,7 @@ def _network_of(detector: Detector) -> Network:
 
 
 def _look(detector: Detector, image: ImageLike, options: Options, names: tuple[str, ...]) -> _Seen:
-    prepared = detector._prepare(options, (0, image))
+    prepared = detector.prepare(options, (0, image))
     if isinstance(prepared, Result):
         assert prepared.error is not None
         raise prepared.error
