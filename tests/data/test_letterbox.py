@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolov7_jax.data.letterbox import GRAY, fit, letterbox
+from yolov7_jax.data.letterbox import GRAY, fit, letterbox, rectangle
 from yolov7_jax.image import read_image
 
 SIDES = st.integers(1, 3000)
@@ -163,3 +163,20 @@ def test_between_cells_values_change_evenly_and_beyond_them_not():
     for y, x in ((0, 8), (20, 33), (31, 55)):
         expected = ((x + 0.5) / 16 - 0.5) + 10 * ((y + 0.5 + 16) / 16 - 0.5)
         assert heat[y, x] == pytest.approx(expected, abs=1e-5)
+
+
+@given(
+    st.tuples(st.integers(1, 5000), st.integers(1, 5000)), st.sampled_from([(640, 32), (1280, 64), (64, 8), (320, 32)])
+)
+def test_five_rectangles_hold_every_image(source: tuple[int, int], size_and_stride: tuple[int, int]) -> None:
+    size, stride = size_and_stride
+    shape = rectangle(source, size, stride)
+    shorts = {-(-6 * size // (10 * stride)) * stride, -(-3 * size // (4 * stride)) * stride, size}
+    assert max(shape) == size
+    assert min(shape) in shorts
+    exact = fit(source, size, stride=stride, auto=True)
+    few = fit(source, shape, stride=stride, auto=False)
+    assert few.scale == exact.scale
+    assert few.content == exact.content
+    assert all(side >= own for side, own in zip(shape, exact.shape, strict=True))
+    assert min(shape) == min(side for side in shorts if side >= min(exact.content))

@@ -103,8 +103,10 @@ def test_one_compilation_a_shape_whatever_the_options() -> None:
         fresh([noise(*size)], rect=False)
     fresh([noise(64, 64)], rect=False, confidence=0.5, iou=0.1, classes=["bee"])
     assert fresh.compiled._cache_size() == 1
-    fresh([noise(40, 64)], rect=True)
-    fresh([noise(20, 60)], rect=True, confidence=0.9)
+    fresh([noise(40, 64)], few_shapes=False)
+    fresh([noise(20, 60)], few_shapes=False, confidence=0.9)
+    assert fresh.compiled._cache_size() == 3
+    fresh([noise(20, 60), noise(30, 60), noise(40, 60)])  # all as the first of these
     assert fresh.compiled._cache_size() == 3
 
 
