@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import quickly
 from yolov7_jax.data.transforms import named_transforms, transformed
 from yolov7_jax.ops.polygons import as_polygons
 from yolov7_jax.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {ROOT / "examples" / "serve.py"})  # see test_serving.py
-
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Compiling takes longer than all that is computed."""
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +41,7 @@ def test_an_example_runs_elsewhere(example: Path, installed: Path, tmp_path: Pat
         f"assert yolov7_jax.__file__.startswith({str(installed)!r}), yolov7_jax.__file__\n"
         f"runpy.run_path({example.name!r}, run_name='__main__')"
     )
-    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": QUICKLY, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": quickly.FLAGS, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )
@@ -51,17 +49,16 @@ def test_an_example_runs_elsewhere(example: Path, installed: Path, tmp_path: Pat
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    ("module", "setting"),
-    [
-        ("task_aligned", "loss.assigner=task_aligned(top_k=9)"),
-        ("wise_iou", "loss.name=wise_iou"),
-        ("wave_transform", 'augment.transforms=["wave(most=6, length=50)"]'),
-    ],
-)
-def test_commands_know_what_a_module_registers(module: str, setting: str, installed: Path, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path)
-    command = [sys.executable, "-m", "yolov7_jax.cli.main", "--import", module, "train", "debug", setting]
+def test_commands_know_what_modules_register(installed: Path, tmp_path: Path) -> None:
+    settings = {
+        "task_aligned": "loss.assigner=task_aligned(top_k=9)",
+        "wise_iou": "loss.name=wise_iou",
+        "wave_transform": 'augment.transforms=["wave(most=6, length=50)"]',
+    }
+    for module in settings:
+        shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path)
+    imports = [word for module in settings for word in ("--import", module)]
+    command = [sys.executable, "-m", "yolov7_jax.cli.main", *imports, "train", "debug", *settings.values()]
     environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 2

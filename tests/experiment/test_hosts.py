@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import quickly
 from tests.experiment.small_run import small_config, write_data
 from tests.experiment.test_sharing import assert_same_evaluation
 from tests.experiment.test_training import damage
@@ -109,7 +110,7 @@ class Two:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
-        settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+        settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quickly.FLAGS, "PYTHONPATH": str(Path(__file__).parents[2])}
         settings["YOLOV7_JAX_COMPILATION_CACHE"] = str(home / "cache")
         processes = []
         for number in ("0", "1"):

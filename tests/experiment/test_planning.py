@@ -13,7 +13,6 @@ import jax
 import pytest
 
 from tests.experiment.small_run import MODEL
-from tests.training.test_memory import QUICKLY
 from yolov7_jax.cli.main import main
 from yolov7_jax.config import Config
 from yolov7_jax.config_file import make_config
@@ -51,10 +50,8 @@ def config_of(model: str, **sections: Any) -> Config:
 
 @pytest.fixture(scope="module", autouse=True)
 def _plainly() -> Iterator[None]:
-    """Compiles quickly, and convolutions as XLA does, not as CPUs like them."""
-    whole = jax.stages.Lowered.compile
-    with pytest.MonkeyPatch.context() as patch, tuned(False):
-        patch.setattr(jax.stages.Lowered, "compile", lambda lowered, options: whole(lowered, options or QUICKLY))
+    """Convolutions as XLA has them, not as CPUs like them."""
+    with tuned(False):
         yield
 
 

@@ -1,6 +1,5 @@
 """Steps compiled before a run: their rows of a batch, and the largest batch that fits."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 
 from tests.experiment.small_run import MODEL, small_config, write_data
 from tests.experiment.test_planning import config_of
-from tests.training.test_memory import QUICKLY
 from yolov7_jax.cli.main import main
 from yolov7_jax.config_file import read_config
 from yolov7_jax.convert.load import resolve
@@ -29,14 +27,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("model") / "model.yaml"
     file.write_text(MODEL)
     return str(file)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly() -> Iterator[None]:
-    whole = jax.stages.Lowered.compile
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.stages.Lowered, "compile", lambda lowered, options=None: whole(lowered, options or QUICKLY))
-        yield
 
 
 def test_of_several_sizes_the_largest_is_planned(model: str) -> None:

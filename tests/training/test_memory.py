@@ -13,7 +13,6 @@ from yolov7_jax.training.memory import MeasuredStep, ProgramMemory, StepMemory, 
 from yolov7_jax.training.mesh import data_mesh, shard_batch
 from yolov7_jax.types import Batch, Candidates
 
-QUICKLY = {"xla_backend_optimization_level": 0}
 SMALL, CAPACITY = small_weights(), 2000
 CONFIG = Config(
     data=DataConfig(max_boxes=CAPACITY),
@@ -43,7 +42,7 @@ def test_memory_is_known_before_and_is_the_same_for_one_box_and_for_2000() -> No
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     one, crowd = batch_of(1), batch_of(2000)
     step: Any = step_of(SMALL.graph, CONFIG, mesh=mesh)
-    compiled = step.lower(state, shard_batch(one, mesh)).compile(compiler_options=QUICKLY)
+    compiled = step.lower(state, shard_batch(one, mesh)).compile()
     memory = step_memory(compiled, state, shard_batch(one, mesh))
     assert memory is not None
     assert memory == step_memory(compiled, state, shard_batch(crowd, mesh))

@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.training.step_parts import state_of, step_parts
-from tests.training.test_memory import QUICKLY
 from tests.training.test_step import AT_ONCE, ONE, SMALL, assert_same, in_bytes, make_batch, small_batch, two_levels
 from yolov7_jax.config import Config, LossConfig, TrainConfig
 from yolov7_jax.errors import InputError
@@ -39,12 +38,12 @@ def images_of(count: int, graph: Graph = SMALL.graph) -> Batch:
 
 
 class Compiled:
-    """A step of some shape, compiled with little optimization."""
+    """A step of some shape."""
 
     def __init__(self, graph: Graph, config: Config, state: TrainState, batch: Batch, mesh: Mesh, **parts: Any) -> None:
         self.mesh = mesh
         step: Any = make_step(**step_parts(graph, config) | parts, mesh=mesh, remat=config.train.remat)
-        self.program = step.lower(state, shard_batch(batch, mesh)).compile(compiler_options=QUICKLY)
+        self.program = step.lower(state, shard_batch(batch, mesh)).compile()
 
     def __call__(self, state: TrainState, batch: Batch) -> Any:
         return jax.device_get(self.program(state, shard_batch(batch, self.mesh)))

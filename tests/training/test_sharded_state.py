@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.training.step_parts import state_of, step_parts
-from tests.training.test_memory import QUICKLY
 from tests.training.test_step import AT_ONCE, SMALL, small_batch
 from yolov7_jax.config import Config, TrainConfig
 from yolov7_jax.training.checkpoint import Checkpoints, RunStatus
@@ -39,7 +38,7 @@ def after() -> dict[bool, TrainState]:
     for shard in (False, True):
         state = begin(mesh, shard=shard)
         step: Any = make_step(**step_parts(GRAPH, CONFIG), mesh=mesh, shard=shard)
-        program = step.lower(state, shard_batch(small_batch(0), mesh)).compile(compiler_options=QUICKLY)
+        program = step.lower(state, shard_batch(small_batch(0), mesh)).compile()
         for seed in range(3):
             state, _ = program(state, shard_batch(small_batch(seed), mesh))
         found[shard] = state

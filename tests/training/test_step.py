@@ -225,11 +225,12 @@ def test_recorded_trainings(shared: Path, names: dict[str, int]) -> None:
 
 def quickly(step: Any) -> Any:
     """The step with little optimization (with none at all gradients of YOLOv7-tiny come out not finite)."""
+    options = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
     compiled = None
 
     def run(*arguments: Any) -> Any:
         nonlocal compiled
-        compiled = compiled or step.lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 1})
+        compiled = compiled or step.lower(*arguments).compile(compiler_options=options)
         return compiled(*arguments)
 
     return run
