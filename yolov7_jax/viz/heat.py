@@ -13,7 +13,7 @@ from yolov7_jax.viz.sheet import arrange, headed, sized
 
 Image = NDArray[np.uint8]
 
-OPACITY = 0.6
+OPACITY = 0.5
 """Of the colors over the image."""
 
 
