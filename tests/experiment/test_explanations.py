@@ -13,8 +13,8 @@ from yolov7_jax.image import read_image, write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.explain import explain, objectness_maps
 from yolov7_jax.prefetch import no_progress
-from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.heat import draw_heat, draw_heats
+from yolov7_jax.viz.draw import draw_detections, draw_heat
+from yolov7_jax.viz.sheet import draw_heats
 
 
 @pytest.fixture(scope="module")

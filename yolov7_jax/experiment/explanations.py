@@ -16,9 +16,8 @@ from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.explain import Explanation, Method, explain, objectness_maps
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training import hosts
-from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.heat import draw_heat, draw_heats
-from yolov7_jax.viz.sheet import Image
+from yolov7_jax.viz.draw import draw_detections, draw_heat
+from yolov7_jax.viz.sheet import Image, draw_heats
 
 MOST_MAPS = 10
 """Detections of an image that are explained where nothing else is asked for."""
