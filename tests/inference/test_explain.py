@@ -289,11 +289,14 @@ def test_artefacts_ask_for_their_weights() -> None:
             call(ExportedDetector(artefact), noise(64, 64))
 
 
-def test_one_compilation_a_size(simple: yolo.Detector) -> None:
+def test_one_compilation_a_size_which_is_reported() -> None:
+    heard: list[str] = []
+    simple = yolo.Detector(small_weights(), report=heard.append)
     before = mean_gradients._cache_size()
     for seed in range(3):
         explain(simple, noise(64, 64, seed), limit=seed + 1, rect=False, layer="0")
     assert mean_gradients._cache_size() == before + 1
+    assert [line.partition(":")[0] for line in heard] == ["compiling the network for images of 64 × 64 pixels"] * 2
 
 
 def score_of(detector: yolo.Detector, image: np.ndarray, found: yolo.Detections) -> float:

@@ -13,7 +13,7 @@ from yolov7_jax.errors import DataError
 from yolov7_jax.experiment.inference import _unique_names
 from yolov7_jax.image import read_image, write_image
 from yolov7_jax.inference.detector import Detector
-from yolov7_jax.inference.explain import Explanation, Method, explain, objectness_maps
+from yolov7_jax.inference.explain import Explanation, Method, explain, layers_of_levels, objectness_maps
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training import hosts
 from yolov7_jax.viz.draw import draw_detections, draw_heat
@@ -70,6 +70,7 @@ def explain_images(
         DataError: the folder cannot be written. GraphError: no such layer. InputError: the detector has no network
             inside, or an option is out of its range.
     """
+    layers_of_levels(detector, layer)  # or refuses
     names, asked = _unique_names(images), {"layer": layer, "method": method, "limit": limit}
     rows: list[tuple[int, dict[str, Any]]] = []
     with hosts.sharing(shared), hosts.new_folder(folder) as folder:
