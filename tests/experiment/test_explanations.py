@@ -13,8 +13,8 @@ from yolov7_jax.image import read_image, write_image
 from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.explain import explain, objectness_maps
 from yolov7_jax.prefetch import no_progress
-from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.heat import draw_heat, draw_heats
+from yolov7_jax.viz.draw import draw_detections, draw_heat
+from yolov7_jax.viz.sheet import draw_heats
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_arguments_of_the_command(
     detector: Detector, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = parsed("--explain", "--layer", "0", "--method", "eigencam")
-    check_explaining(asked)
+    check_explaining(asked, detector)
     explain_detected(asked, detector, images[:1], tmp_path, Options(confidence=1.0), no_progress)
     folder = tmp_path / "explanations"
     assert (folder / "a/eigencam.png").exists()
@@ -92,6 +92,8 @@ def test_arguments_of_the_command(
     assert told.err == "1 images with nothing to explain: lower --confidence\n"
     explain_detected(parsed(), detector, images[:1], tmp_path / "none", Options(), no_progress)
     assert not (tmp_path / "none").exists()
-    check_explaining(parsed())
+    check_explaining(parsed(), detector)
     with pytest.raises(InputError, match="--method says how to explain detections; give --explain too"):
-        check_explaining(parsed("--method", "gradcam"))
+        check_explaining(parsed("--method", "gradcam"), detector)
+    with pytest.raises(GraphError, match="no layer 'neck'"):
+        check_explaining(parsed("--explain", "--layer", "neck"), detector)

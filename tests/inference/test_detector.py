@@ -106,7 +106,7 @@ def test_one_compilation_a_shape_whatever_the_options() -> None:
     fresh([noise(40, 64)], few_shapes=False)
     fresh([noise(20, 60)], few_shapes=False, confidence=0.9)
     assert fresh.compiled._cache_size() == 3
-    fresh([noise(20, 60), noise(30, 60), noise(40, 60)])  # all as the first of these
+    fresh([noise(20, 60), noise(30, 60), noise(36, 60)])  # all in the smallest rectangle
     assert fresh.compiled._cache_size() == 3
 
 

@@ -17,7 +17,7 @@ from yolov7_jax.errors import DataError, GraphError, InputError
 from yolov7_jax.graph.builder import Builder
 from yolov7_jax.graph.spec import IMAGE
 from yolov7_jax.image import cv2, read_image, write_image
-from yolov7_jax.inference.explain import eigencam, explain, mean_gradients, objectness_maps
+from yolov7_jax.inference.explain import _row_of, eigencam, explain, mean_gradients, objectness_maps
 from yolov7_jax.inference.exported import ExportedDetector
 from yolov7_jax.ops.iou import pairwise_iou
 
@@ -156,6 +156,13 @@ def test_detections_that_are_given_are_explained_in_their_order(simple: yolo.Det
     assert len(explain(simple, image, limit=2)) == 2
 
 
+def test_of_predictions_in_one_place_the_score_of_the_class_tells_which_was_kept() -> None:
+    boxes, scores = np.float32([[0, 0, 9, 9]] * 3 + [[2, 0, 9, 9]]), np.float32([[9, 1], [3, 5], [5, 3], [5, 3]]) / 10
+    seen: Any = SimpleNamespace(boxes_xyxy_px=boxes, scores=scores)
+    found = yolo.Detections(boxes[:1], np.float32([0.3]), np.int32([1]), ("ant", "bee"))
+    assert _row_of(seen, found, 0, ["ant", "bee"]) == 2
+
+
 def test_more_detections_than_places_at_once(simple: yolo.Detector) -> None:
     found = explain(simple, noise(64, 64), limit=2)
     pair = found.detections
@@ -249,8 +256,10 @@ def test_files_of_any_size(tmp_path: Path, simple: yolo.Detector) -> None:
 def test_detectors_of_every_kind(kind: dict[str, Any], simple: yolo.Detector) -> None:
     image = noise(64, 64)
     one = explain(simple, image, limit=2)
-    other = explain(yolo.Detector(small_weights(), **kind), image, detections=one.detections)
-    assert other.cells[0].dtype == np.float32
+    detector = yolo.Detector(small_weights(), **kind)
+    other = explain(detector, image, detections=one.detections)
+    by_components = explain(detector, image, detections=one.detections, method="eigencam")
+    assert other.cells[0].dtype == by_components.cells[0].dtype == np.float32
     np.testing.assert_allclose(other[0], one[0], atol=0.1 if "dtype" in kind else 1e-4)
 
 
@@ -280,11 +289,14 @@ def test_artefacts_ask_for_their_weights() -> None:
             call(ExportedDetector(artefact), noise(64, 64))
 
 
-def test_one_compilation_a_size(simple: yolo.Detector) -> None:
+def test_one_compilation_a_size_which_is_reported() -> None:
+    heard: list[str] = []
+    simple = yolo.Detector(small_weights(), report=heard.append)
     before = mean_gradients._cache_size()
     for seed in range(3):
         explain(simple, noise(64, 64, seed), limit=seed + 1, rect=False, layer="0")
     assert mean_gradients._cache_size() == before + 1
+    assert [line.partition(":")[0] for line in heard] == ["compiling the network for images of 64 × 64 pixels"] * 2
 
 
 def score_of(detector: yolo.Detector, image: np.ndarray, found: yolo.Detections) -> float:

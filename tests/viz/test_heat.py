@@ -2,9 +2,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from yolov7_jax.viz.draw import relative_luminance
-from yolov7_jax.viz.heat import OPACITY, draw_heat, draw_heats
-from yolov7_jax.viz.sheet import GAP, HEADING
+from yolov7_jax.viz.draw import OPACITY, draw_heat, relative_luminance
+from yolov7_jax.viz.sheet import GAP, HEADING, draw_heats
 
 
 def test_the_hotter_the_lighter_over_an_image_in_gray() -> None:

@@ -33,15 +33,19 @@ def add_explaining(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_explaining(parsed: argparse.Namespace) -> None:
-    """Refuses arguments that would do nothing.
+def check_explaining(parsed: argparse.Namespace, detector: Detector) -> None:
+    """Refuses, before anything is detected, what cannot be explained and arguments that would do nothing.
 
     Raises:
-        InputError: --layer or --method without --explain.
+        InputError: --layer or --method without --explain, or the detector is an artefact. GraphError: no such layer.
     """
+    from yolov7_jax.inference.explain import layers_of_levels
+
     for name in ("layer", "method"):
         if getattr(parsed, name) is not None and not parsed.explain:
             raise InputError(f"--{name} says how to explain detections; give --explain too")
+    if parsed.explain:
+        layers_of_levels(detector, parsed.layer)
 
 
 def explain_detected(

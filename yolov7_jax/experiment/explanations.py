@@ -13,12 +13,11 @@ from yolov7_jax.errors import DataError
 from yolov7_jax.experiment.inference import unique_names
 from yolov7_jax.image import read_image, write_image
 from yolov7_jax.inference.detector import Detector
-from yolov7_jax.inference.explain import Explanation, Method, explain, objectness_maps
+from yolov7_jax.inference.explain import Explanation, Method, explain, layers_of_levels, objectness_maps
 from yolov7_jax.prefetch import ProgressBar, no_progress
 from yolov7_jax.training import hosts
-from yolov7_jax.viz.draw import draw_detections
-from yolov7_jax.viz.heat import draw_heat, draw_heats
-from yolov7_jax.viz.sheet import Image
+from yolov7_jax.viz.draw import draw_detections, draw_heat
+from yolov7_jax.viz.sheet import Image, draw_heats
 
 MOST_MAPS = 10
 """Detections of an image that are explained where nothing else is asked for."""
@@ -71,7 +70,12 @@ def explain_images(
         DataError: the folder cannot be written. GraphError: no such layer. InputError: the detector has no network
             inside, or an option is out of its range.
     """
+<<<<<<< HEAD
     names, asked = unique_names(images), {"layer": layer, "method": method, "limit": limit}
+=======
+    layers_of_levels(detector, layer)  # or refuses
+    names, asked = _unique_names(images), {"layer": layer, "method": method, "limit": limit}
+>>>>>>> h-explain
     rows: list[tuple[int, dict[str, Any]]] = []
     with hosts.sharing(shared), hosts.new_folder(folder) as folder:
 

@@ -107,13 +107,11 @@ def explain(
         DataError: the image cannot be read. GraphError: no such layer; names the nearest. InputError: the detector has
             no network inside, a detection is not the network's, or an option is not known.
     """
-    network = _network_of(detector)
+    of_levels = layers_of_levels(detector, layer)
     if method not in get_args(Method):
         raise InputError(f"method {method!r} is not known; expected one of {', '.join(get_args(Method))}")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    heads = network.graph.detect.lead
-    of_levels = heads if layer is None else node_names(network.graph, [layer]) * len(heads)
     names = of_levels[-1:] if method == "eigencam" else tuple(dict.fromkeys(of_levels))
     seen = _look(detector, image, Options(**options), names)
     if detections is None:
@@ -137,8 +135,8 @@ def objectness_maps(detector: Detector, image: ImageLike, **options: Any) -> Obj
     Raises:
         DataError: the image cannot be read. InputError: the detector has no network inside.
     """
-    graph = _network_of(detector).graph
-    seen = _look(detector, image, Options(**options), graph.detect.lead)  # what `explain` compiles as well
+    names = layers_of_levels(detector, None)  # as `explain` has them: one program for both
+    seen, graph = _look(detector, image, Options(**options), names), detector.network.graph
     grid = make_grid(graph.anchors, graph.strides, seen.letterbox.shape)
     height, width = seen.letterbox.shape
     cells = tuple(
@@ -147,6 +145,22 @@ def objectness_maps(detector: Detector, image: ImageLike, **options: Any) -> Obj
     )
     levels = tuple(map(seen.letterbox.undo_cells, cells))
     return ObjectnessMaps(seen.image, graph.strides, cells, levels, np.maximum.reduce(levels))
+
+
+def layers_of_levels(detector: Detector, layer: str | None) -> tuple[str, ...]:
+    """The node whose feature map explains the detections of each level of the head; see `explain`.
+
+    Raises:
+        InputError: the detector has no network inside. GraphError: no such layer; names the nearest.
+    """
+    network: Network | None = getattr(detector, "network", None)
+    if network is None:
+        raise InputError(
+            "an artefact cannot be explained: it gives detections, but neither feature maps nor gradients; "
+            "load the weights that it was exported from"
+        )
+    heads = network.graph.detect.lead
+    return heads if layer is None else node_names(network.graph, [layer]) * len(heads)
 
 
 class _Seen(NamedTuple):
@@ -165,22 +179,13 @@ class _Seen(NamedTuple):
         return np.asarray(self.maps[name][0], np.float32)
 
 
-def _network_of(detector: Detector) -> Network:
-    network: Network | None = getattr(detector, "network", None)
-    if network is None:
-        raise InputError(
-            "an artefact cannot be explained: it gives detections, but neither feature maps nor gradients; "
-            "load the weights that it was exported from"
-        )
-    return network
-
-
 def _look(detector: Detector, image: ImageLike, options: Options, names: tuple[str, ...]) -> _Seen:
     prepared = detector.prepare(options, (0, image))
     if isinstance(prepared, Result):
         assert prepared.error is not None
         raise prepared.error
     pixels = prepared.boxed[None].astype(np.float32) / np.float32(255)
+    detector._meet(prepared.boxed[None], {"layers": names})
     found, maps = _forward(detector.network, names, detector.variables, pixels)
     boxes, objectness, scores = (np.asarray(part[0]) for part in found)
     return _Seen(prepared.image, pixels, prepared.letterbox, prepared.letterbox.undo(boxes), objectness, scores, maps)

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Boxes drawn on their image, and the trails of those that are tracked over a video."""
+=======
+"""Boxes and heat maps drawn on their image."""
+>>>>>>> h-explain
 
 from __future__ import annotations
 
@@ -23,6 +27,9 @@ FONT_OF_LINE, LEAST_FONT = 0.28, 0.4
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 SHADES = ((0.85, 1.0), (0.6, 0.95), (0.95, 0.8))
 """Saturation and value, in turn, so that classes of like hue differ in these."""
+
+OPACITY = 0.5
+"""Of the colors of a heat map over its image."""
 
 Color = tuple[int, int, int]
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -114,9 +121,24 @@ def draw_boxes(
     return canvas
 
 
+<<<<<<< HEAD
 def _line(image: NDArray[np.uint8], thickness: int | None) -> int:
     """How thick lines are: as given, or by the size of the image."""
     return thickness or max(round(sum(image.shape[:2]) / 2 * LINE_OF_SIDE), 1)
+=======
+def draw_heat(image: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The image in gray under the colors of a heat map, from black over red to yellow: the lighter, the hotter.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        heat: [h, w] in 0..1.
+    """
+    levels = np.rint(heat.clip(0, 1) * 255).astype(np.uint8)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended: NDArray[np.uint8] = cv2.addWeighted(gray, 1 - OPACITY, colors, OPACITY, 0)
+    return blended
+>>>>>>> h-explain
 
 
 def class_color(class_id: int) -> Color:

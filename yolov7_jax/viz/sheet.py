@@ -1,4 +1,4 @@
-"""Contact sheets: many images in one, with labels as in their files, as trained on, or beside what is found."""
+"""Contact sheets: many images in one, with labels as in files, as trained on, beside what is found; heat maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from yolov7_jax.image import cv2
 from yolov7_jax.ops.boxes import cxcywh_to_xyxy
 from yolov7_jax.ops.polygons import of_object
 from yolov7_jax.types import Batch, Detections, Labels, Polygons, Sample
-from yolov7_jax.viz.draw import BLACK, FONT, LINE_OF_SIDE, WHITE, class_color, draw_boxes, draw_detections, draw_frame
+from yolov7_jax.viz.draw import (
+    BLACK,
+    FONT,
+    LINE_OF_SIDE,
+    WHITE,
+    class_color,
+    draw_boxes,
+    draw_detections,
+    draw_frame,
+    draw_heat,
+)
 
 MOST_IMAGES = 16
 LEAST_CELL, MOST_CELL = 320, 640
@@ -105,6 +115,12 @@ def _cell(one: LabeledImage, names: Sequence[str]) -> Image:
     margin = max(LEAST_CELL - canvas.shape[1], 0)  # room for the headings
     canvas = np.pad(canvas, ((0, 0), (0, margin), (0, 0)), constant_values=PAPER)
     return headed(headed(canvas, _summary(labels)), _shortened(one.name))
+
+
+def draw_heats(image: Image, heats: Sequence[NDArray[np.floating[Any]]], captions: Sequence[str]) -> Image:
+    """Heat maps [h, w] in 0..1 over one image beside each other, each under its caption, on one sheet."""
+    drawn = (sized(draw_heat(image, heat))[0] for heat in heats)
+    return arrange([headed(one, caption) for one, caption in zip(drawn, captions, strict=True)], len(heats))
 
 
 def left_out(labels: Labels) -> int:
