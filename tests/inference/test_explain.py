@@ -228,7 +228,7 @@ def test_objectness_maps_are_those_of_the_predictions(detector: yolo.Detector) -
 def test_maps_lie_over_the_source_whatever_the_padding(simple: yolo.Detector, size: tuple[int, int]) -> None:
     """Padding to a square, of one or two whole cells, moves no map; near it the network sees another edge."""
     image = noise(*size)
-    rect, square = (objectness_maps(simple, image, rect=rect) for rect in (True, False))
+    rect, square = (objectness_maps(simple, image, rect=rect, few_shapes=False) for rect in (True, False))
     assert rect.cells[0].shape != square.cells[0].shape == (8, 8)
     assert rect.levels[0].shape == size
     inner = (slice(12, -12), slice(12, -12))

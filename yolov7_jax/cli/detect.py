@@ -68,7 +68,6 @@ def run(parsed: argparse.Namespace) -> int:
     from yolov7_jax.inference.image_paths import find_images
     from yolov7_jax.training.hosts import all_or_none, is_first
 
-    check_explaining(parsed)
     join(parsed)
     report, progress = looking_on()
     moving = [source for source in parsed.sources if is_moving(source)]
@@ -78,6 +77,7 @@ def run(parsed: argparse.Namespace) -> int:
         options = Options(**detector_options(parsed))
         output = Output(not parsed.no_images, parsed.crops, parsed.save_confidence)
         detector = load_detector(parsed, report)
+        check_explaining(parsed, detector)
     for source in moving:
         _detect_video(detector, source, parsed, options, output, report)
     if not still:

@@ -70,12 +70,8 @@ def explain_images(
         DataError: the folder cannot be written. GraphError: no such layer. InputError: the detector has no network
             inside, or an option is out of its range.
     """
-<<<<<<< HEAD
-    names, asked = unique_names(images), {"layer": layer, "method": method, "limit": limit}
-=======
     layers_of_levels(detector, layer)  # or refuses
-    names, asked = _unique_names(images), {"layer": layer, "method": method, "limit": limit}
->>>>>>> h-explain
+    names, asked = unique_names(images), {"layer": layer, "method": method, "limit": limit}
     rows: list[tuple[int, dict[str, Any]]] = []
     with hosts.sharing(shared), hosts.new_folder(folder) as folder:
 

@@ -244,14 +244,14 @@ class Detector:
         for place, prepared in enumerate(batch):
             images[place] = prepared.boxed
         static = {name: getattr(options, name) for name in _STATIC}
-        self._meet(images, static)
+        self.meet(images, static)
         return self.run(images, np.float32(options.confidence), np.float32(options.iou), mask, **static)
 
     def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
         """The compiled part, of letterboxed images [B, h, w, 3]; numbers and static are those of `detect_batch`."""
         return self.compiled(self.variables, images, *numbers, **static)
 
-    def _meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> None:
+    def meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> None:
         """Reports images that nothing is compiled for yet."""
         key = (images.shape, *static.values())
         if key not in self._met and self._report is not None:

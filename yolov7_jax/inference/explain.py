@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,7 +17,9 @@ from yolov7_jax.artefacts.program import candidates
 from yolov7_jax.config import Options
 from yolov7_jax.data.letterbox import Letterbox
 from yolov7_jax.errors import InputError
-from yolov7_jax.inference.detector import Detector, ImageLike, Result
+from yolov7_jax.inference.detector import Detector, options_of
+from yolov7_jax.inference.inputs import OF_ARRAYS, ImageLike
+from yolov7_jax.inference.results import Result
 from yolov7_jax.nn.network import Network, node_names, outputs_of_nodes
 from yolov7_jax.ops.decode import make_grid
 from yolov7_jax.types import Detections
@@ -58,7 +60,7 @@ class Explanation:
 
     def of(self, number: int) -> Detections:
         """The detection that a map is of, alone."""
-        return _part(self.detections, slice(number, number + 1))
+        return self.detections[number : number + 1]
 
 
 class ObjectnessMaps(NamedTuple):
@@ -113,13 +115,13 @@ def explain(
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     names = of_levels[-1:] if method == "eigencam" else tuple(dict.fromkeys(of_levels))
-    seen = _look(detector, image, Options(**options), names)
+    seen = _look(detector, image, options_of(options), names)
     if detections is None:
-        (detections,) = detector([seen.image], **options)
+        (detections,) = detector([seen.image], **{name: options[name] for name in options if name not in OF_ARRAYS})
     if method == "eigencam":
         of_image = eigencam(seen.feature_map(names[0]))
         return Explanation(seen.image, detections, method, names, (of_image,), seen.letterbox)
-    detections = _part(detections, slice(limit))
+    detections = detections[:limit]
     layers, cells = _gradcams(detector, seen, detections, of_levels)
     return Explanation(seen.image, detections, method, layers, cells, seen.letterbox)
 
@@ -136,7 +138,7 @@ def objectness_maps(detector: Detector, image: ImageLike, **options: Any) -> Obj
         DataError: the image cannot be read. InputError: the detector has no network inside.
     """
     names = layers_of_levels(detector, None)  # as `explain` has them: one program for both
-    seen, graph = _look(detector, image, Options(**options), names), detector.network.graph
+    seen, graph = _look(detector, image, options_of(options), names), detector.network.graph
     grid = make_grid(graph.anchors, graph.strides, seen.letterbox.shape)
     height, width = seen.letterbox.shape
     cells = tuple(
@@ -153,12 +155,14 @@ def layers_of_levels(detector: Detector, layer: str | None) -> tuple[str, ...]:
     Raises:
         InputError: the detector has no network inside. GraphError: no such layer; names the nearest.
     """
-    network: Network | None = getattr(detector, "network", None)
+    network: Any = getattr(detector, "network", None)
     if network is None:
         raise InputError(
             "an artefact cannot be explained: it gives detections, but neither feature maps nor gradients; "
             "load the weights that it was exported from"
         )
+    if not isinstance(network, Network):
+        raise InputError("an ensemble cannot be explained; explain each of its networks")
     heads = network.graph.detect.lead
     return heads if layer is None else node_names(network.graph, [layer]) * len(heads)
 
@@ -185,7 +189,7 @@ def _look(detector: Detector, image: ImageLike, options: Options, names: tuple[s
         assert prepared.error is not None
         raise prepared.error
     pixels = prepared.boxed[None].astype(np.float32) / np.float32(255)
-    detector._meet(prepared.boxed[None], {"layers": names})
+    detector.meet(prepared.boxed[None], {"layers": names})
     found, maps = _forward(detector.network, names, detector.variables, pixels)
     boxes, objectness, scores = (np.asarray(part[0]) for part in found)
     return _Seen(prepared.image, pixels, prepared.letterbox, prepared.letterbox.undo(boxes), objectness, scores, maps)
@@ -199,11 +203,6 @@ def _forward(
     outputs, maps = outputs_of_nodes(network, names, variables, images)
     size = images.shape[1], images.shape[2]
     return candidates(network.graph, outputs.lead, image_size=size), dict(zip(names, maps, strict=True))
-
-
-def _part(found: Detections, which: slice) -> Detections:
-    boxes_xyxy_px, scores, class_ids = found.boxes_xyxy_px[which], found.scores[which], found.class_ids[which]
-    return replace(found, boxes_xyxy_px=boxes_xyxy_px, scores=scores, class_ids=class_ids)
 
 
 def _gradcams(

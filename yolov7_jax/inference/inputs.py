@@ -26,6 +26,8 @@ are floats in 0..1.
 """
 
 _CHANNELS = (1, 3, 4)
+OF_ARRAYS = ("bgr", "channels_first", "unit_range")
+"""The fields of `Options` that say how arrays are."""
 
 
 def images_of(given: Any) -> Iterable[ImageLike]:

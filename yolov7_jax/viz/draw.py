@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Boxes drawn on their image, and the trails of those that are tracked over a video."""
-=======
-"""Boxes and heat maps drawn on their image."""
->>>>>>> h-explain
+"""Boxes and heat maps drawn on their image, and the trails of what is tracked over a video."""
 
 from __future__ import annotations
 
@@ -121,11 +117,11 @@ def draw_boxes(
     return canvas
 
 
-<<<<<<< HEAD
 def _line(image: NDArray[np.uint8], thickness: int | None) -> int:
     """How thick lines are: as given, or by the size of the image."""
     return thickness or max(round(sum(image.shape[:2]) / 2 * LINE_OF_SIDE), 1)
-=======
+
+
 def draw_heat(image: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """The image in gray under the colors of a heat map, from black over red to yellow: the lighter, the hotter.
 
@@ -138,7 +134,6 @@ def draw_heat(image: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> NDAr
     gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     blended: NDArray[np.uint8] = cv2.addWeighted(gray, 1 - OPACITY, colors, OPACITY, 0)
     return blended
->>>>>>> h-explain
 
 
 def class_color(class_id: int) -> Color:
