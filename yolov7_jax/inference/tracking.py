@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -123,8 +124,10 @@ def _library() -> tuple[Any, Any]:
     ByteTrack by `trackers` and not by `supervision`, on which it stands, which has had no tracker since 0.31.
     """
     try:
-        import supervision
-        from trackers import ByteTrackTracker
+        with warnings.catch_warnings():  # in notebooks, of bars of progress that none of this shows
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import supervision
+            from trackers import ByteTrackTracker
     except ImportError as error:
         raise InstallationError("tracking needs trackers; install it: pip install 'yolov7-jax[track]'") from error
     return supervision, ByteTrackTracker
