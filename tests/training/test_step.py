@@ -219,12 +219,12 @@ def test_recorded_trainings(shared: Path, names: dict[str, int]) -> None:
         config = training.config(nominal_batch_size=nominal_batch_size)
         if step is None:
             step = step_of(training.graph, config, steps_per_epoch=training.facts["iterations_per_epoch"], mesh=ONE())
-            step = quickly(step)
+            step = step if "tiny" not in name else optimized(step)
         check_recorded_training(training, name, config, step)
 
 
-def quickly(step: Any) -> Any:
-    """The step with little optimization (with none at all gradients of YOLOv7-tiny come out not finite)."""
+def optimized(step: Any) -> Any:
+    """The step with some optimization: with none gradients of YOLOv7-tiny come out not finite."""
     options = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
     compiled = None
 
@@ -492,7 +492,7 @@ def two_levels() -> Graph:
 def test_level_weights_follow_the_losses_and_are_taken_up_again(tmp_path: Path) -> None:
     graph, mesh = two_levels(), ONE()
     config = Config(loss=LossConfig(autobalance=True), optim=AT_ONCE, train=TrainConfig(batch_size=4, size=64))
-    step = step_of(graph, config, mesh=mesh)
+    step = optimized(step_of(graph, config, mesh=mesh))  # what is the same twice in it is computed once
     good = make_batch(
         graph, small_batch().image, *(getattr(small_batch(), x) for x in ("boxes_cxcywh_px", "class_ids"))
     )
