@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tests.inference.clips import jpeg, number_in, numbered, write_clip
 from yolov7_jax.errors import DataError
+from yolov7_jax.inference import image_pipe
 from yolov7_jax.inference.frames import open_frames
 
 
@@ -31,27 +33,24 @@ def progressive(number):
 
 @pytest.fixture
 def through(tmp_path):
-    """Opens a named pipe through which bytes come, in pieces of a size."""
+    """Opens a named pipe through which bytes come."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writers = []
 
-    def write(data, piece):
-        with path.open("wb", buffering=0) as pipe:
-            try:
-                for at in range(0, len(data), piece):
-                    pipe.write(data[at : at + piece])
-            except BrokenPipeError:
-                pass
+    def write(data):
+        with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
+            pipe.write(data)
 
-    def start(data, *, piece=100_000, **options):
-        writers.append(threading.Thread(target=write, args=(data, piece)))
+    def start(data, **options):
+        writers.append(threading.Thread(target=write, args=(data,), daemon=True))
         writers[-1].start()
         return open_frames(path, **options)
 
     yield start
     for writer in writers:
-        writer.join()
+        writer.join(20)
+        assert not writer.is_alive()
 
 
 def numbers(frames):
@@ -59,9 +58,11 @@ def numbers(frames):
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000, 100_000])
-def test_images_of_both_kinds_in_a_row(through, piece):
+def test_images_of_both_kinds_in_a_row(through, monkeypatch, piece):
+    """In whatever pieces they come."""
+    monkeypatch.setattr(image_pipe, "_CHUNK", piece)
     data = jpeg(0) + png(1) + with_thumbnail(jpeg(2)) + progressive(3) + png(4) + jpeg(5)
-    with through(data, piece=piece, fps=5) as frames:
+    with through(data, fps=5) as frames:
         assert (frames.fps, frames.count, frames.live, frames.size) == (5, None, False, (48, 128))
         got = list(frames)
     assert numbers(got) == list(range(6))
@@ -84,7 +85,7 @@ def test_damaged_images_are_left_out_and_counted(through):
     assert "left out 1 of 3 frames" in sentence
 
 
-@pytest.mark.parametrize("last", [jpeg(2)[:-30], png(2)[:-30], png(2)[:20], jpeg(2)[:4]])
+@pytest.mark.parametrize("last", [jpeg(2)[:-30], jpeg(2)[:-1], jpeg(2)[:4], png(2)[:-30], png(2)[:-1], png(2)[:20]])
 def test_a_pipe_that_ends_within_an_image(through, last):
     told = []
     assert numbers(through(jpeg(0) + jpeg(1) + last, report=told.append)) == [0, 1]

@@ -132,9 +132,10 @@ def test_encoding_is_done_by_a_thread_that_is_waited_for(tmp_path, monkeypatch):
         waiting = threading.Thread(target=lambda: writer.write(numbered(4)))
         waiting.start()
         waiting.join(0.2)
-        assert waiting.is_alive()
+        waits = waiting.is_alive()
         go_on.release(100)
         waiting.join()
+    assert waits
     assert threading.current_thread() not in threads
     assert numbers(tmp_path / "a.avi") == list(range(5))
 

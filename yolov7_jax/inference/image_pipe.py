@@ -139,7 +139,7 @@ def _png_size(incoming: _Incoming) -> int | None:
         length, kind = int.from_bytes(incoming.buffer[at : at + 4], "big"), incoming.buffer[at + 4 : at + 8]
         at += length + 12
         if kind == b"IEND":
-            return at if incoming.has(at) else None
+            return at
     return None
 
 
