@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from yolov7_jax.config import Options
 from yolov7_jax.experiment.inference import DRAWN, Output, file_name, write_detections
@@ -20,6 +23,7 @@ from yolov7_jax.inference.tracking import LOW_CONFIDENCE, Tracker
 from yolov7_jax.inference.video_writer import VideoWriter
 from yolov7_jax.prefetch import ProgressBar, no_progress, prefetch
 from yolov7_jax.training import hosts
+from yolov7_jax.types import Detections
 from yolov7_jax.viz.draw import Trails, draw_detections
 
 _AHEAD = 4  # frames that wait to be drawn at most
@@ -79,6 +83,8 @@ def detect_video(
         tracker = Tracker(fps=frames.fps, confidence=options.confidence, agnostic=options.agnostic)
         options = replace(options, confidence=min(options.confidence, LOW_CONFIDENCE))
     stem = file_name(Path(frames.name).stem)
+    if frames.live:
+        options = replace(options, workers=1)  # fewer frames on their way: what is shown is younger
     with ExitStack() as opened, hosts.new_folder(folder) as folder:
         opened.enter_context(frames)
         run = VideoRun(folder)
@@ -87,7 +93,7 @@ def detect_video(
             run.video = folder / f"{stem}.mp4"
             writer = VideoWriter(run.video, fps=frames.fps)
         lines = opened.enter_context((folder / "detections.jsonl").open("w", encoding="utf-8"))
-        seen: deque[Frame] = deque()
+        seen: dict[int, Frame] = {}
         results = detector.stream(_images(frames, seen), options)
         each = _Each(run, output, stem, seen, tracker, frames.every, writer, lines)
         try:
@@ -103,10 +109,10 @@ def detect_video(
     return run
 
 
-def _images(frames: Frames, seen: deque[Frame]) -> Iterator[Any]:
-    """The images of frames, which are noted as they are taken."""
-    for frame in frames:
-        seen.append(frame)
+def _images(frames: Frames, seen: dict[int, Frame]) -> Iterator[NDArray[np.uint8]]:
+    """The images of frames, which are noted by their places as they are taken."""
+    for place, frame in enumerate(frames):
+        seen[place] = frame
         yield frame.image
 
 
@@ -117,7 +123,7 @@ class _Each:
     run: VideoRun
     output: Output
     stem: str
-    seen: deque[Frame]
+    seen: dict[int, Frame]
     tracker: Tracker | None
     every: int
     writer: VideoWriter | None
@@ -128,7 +134,7 @@ class _Each:
 
     def take(self, result: Result) -> None:
         """Numbers the objects of a frame, counts, draws and writes them."""
-        frame, found = self.seen.popleft(), result.detections
+        frame, found = self.seen.pop(result.position), result.detections
         assert found is not None  # frames are images already
         image = frame.image
         if self.tracker is not None:
@@ -146,7 +152,7 @@ class _Each:
         if self.writer is not None:
             self.writer.write(draw_detections(image, found), seconds=frame.seconds)
 
-    def _count(self, found: Any) -> None:
+    def _count(self, found: Detections) -> None:
         self.run.frames += 1
         self.run.overflow += found.overflow
         for one in found:
