@@ -17,7 +17,7 @@ LONGEST_S = 900
 """Of a cell: the training, where the machine is busy."""
 
 FACTS = """
-assert run.finished and run.best_score > 0.2, run
+assert run.finished and run.best_score > 0.35, run
 assert len(sure) and len(sure) <= len(of_pillow)
 assert len(tiled) > len(whole)
 assert tracked.frames == 72 and tracked.objects and tracked.video.stat().st_size
