@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tests import quickly
 from tests.small_networks import noise, small_weights
 from yolov7_jax.config import EVALUATION, Options
 from yolov7_jax.convert.load import load
@@ -18,12 +20,15 @@ from yolov7_jax.experiment.inference import detect
 from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import new_folder
 from yolov7_jax.image import read_image, write_image
-from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.detector import _STATIC, Detector
 
 
 @pytest.fixture(scope="module")
 def yolov5n(shared: Path) -> Detector:
-    return Detector(load(shared / "weights/yolov5n.pt"))
+    """Compiled as users have it: it looks at many images."""
+    detector, options = Detector(load(shared / "weights/yolov5n.pt")), quickly.optimized(3)
+    detector.compiled = jax.jit(detector._program(), static_argnames=_STATIC, compiler_options=options)
+    return detector
 
 
 @pytest.mark.shared

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import quickly
 from tests.small_networks import small_weights
 from tests.training.step_parts import state_of, step_of
 from yolov7_jax.assign.candidates import COARSE_NEIGHBOR_OFFSET, FINE_NEIGHBOR_OFFSET, candidates
@@ -225,7 +226,7 @@ def test_recorded_trainings(shared: Path, names: dict[str, int]) -> None:
 
 def optimized(step: Any) -> Any:
     """The step with some optimization: with none gradients of YOLOv7-tiny come out not finite."""
-    options = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
+    options = quickly.optimized(1)
     compiled = None
 
     def run(*arguments: Any) -> Any:
