@@ -15,6 +15,7 @@ from tests.small_networks import small_weights
 from yolov7_jax.cli.main import main
 from yolov7_jax.config import Options
 from yolov7_jax.convert.weights_file import save
+from yolov7_jax.errors import InstallationError
 from yolov7_jax.experiment.inference import Output
 from yolov7_jax.experiment.videos import VideoRun, detect_video
 from yolov7_jax.image import read_image
@@ -129,3 +130,14 @@ def test_what_is_drawn_is_the_frame(detector: Detector, clip: Path, tmp_path: Pa
     with open_frames(run.video) as drawn:  # nothing is found at this confidence, so that numbers can be read
         assert [number_in(frame.image) for frame in drawn] == list(range(12))
     assert run.objects == {}
+
+
+def test_the_source_is_let_go_where_the_tracker_is_missing(
+    detector: Detector, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    frames = open_frames(clip)
+    with pytest.raises(InstallationError, match=r"pip install 'yolov7-jax\[track\]'"):
+        detect_video(detector, frames, tmp_path / "out", track=True)
+    assert next(frames, None) is None
+    assert not (tmp_path / "out").exists()

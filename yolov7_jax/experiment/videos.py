@@ -78,15 +78,16 @@ def detect_video(
             out of its range. InstallationError: the tracker is missing.
     """
     options = options or Options()
-    tracker = None
-    if track:
-        tracker = Tracker(fps=frames.fps, confidence=options.confidence, agnostic=options.agnostic)
-        options = replace(options, confidence=min(options.confidence, LOW_CONFIDENCE))
     stem = file_name(Path(frames.name).stem)
-    if frames.live:
-        options = replace(options, workers=1)  # fewer frames on their way: what is shown is younger
-    with ExitStack() as opened, hosts.new_folder(folder) as folder:
-        opened.enter_context(frames)
+    with ExitStack() as opened:
+        opened.enter_context(frames)  # first: their thread ends whatever fails
+        tracker = None
+        if track:
+            tracker = Tracker(fps=frames.fps, confidence=options.confidence, agnostic=options.agnostic)
+            options = replace(options, confidence=min(options.confidence, LOW_CONFIDENCE))
+        if frames.live:
+            options = replace(options, workers=1)  # fewer frames on their way: what is shown is younger
+        folder = opened.enter_context(hosts.new_folder(folder))
         run = VideoRun(folder)
         writer = None
         if output.images:
