@@ -3,6 +3,8 @@
 import gc
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -242,3 +244,10 @@ def test_memory_stays_flat_over_ten_thousand_frames(tmp_path):
                 before = memory()
     assert frame.index == 9_999
     assert memory() - before < 16e6  # all frames are 122 MB
+
+
+def test_a_program_that_ends_with_frames_open_ends_well(tmp_path):
+    clip = write_clip(tmp_path / "a.mkv", 300, shape=(720, 1280))
+    program = f"import yolov7_jax as yolo; frames = yolo.open_frames({str(clip)!r}); print(next(frames).index)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Thread, current_thread
 from types import TracebackType
 
 from yolov7_jax.datasets.image_files import IMAGE_SUFFIXES
@@ -70,7 +70,7 @@ class Frames:
         self.size = first.image.shape[:2]
         self.every = every
         self._ahead = _Ahead(first, frames, stopped, places=ahead, drop=live)
-        self._end = weakref.finalize(self, self._ahead.stop)  # the thread does not know this object
+        self._end = weakref.finalize(self, self._ahead.end)  # the thread does not know this object
 
     @property
     def dropped(self) -> int:
@@ -105,7 +105,6 @@ class Frames:
     def close(self) -> None:
         """Ends the thread, and lets go of the source; what was decoded ahead is forgotten."""
         self._end()
-        self._ahead.thread.join(_LAST_READ)
 
 
 class _Ahead:
@@ -170,6 +169,12 @@ class _Ahead:
         with self.changed:
             self.waiting.clear()
             self.changed.notify_all()
+
+    def end(self) -> None:
+        """Stops, and waits for the thread: one that is inside OpenCV as Python ends would abort the process."""
+        self.stop()
+        if current_thread() is not self.thread:
+            self.thread.join(_LAST_READ)
 
 
 def open_frames(
