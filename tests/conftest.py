@@ -55,6 +55,14 @@ def _compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
+@pytest.fixture(autouse=True)
+def _choice_of_cache(_compiled_programs: None) -> Iterator[None]:
+    """What a test chooses holds for it alone."""
+    before = os.environ[VARIABLE]
+    yield
+    os.environ[VARIABLE] = before
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference recordings; tests that use it carry the marker `shared`."""

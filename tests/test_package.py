@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 import yolov7_jax
-from yolov7_jax.compilation_cache import enable_compilation_cache
+from tests.small_networks import noise, small_weights
+from yolov7_jax.compilation_cache import VARIABLE, enable_compilation_cache
+from yolov7_jax.convert.weights_file import save
+from yolov7_jax.image import write_image
 
 
 def imported_by(statement: str) -> set[str]:
@@ -85,3 +88,18 @@ def test_compiled_programs_are_kept(tmp_path: Path) -> None:
 
 def test_a_cache_folder_is_returned_by_the_function() -> None:
     assert enable_compilation_cache("off") is None
+
+
+def test_a_command_that_is_to_keep_no_programs_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "net.safetensors", small_weights())
+    write_image(tmp_path / "a.png", noise(64, 64))
+    for key in (VARIABLE, "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    command = [sys.executable, "-m", "yolov7_jax.cli.main"]
+    detect = ["detect", "net.safetensors", "a.png"]
+    kept = []
+    for options in (["--no-compilation-cache"], []):
+        subprocess.run([*command, *options, *detect], cwd=tmp_path, capture_output=True, check=True)
+        kept.append((tmp_path / "home" / "yolov7_jax" / "xla").exists())
+    assert kept == [False, True]

@@ -14,15 +14,18 @@ _WORTH_KEEPING_S = 0.2  # compilations shorter than this are not written
 
 
 def enable_compilation_cache(folder: Path | str | None = None) -> Path | None:
-    """Makes JAX keep compiled programs in a folder; commands call this at their start.
+    """Makes JAX keep compiled programs in a folder; commands call this at their start, and `Detector.load` does.
 
-    folder: else the value of `YOLOV7_JAX_COMPILATION_CACHE`, else yolov7_jax in the user's cache folder. A folder
-    that JAX was already given (`JAX_COMPILATION_CACHE_DIR`) stays.
+    folder: or "off", for all later calls of this process, and those that it starts, too; else the value of
+    `YOLOV7_JAX_COMPILATION_CACHE`, else yolov7_jax in the user's cache folder. A folder that JAX was already given
+    (`JAX_COMPILATION_CACHE_DIR`) stays.
 
     Returns:
         The folder in use, or None where it is switched off or cannot be written.
     """
-    setting = str(folder or os.environ.get(VARIABLE, ""))
+    if folder:
+        os.environ[VARIABLE] = str(folder)
+    setting = os.environ.get(VARIABLE, "")
     if setting.lower() in ("off", "0", "false", "no"):
         return None
     given = jax.config.values["jax_compilation_cache_dir"]

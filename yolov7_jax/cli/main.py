@@ -101,10 +101,9 @@ def _run(parsed: argparse.Namespace) -> int:
 
         import_modules(parsed.imports)
     _silence_libraries()
-    if not parsed.no_compilation_cache:
-        from yolov7_jax.compilation_cache import enable_compilation_cache
+    from yolov7_jax.compilation_cache import enable_compilation_cache
 
-        enable_compilation_cache()
+    enable_compilation_cache("off" if parsed.no_compilation_cache else None)
     status: int = _module(parsed.command).run(parsed)
     return status
 
