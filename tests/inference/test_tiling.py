@@ -45,6 +45,16 @@ def test_one_tile_finds_what_plain_detection_finds() -> None:
         assert np.array_equal(getattr(tiled, part), getattr(plain, part))
 
 
+def test_arrays_of_other_kinds_are_read_once() -> None:
+    detector, image = Detector(small_weights()), noise(100, 150)
+    (expected,) = detector(image, tiles=64)
+    floats = (image[..., ::-1].transpose(2, 0, 1) / np.float32(255)).astype(np.float32)
+    (given,) = detector(floats, tiles=64, bgr=True, channels_first=True, unit_range=True)
+    assert len(expected) > 0
+    assert np.array_equal(given.boxes_xyxy_px, expected.boxes_xyxy_px)
+    assert np.array_equal(given.image, image)
+
+
 def found(*rows: tuple[float, float, float, float, float, int]) -> ImageDetections:
     values = np.array(rows, np.float32).reshape(-1, 6)
     return ImageDetections(values[:, :4], values[:, 4], values[:, 5].astype(np.int32), ("a", "b"))

@@ -28,7 +28,7 @@ from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.inference.batches import Prepared, batches, prepare
-from yolov7_jax.inference.inputs import ImageLike, images_of
+from yolov7_jax.inference.inputs import ImageLike, images_of, of_read_images
 from yolov7_jax.inference.results import ImageDetections, Result
 from yolov7_jax.inference.tiling import detect_tiled
 from yolov7_jax.nn.network import Network
@@ -66,9 +66,9 @@ class Detector:
     ) -> None:
         """Folds the weights and puts them on the devices.
 
-        size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32 or
-        bfloat16. report: is told when images of another shape make people wait for a compilation. devices: of this
-        host, each of which takes its part of every batch (`jax.local_devices()` are all); by default
+        size: the longer side of images in pixels, the weights' own if None. dtype: of the computation, float32,
+        bfloat16 or float16. report: is told when images of another shape make people wait for a compilation. devices:
+        of this host, each of which takes its part of every batch (`jax.local_devices()` are all); by default
         JAX's default device.
 
         Raises:
@@ -210,9 +210,10 @@ class Detector:
             InputError: at once, if a class wanted is not known.
         """
         options = options or Options()
-        stream = partial(self._stream, options=options, mask=class_mask(options.classes, self.names))
-        given = images_of(images)
-        return stream(given) if options.tiles is None else detect_tiled(stream, given, options)
+        stream, given = partial(self._stream, mask=class_mask(options.classes, self.names)), images_of(images)
+        if options.tiles is None:
+            return stream(given, options)
+        return detect_tiled(partial(stream, options=of_read_images(options)), given, options)
 
     def _stream(self, images: Iterable[ImageLike], options: Options, mask: NDArray[np.bool_]) -> Iterator[Result]:
         prepare = partial(self.prepare, options)

@@ -18,7 +18,7 @@ from yolov7_jax.config import Options
 from yolov7_jax.data.letterbox import Letterbox
 from yolov7_jax.errors import InputError
 from yolov7_jax.inference.detector import Detector, options_of
-from yolov7_jax.inference.inputs import OF_ARRAYS, ImageLike
+from yolov7_jax.inference.inputs import ImageLike, of_read_images
 from yolov7_jax.inference.results import Result
 from yolov7_jax.nn.network import Network, node_names, outputs_of_nodes
 from yolov7_jax.ops.decode import make_grid
@@ -115,9 +115,11 @@ def explain(
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     names = of_levels[-1:] if method == "eigencam" else tuple(dict.fromkeys(of_levels))
-    seen = _look(detector, image, options_of(options), names)
+    chosen = options_of(options)
+    seen = _look(detector, image, chosen, names)
     if detections is None:
-        (detections,) = detector([seen.image], **{name: options[name] for name in options if name not in OF_ARRAYS})
+        detections = next(detector.stream([seen.image], of_read_images(chosen))).detections
+        assert detections is not None
     if method == "eigencam":
         of_image = eigencam(seen.feature_map(names[0]))
         return Explanation(seen.image, detections, method, names, (of_image,), seen.letterbox)

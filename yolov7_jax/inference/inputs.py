@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,6 @@ are floats in 0..1.
 """
 
 _CHANNELS = (1, 3, 4)
-OF_ARRAYS = ("bgr", "channels_first", "unit_range")
-"""The fields of `Options` that say how arrays are."""
 
 
 def images_of(given: Any) -> Iterable[ImageLike]:
@@ -62,8 +61,7 @@ def as_image(given: ImageLike, options: Options) -> NDArray[np.uint8]:
     if _is_open(given):
         return _from_file(given)
     if hasattr(given, "getexif"):
-        given = from_pillow(given)
-        return _from_array(given, Options())  # Pillow knows its channels
+        return _from_array(from_pillow(given), of_read_images(options))  # Pillow knows its channels
     if _is_array(given):
         return _from_array(as_numpy(given), options)
     if callable(given):
@@ -72,6 +70,11 @@ def as_image(given: ImageLike, options: Options) -> NDArray[np.uint8]:
         f"an image cannot be a {type(given).__name__}; expected a file, its bytes, an array [h, w, 3] or an image of "
         "Pillow"
     )
+
+
+def of_read_images(options: Options) -> Options:
+    """The same for images that `as_image` gave: what it says of arrays was heeded."""
+    return replace(options, bgr=False, channels_first=False, unit_range=False)
 
 
 def reader(given: ImageLike, image: NDArray[np.uint8], options: Options) -> Callable[[], NDArray[np.uint8]]:
