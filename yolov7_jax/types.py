@@ -164,8 +164,8 @@ class Detections:
         """One object by its place, or those that a slice, a mask bool [n] or places name."""
         if isinstance(which, int | np.integer):
             tracked = None if self.track_ids is None else int(self.track_ids[which])
-            label, class_id = self.labels[which], int(self.class_ids[which])
-            return Detection(self.boxes_xyxy_px[which], float(self.scores[which]), class_id, label, tracked)
+            score, class_id = float(self.scores[which]), int(self.class_ids[which])
+            return Detection(self.boxes_xyxy_px[which], score, class_id, self.names[class_id], tracked)
         rows = which if isinstance(which, slice) else np.asarray(which, None if len(which) else np.intp)
         columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
         return replace(self, **{name: whole[rows] for name, whole in columns.items() if whole is not None})

@@ -32,9 +32,9 @@ NOTHING_GIVEN: Mapping[str, jax.Array] = MappingProxyType({})
 class Network(nn.Module):
     """The network that a graph describes, from images to raw outputs.
 
-    graph: static. dtype: of the computation, float32 or bfloat16 (float64 for tests); weights stay float32. frozen:
-    which batch normalization keeps its running statistics in training (`Form`). cpu_tuning: whether what is only there
-    to be quick on CPUs is used (`nn.cpu`).
+    graph: static. dtype: of the computation, float32, bfloat16 or float16 (float64 for tests); weights stay float32.
+    frozen: which batch normalization keeps its running statistics in training (`Form`). cpu_tuning: whether what is
+    only there to be quick on CPUs is used (`nn.cpu`).
     Apply it as `network.apply(variables, images, train=False)` with variables {"params", "batch_stats"}; in
     training add `mutable=["batch_stats"]`.
     """
