@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.errors import ScopeParamShapeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -124,7 +125,7 @@ def test_activations_have_the_values_by_hand(name: str, expected: list[float]) -
 
 
 def test_prior_bias_has_the_values_by_hand() -> None:
-    bias = prior_bias(2, 80, 32)(jax.random.key(0), (170,))
+    bias = prior_bias(2, 80, 32)(jax.random.key(0), (170,), jnp.float32)
     row = [0, 0, 0, 0, np.log(8 / 400)] + [np.log(0.6 / 79.01)] * 80
     assert np.allclose(bias, row + row, atol=1e-6)
 
@@ -200,3 +201,14 @@ def test_images_in_turn_give_what_a_batch_gives() -> None:
     together: Any = jax.jit(Network(graph).apply)(variables, images)
     # float32 sums in another order.
     assert np.allclose(in_turn, together.lead, atol=1e-5)
+
+
+def test_a_parameter_of_another_shape_is_refused() -> None:
+    layer, x = Conv2d(4, use_bias=True), jnp.zeros((1, 5, 5, 3))
+    variables = layer.init(jax.random.key(0), x)
+    assert layer.apply(variables, x).shape == (1, 5, 5, 4)
+    kernel = variables["params"]["kernel"]
+    with pytest.raises(ScopeParamShapeError, match="bias"):
+        layer.apply({"params": {"kernel": kernel, "bias": jnp.zeros(1)}}, x)
+    with pytest.raises(ScopeParamShapeError, match="kernel"):
+        layer.apply({"params": {"kernel": kernel[..., :1], "bias": jnp.zeros(4)}}, x)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.graph.shapes import ATTENTION_HEADS as HEADS
-from yolov7_jax.nn.conv import Form, affine, at_least_float32, uniform_by_fan_in
+from yolov7_jax.nn.conv import Form, affine, at_least_float32, parameter, uniform_by_fan_in
 from yolov7_jax.nn.csp import CSP, repeated
 
 
@@ -24,11 +24,11 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[…, c1] → […, channels]."""
-        kernel = self.param("kernel", uniform_by_fan_in, (x.shape[-1], self.channels), jnp.float32)
+        kernel = parameter(self, "kernel", uniform_by_fan_in, (x.shape[-1], self.channels))
         y = x @ kernel.astype(self.form.dtype)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.channels,))
         return affine(y, shift=bias)
 
 
@@ -42,8 +42,8 @@ class Projections(nn.Module):
     def __call__(self, *inputs: jax.Array) -> list[jax.Array]:
         """Three times […, c1] → three times […, channels]."""
         shape = (inputs[0].shape[-1], 3 * self.channels)
-        kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, jnp.float32).astype(self.form.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), shape).astype(self.form.dtype)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape[1:])
         parts = zip(inputs, jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
         return [affine(x @ part, shift=shift) for x, part, shift in parts]
 

@@ -72,12 +72,27 @@ def affine(x: jax.Array, factor: jax.Array | None = None, shift: jax.Array | Non
     return y.astype(x.dtype)
 
 
-def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
     """U(-1/√fan_in, 1/√fan_in), PyTorch's default for kernels; fan_in is the product of all axes but the last."""
     fan_in = 1
     for size in shape[:-1]:
         fan_in *= size
     return jax.random.uniform(key, shape, dtype, -1 / sqrt(fan_in), 1 / sqrt(fan_in))
+
+
+Initializer = Callable[[jax.Array, tuple[int, ...], DTypeLike], jax.Array]
+
+
+def parameter(layer: nn.Module, name: str, initializer: Initializer, shape: tuple[int, ...]) -> jax.Array:
+    """The float32 parameter of a layer, as `layer.param` gives it, but quicker where it is there already.
+
+    To check its shape Flax would trace the initializer each time: a quarter of what tracing a network takes.
+    """
+    if layer.has_variable("params", name):
+        value: jax.Array = layer.get_variable("params", name)
+        if value.shape == shape:
+            return value
+    return layer.param(name, initializer, shape, jnp.float32)
 
 
 CONV, STAGE = "conv", "stage"
@@ -110,7 +125,7 @@ class Conv2d(nn.Module):
     padding: int | None = None
     groups: int = 1
     use_bias: bool = False
-    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+    bias_init: Initializer = nn.initializers.zeros
     form: Form = Form()
 
     @nn.compact
@@ -119,11 +134,11 @@ class Conv2d(nn.Module):
         k, s = self.kernel, self.stride
         p = k // 2 if self.padding is None else self.padding
         shape = (k, k, x.shape[-1] // self.groups, self.channels)
-        kernel = self.param("kernel", uniform_by_fan_in, shape, jnp.float32).astype(self.form.dtype)
+        kernel = parameter(self, "kernel", uniform_by_fan_in, shape).astype(self.form.dtype)
         y = checkpoint_name(convolve(x, kernel, (s, s), ((p, p), (p, p)), self.groups), CONV)
         if not self.use_bias:
             return y
-        return affine(y, shift=self.param("bias", self.bias_init, (self.channels,), jnp.float32))
+        return affine(y, shift=parameter(self, "bias", self.bias_init, (self.channels,)))
 
 
 class BatchNorm(nn.Module):
@@ -139,8 +154,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalized x; in training the `batch_stats` collection is updated when it is mutable."""
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, channels)
+        bias = parameter(self, "bias", nn.initializers.zeros, channels)
         if self.form.folded:
             return affine(x.astype(self.form.dtype), scale, bias)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from yolov7_jax.nn.conv import Conv2d, Form, affine, at_least_float32
+from yolov7_jax.nn.conv import Conv2d, Form, Initializer, affine, at_least_float32, parameter
 from yolov7_jax.types import Outputs
 
 IMPLICIT_STD = 0.02
 
 
-def prior_bias(anchors: int, num_classes: int, stride: int) -> Callable[..., jax.Array]:
+def prior_bias(anchors: int, num_classes: int, stride: int) -> Initializer:
     """Initial bias of one level, as if 8 objects stood in a 640 px image: objectness log(8 / (640/stride)²), classes
     log(0.6 / (C − 0.99)), boxes 0.
     """
 
-    def init(_: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    def init(_: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
         row = [0.0] * 4 + [log(8 / (640 / stride) ** 2)] + [log(0.6 / (num_classes - 0.99))] * num_classes
         return jnp.array(row * anchors, dtype).reshape(shape)
 
@@ -40,11 +40,10 @@ class Implicit(nn.Module):
     def __call__(self, channels: int) -> jax.Array:
         """The vector [channels]."""
 
-        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape, jnp.float32)
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape, dtype)
 
-        vector: jax.Array = self.param("implicit", init, (channels,))
-        return vector
+        return parameter(self, "implicit", init, (channels,))
 
 
 class _Levels(nn.Module):
