@@ -155,7 +155,7 @@ def test_what_is_wrong_in_an_override_is_said(override, words):
 
 
 def test_a_name_that_is_not_there_gets_the_nearest():
-    with pytest.raises(InputError, match=r"'yolov7-coc'; did you mean 'yolov7-coco'\?"):
+    with pytest.raises(InputError, match=r"'yolov7-coc' \(did you mean 'yolov7-coco'\?"):
         read_config("yolov7-coc")
 
 

@@ -135,7 +135,7 @@ def test_a_module_without_form_is_refused() -> None:
 
 
 def test_unknown_kinds_are_told_with_the_nearest() -> None:
-    with pytest.raises(yolo.GraphError, match=r"'Convv' is not known; did you mean 'Conv'.*expected one of Conv, "):
+    with pytest.raises(yolo.GraphError, match=r"'Convv' is not known \(did you mean 'Conv'.*expected one of Conv, "):
         yolo.parse({**MODEL, "backbone": [[-1, 1, "Convv", [8]]]})
 
 

@@ -27,7 +27,7 @@ def test_what_is_no_name_with_literals_is_refused(text: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"'oat' is not known; did you mean 'ota'\?; expected one of ota, simple"):
+    with pytest.raises(InputError, match=r"'oat' is not known \(did you mean 'ota'\?\); expected one of ota, simple"):
         registry.look_up({"ota": print, "simple": print}, "oat", where="loss.assigner")
 
 
@@ -70,9 +70,9 @@ def test_a_module_that_is_not_there_or_fails_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("loss.assigner=oat", "loss.assigner: 'oat' is not known; did you mean 'ota'?"),
-        ("loss.name=detect", "loss.name: 'detect' is not known; did you mean 'detection'?"),
-        ("optim.name=sgdd", "optim.name: 'sgdd' is not known; did you mean 'sgd'?"),
+        ("loss.assigner=oat", "loss.assigner: 'oat' is not known (did you mean 'ota'?"),
+        ("loss.name=detect", "loss.name: 'detect' is not known (did you mean 'detection'?"),
+        ("optim.name=sgdd", "optim.name: 'sgdd' is not known (did you mean 'sgd'?"),
     ],
 )
 def test_unknown_parts_are_said_before_anything_is_read(

@@ -110,12 +110,12 @@ def own_traceback(error: Exception, *ours: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question after the nearest known word: by itself, or by what follows its last dot."""
+    """A question in parentheses after the nearest known word: by itself, or by what follows its last dot."""
     words = list(known)
     last = {name.rpartition(".")[2]: name for name in reversed(words)}
     near = [last[word]] if word in last else difflib.get_close_matches(word, words, n=1)
     near = near or [last[name] for name in difflib.get_close_matches(word, list(last), n=1)]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _register(table: Table, name: str) -> Callable[[Factory], Factory]:

@@ -232,7 +232,7 @@ def test_what_it_moves_is_moved() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("test_shif", r"augment\.transforms: 'test_shif' is not known; did you mean 'test_shift'\?"),
+        ("test_shif", r"augment\.transforms: 'test_shif' is not known \(did you mean 'test_shift'\?"),
         ("test_shift(least=4)", r"augment\.transforms: 'test_shift\(least=4\)' cannot be called .*'least'"),
         ("test_shift(most=open('x'))", r"augment\.transforms: .* cannot be read"),
     ],

@@ -118,7 +118,7 @@ def test_built_in_formats_have_names_too(data: Path):
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(InputError, match=r"'yollo' is not known; did you mean 'yolo'\?; expected one of yolo, coco"):
+    with pytest.raises(InputError, match=r"'yollo' is not known \(did you mean 'yolo'\?\); expected one of yolo, coco"):
         open_source("yollo:data.yaml")
 
 

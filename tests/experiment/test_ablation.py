@@ -244,7 +244,7 @@ def test_an_evaluation_evaluates_given_weights(home: Path) -> None:
         (9, [], "there is no ablation table '9'; expected one of 41, 42"),
         (TRAINED, ["--row", "absent"], "table 41 has no row 'absent'; expected one of 'plain', 'one way (round)'"),
         (TRAINED, ["--seeds", "0"], "0 seeds were asked for; expected at least 1"),
-        (TRAINED, ["loss.topp=1"], "loss has no key 'topp'; did you mean 'top_k'?"),
+        (TRAINED, ["loss.topp=1"], "loss has no key 'topp' (did you mean 'top_k'?"),
         (TRAINED, ["loss.iou_cost=much"], "loss.iou_cost is 'much'; expected a number"),
         (TRAINED, ["augment.fliplr=1"], "augment.fliplr belongs to the rows of table 41; leave it out"),
         (TRAINED, ["train.seed=5"], "train.seed is what --seeds is for; leave it out"),

@@ -82,7 +82,7 @@ def test_settings_are_for_configurations(data: Path, capsys: pytest.CaptureFixtu
 
 def test_a_name_is_that_of_a_configuration(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", "finetun"]) == 2
-    assert "no configuration is named 'finetun'; did you mean 'finetune'" in capsys.readouterr().err
+    assert "no configuration is named 'finetun' (did you mean 'finetune'" in capsys.readouterr().err
 
 
 def test_no_images_are_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ KINDS = [
     Kind("a list of lists", lambda f: [[1, 2]], "an image cannot be a list; expected a file, its bytes, an array [h, w, 3] or an image of Pillow"),
     Kind('one class, `classes="ant"`', lambda f: RGB, [RGB], {"classes": "ant"}),
     Kind("a class that is not there", lambda f: RGB, "class 'dog' is not known; expected a number from 0 to 2 or one of ant, bee, cat", {"classes": "dog"}),
-    Kind("an option that is not there, `conf=0.5`", lambda f: RGB, "there is no option 'conf'; it is called confidence here; expected confidence, iou, ", {"conf": 0.5}),
+    Kind("an option that is not there, `conf=0.5`", lambda f: RGB, "there is no option 'conf' (it is called confidence here); expected confidence, iou, ", {"conf": 0.5}),
 ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_layers_after_the_last_one_are_not_computed() -> None:
 
 def test_unknown_layers_are_named_with_the_nearest() -> None:
     graph = tagged()
-    with pytest.raises(yolo.GraphError, match="no layer 'stm'; did you mean 'stem'"):
+    with pytest.raises(yolo.GraphError, match=r"no layer 'stm' \(did you mean 'stem'"):
         yolo.features(yolo.Network(graph), {}, np.zeros((1, 16, 16, 3), np.float32), ["stm"])
 
 

@@ -316,7 +316,7 @@ def test_a_library_that_is_not_there_is_said(name: str, monkeypatch: pytest.Monk
 
 
 def test_names_are_known_or_registered(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train\.loggers: 'wandbb' is not known; did you mean 'wandb'\?"):
+    with pytest.raises(InputError, match=r"train\.loggers: 'wandbb' is not known \(did you mean 'wandb'\?"):
         check_names(Config(train=TrainConfig(loggers=("wandbb",))))
     heard: list[Any] = []
 
