@@ -1,4 +1,6 @@
 import itertools
+import os
+import sys
 import threading
 import time
 
@@ -106,3 +108,14 @@ def test_options_out_of_range():
         prefetch(str, [1], workers=1, ahead=0)
     with pytest.raises(ValueError, match="max_workers"):
         next(prefetch(str, [1], workers=0, ahead=1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own here")
+def test_threads_beside_a_network_give_way_and_no_others_do():
+    def niceness(_item=None):
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness()
+    assert list(prefetch(niceness, range(3), workers=2, ahead=3)) == [own] * 3
+    assert list(prefetch(niceness, range(3), workers=2, ahead=3, beside=True)) == [max(own, 10)] * 3
+    assert niceness() == own

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
+from threading import get_native_id
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -16,6 +19,7 @@ ProgressBar = Callable[[Iterable[Any], int], Iterable[Any]]
 
 READER_THREADS = 8  # they wait for the disk
 _AHEAD = 8  # results for each of them
+_NICENESS = 10  # what `nice` adds
 
 
 def no_progress(items: Iterable[Any], total: int) -> Iterable[Any]:  # noqa: ARG001
@@ -35,8 +39,19 @@ def of_each(
         yield from progress(results, len(items))
 
 
+def give_way() -> None:
+    """From here on the thread that calls it works where cores are free, as far as the system can do so (Linux).
+
+    For what is done beside a network: on a CPU each operation of that waits for the last of its threads, so one core
+    taken for a moment holds up all of them.
+    """
+    if sys.platform == "linux":  # where threads have priorities of their own
+        thread = get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), _NICENESS))
+
+
 def prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int, beside: bool = False
 ) -> Generator[Result, None, None]:
     """`function` of each item, in order, computed by threads before it is asked for.
 
@@ -50,8 +65,9 @@ def prefetch(
         items: what to call it with.
         workers: how many threads, at least 1.
         ahead: how many results may be waiting or in the making, at least 1; more than `workers` keeps all busy.
+        beside: the threads give way to others, see `give_way`.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch", initializer=give_way if beside else None)
     return prefetch_by(pool, function, items, ahead=ahead)
 
 

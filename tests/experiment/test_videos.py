@@ -61,7 +61,7 @@ def test_a_line_and_a_drawn_frame_for_each(detector: Detector, clip: Path, tmp_p
 def test_objects_keep_their_numbers(detector: Detector, tmp_path: Path) -> None:
     still = [numbered(5, SHAPE)] * 6
     capture = FakeCapture(6)
-    capture.retrieve = lambda: (True, still[0][..., ::-1].copy())  # type: ignore[method-assign]
+    capture.retrieve = lambda _image: (True, still[0][..., ::-1].copy())  # type: ignore[method-assign]
     frames = open_frames(0, opening=lambda *_: capture, reconnects=0, ahead=6)
     run = detect_video(detector, frames, tmp_path / "out", options=Options(confidence=0.3), track=True)
     *_, before, last = lines(run)

@@ -60,7 +60,7 @@ class FakeCapture:
         self.numbers += 1
         return self.numbers - 1 not in self.damaged
 
-    def retrieve(self):
+    def retrieve(self, _image=None):
         return True, cv2.cvtColor(numbered(self.numbers - 1), cv2.COLOR_RGB2BGR)
 
     def release(self):

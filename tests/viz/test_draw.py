@@ -43,6 +43,18 @@ def test_the_image_given_is_left_alone():
     np.testing.assert_array_equal(draw_detections(view, detections([5, 30, 40, 45, 0.9, 0])), canvas)
 
 
+def test_where_asked_to_it_is_drawn_on():
+    found = tracked(detections([5, 30, 40, 45, 0.9, 0]), 4)
+    on_copies, on_itself, itself = Trails(), Trails(), np.zeros((50, 50, 3), np.uint8)
+    for _ in range(2):
+        image = itself.copy()
+        assert on_itself.draw(itself, found, copy=False) is itself
+        expected = on_copies.draw(image, found)
+        np.testing.assert_array_equal(itself, expected)
+        assert draw_detections(itself, found, copy=False) is itself
+        np.testing.assert_array_equal(itself, draw_detections(expected, found))
+
+
 def test_nothing_found_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(draw_detections(image, detections()), image)

@@ -184,4 +184,7 @@ def suppress(
         agnostic=agnostic,
         max_detections=max_detections,
     )
-    return jax.vmap(nms)(boxes_xyxy_px, objectness, scores)
+    predictions = (boxes_xyxy_px, objectness, scores)
+    if boxes_xyxy_px.shape[0] == 1:  # as images come on CPUs; without `vmap` it is compiled sooner
+        return jax.tree.map(lambda leaf: leaf[None], nms(*(array[0] for array in predictions)))
+    return jax.vmap(nms)(*predictions)

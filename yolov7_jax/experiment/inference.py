@@ -93,7 +93,7 @@ def detect(
                     write_detections(folder, names[position], result, output)
                 return position, _json_row(images[position], result)
 
-            written = prefetch(write, results, workers=_WRITERS, ahead=2 * _WRITERS)
+            written = prefetch(write, results, workers=_WRITERS, ahead=2 * _WRITERS, beside=True)
             try:
                 hosts.for_own_share(rows.append, progress(written, len(share)), len(images))
             finally:

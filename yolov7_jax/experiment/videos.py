@@ -98,7 +98,7 @@ def detect_video(
         results = detector.stream(_images(frames, seen), options)
         each = _Each(run, output, stem, seen, tracker, frames.every, writer, lines)
         try:
-            for _ in progress(prefetch(each.take, results, workers=1, ahead=_AHEAD), frames.count or 0):
+            for _ in progress(prefetch(each.take, results, workers=1, ahead=_AHEAD, beside=True), frames.count or 0):
                 pass
         except KeyboardInterrupt:
             run.interrupted = True
@@ -137,11 +137,9 @@ class _Each:
         """Numbers the objects of a frame, counts, draws and writes them."""
         frame, found = self.seen.pop(result.position), result.detections
         assert found is not None  # frames are images already
-        image = frame.image
         if self.tracker is not None:
             passed = 1 if self.last is None else (frame.index - self.last) / self.every
             found = self.tracker.update(found, frames=passed)
-            image = self.trails.draw(image, found) if self.writer is not None else image
         self.last = frame.index
         self._count(found)
         line = {"frame": frame.index, "seconds": round(frame.seconds, 4), **found.to_dict()}
@@ -150,8 +148,10 @@ class _Each:
             name = Path(f"{self.stem}-{frame.index:06}.jpg")
             plain = replace(self.output, images=False)
             write_detections(self.run.folder, name, result._replace(image=frame.image, detections=found), plain)
-        if self.writer is not None:
-            self.writer.write(draw_detections(image, found), seconds=frame.seconds)
+        if self.writer is not None:  # last: it draws on the frame itself
+            if self.tracker is not None:
+                self.trails.draw(frame.image, found, copy=False)
+            self.writer.write(draw_detections(frame.image, found, copy=False), seconds=frame.seconds)
 
     def _count(self, found: Detections) -> None:
         self.run.frames += 1

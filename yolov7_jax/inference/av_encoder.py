@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_H264 = ("libx264", "H.264", {"preset": "veryfast", "crf": "21"})
+from yolov7_jax.image import cv2
+
+_H264 = ("libx264", "H.264", {"preset": "superfast", "crf": "23"})
 _VP9 = ("libvpx-vp9", "VP9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32", "b": "0"})
 CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".webm": _VP9}
 """By ending: FFmpeg's encoder, what people call it, its settings."""
@@ -47,6 +49,7 @@ class AvEncoder:
         )
         self.stream.height, self.stream.width = shape
         self.stream.pix_fmt = "yuv420p"
+        self.planes = np.empty((shape[0] * 3 // 2, shape[1]), np.uint8)
         with _as_os_error():
             self.stream.codec_context.open()
 
@@ -54,8 +57,9 @@ class AvEncoder:
         """Encodes a frame, uint8 [h, w, 3] RGB."""
         import av
 
+        cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420, dst=self.planes)  # in a quarter of the time that FFmpeg takes
         with _as_os_error():
-            self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(self.planes, format="yuv420p")))
 
     def close(self) -> None:
         """Ends the file."""

@@ -1,9 +1,12 @@
-"""Images on their way to the device: letterboxed, and grouped by shape."""
+"""Images on their way to the device: letterboxed, grouped by shape, and held until there is a program for them."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +59,10 @@ class Prepared(NamedTuple):
         return Result(self.position, self.image, found, seconds={"read": self.seconds, "device": device})
 
 
+Batch = list[Prepared] | Result
+"""Images of one shape, or what is known already of one that cannot be read."""
+
+
 def prepare(
     position: int, given: ImageLike, options: Options, *, shape: tuple[int, int] | None, size: int, stride: int
 ) -> Prepared | Result:
@@ -78,7 +85,7 @@ def prepare(
     return Prepared(position, path_of(given), image, read, boxed, geometry, seconds)
 
 
-def batches(items: Iterable[Prepared | Result], size: int) -> Iterator[list[Prepared] | Result]:
+def batches(items: Iterable[Prepared | Result], size: int) -> Iterator[Batch]:
     """Groups images of one shape; results (of images that cannot be read) pass through."""
     waiting: dict[tuple[int, ...], list[Prepared]] = {}
     for item in items:
@@ -90,3 +97,51 @@ def batches(items: Iterable[Prepared | Result], size: int) -> Iterator[list[Prep
         if len(group) == size:
             yield waiting.pop(item.boxed.shape)
     yield from waiting.values()
+
+
+def stacked(batch: Sequence[Prepared], size: int) -> NDArray[np.uint8]:
+    """The letterboxed images of a batch as one array [size, h, w, 3]; zeros follow in a short batch."""
+    images = np.zeros((size, *batch[0].boxed.shape), np.uint8)
+    for place, prepared in enumerate(batch):
+        images[place] = prepared.boxed
+    return images
+
+
+_COMPILERS = min(max(os.cpu_count() or 1, 2), 4)  # threads; each of them keeps about one core busy
+_WAITING = 16  # images, or two batches of more, that wait for programs at most
+
+
+def once_compiled(
+    items: Iterable[Batch], trace: Callable[[tuple[int, ...]], Callable[[], object] | None], size: int
+) -> Iterator[Batch]:
+    """Hands batches (of `size`) and results on in order, a batch when there is a program for the shape of its images.
+
+    Meanwhile what follows is looked at: programs for several shapes are compiled beside each other.
+
+    trace: called here, once for each shape [h, w, 3]; what it returns compiles, in a thread. None: there is nothing to
+    wait for.
+    """
+    programs: dict[tuple[int, ...], Future[object] | None] = {}
+    waiting: deque[Batch] = deque()
+
+    def program(item: Batch) -> Future[object] | None:
+        return None if isinstance(item, Result) else programs[item[0].boxed.shape]
+
+    def compiled(item: Batch) -> Batch:
+        if (future := program(item)) is not None:
+            future.result()
+        return item
+
+    with ThreadPoolExecutor(_COMPILERS, thread_name_prefix="compile") as pool:
+        for item in items:
+            if not isinstance(item, Result) and (shape := item[0].boxed.shape) not in programs:
+                work = trace(shape)
+                programs[shape] = None if work is None else pool.submit(work)
+            waiting.append(item)
+            while waiting and (len(waiting) > max(_WAITING // size, 2) or _is_over(program(waiting[0]))):
+                yield compiled(waiting.popleft())
+        yield from map(compiled, waiting)
+
+
+def _is_over(future: Future[object] | None) -> bool:
+    return future is None or future.done()

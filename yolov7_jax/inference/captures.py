@@ -76,6 +76,7 @@ class CaptureReader:
     def __init__(self, capture: Any) -> None:
         """Takes a capture that is open."""
         self.capture = capture
+        self.bgr: NDArray[np.uint8] | None = None  # written anew by each frame: what is new has to be mapped first
         claimed = capture.get(cv2.CAP_PROP_FPS)
         self.fps = claimed if is_plausible(claimed) else DEFAULT_FPS
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -87,8 +88,8 @@ class CaptureReader:
 
     def image(self) -> NDArray[np.uint8] | None:
         """The frame, uint8 [h, w, 3] RGB, upright; None if it is damaged."""
-        done, image = self.capture.retrieve()
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if done else None
+        done, self.bgr = self.capture.retrieve(self.bgr)
+        return cv2.cvtColor(self.bgr, cv2.COLOR_BGR2RGB) if done else None
 
     def seconds(self) -> float | None:
         """When the frame is shown; None if the source has no times."""

@@ -27,7 +27,7 @@ from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
 from yolov7_jax.errors import InputError
 from yolov7_jax.graph.rewrite import inference_form
-from yolov7_jax.inference.batches import Prepared, batches, prepare
+from yolov7_jax.inference.batches import Prepared, batches, once_compiled, prepare, stacked
 from yolov7_jax.inference.inputs import ImageLike, images_of, of_read_images
 from yolov7_jax.inference.results import ImageDetections, Result
 from yolov7_jax.inference.tiling import detect_tiled
@@ -220,13 +220,21 @@ class Detector:
         devices = 1 if self._mesh is None else self._mesh.size
         size = -(-options.batch_size // devices) * devices  # each device has its part
         ahead = options.workers + 2 * size
+        numbers = np.float32(options.confidence), np.float32(options.iou), mask
+        static = {name: getattr(options, name) for name in _STATIC}
+
+        def trace(shape: tuple[int, ...]) -> Callable[[], object] | None:
+            images = np.zeros((size, *shape), np.uint8)
+            return self.program(images, *numbers, **static) if self.meet(images, static) else None
+
+        prepared = prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead, beside=True)
         running: deque[tuple[list[Prepared], PaddedDetections, float]] = deque()
         done_at = 0.0
-        for batch in batches(prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead), size):
+        for batch in once_compiled(batches(prepared, size), trace, size):
             if isinstance(batch, Result):
                 yield batch
                 continue
-            running.append((batch, self._start(batch, size, mask, options), time.perf_counter()))
+            running.append((batch, self.run(stacked(batch, size), *numbers, **static), time.perf_counter()))
             if len(running) > 1:
                 results, done_at = self._finish(*running.popleft(), done_at)
                 yield from results
@@ -238,26 +246,22 @@ class Detector:
         """An image and its place in a stream, letterboxed as this detector takes it; see `batches.prepare`."""
         return prepare(*item, options, shape=self.shape, size=self.size, stride=self.stride)
 
-    def _start(
-        self, batch: Sequence[Prepared], size: int, mask: NDArray[np.bool_], options: Options
-    ) -> PaddedDetections:
-        images = np.zeros((size, *batch[0].boxed.shape), np.uint8)  # short batches keep the shape
-        for place, prepared in enumerate(batch):
-            images[place] = prepared.boxed
-        static = {name: getattr(options, name) for name in _STATIC}
-        self.meet(images, static)
-        return self.run(images, np.float32(options.confidence), np.float32(options.iou), mask, **static)
-
     def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
         """The compiled part, of letterboxed images [B, h, w, 3]; numbers and static are those of `detect_batch`."""
         return self.compiled(self.variables, images, *numbers, **static)
 
-    def meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> None:
-        """Reports images that nothing is compiled for yet."""
+    def program(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> Callable[[], object] | None:
+        """Traces what `run` needs for such images, and returns what compiles it; None where that cannot go before."""
+        return self.compiled.lower(self.variables, images, *numbers, **static).compile
+
+    def meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> bool:
+        """Whether nothing is compiled for such images yet, which is reported then."""
         key = (images.shape, *static.values())
-        if key not in self._met and self._report is not None:
-            self._report(compiling("the network", images.shape[1:3]))
+        is_new = key not in self._met
         self._met.add(key)
+        if is_new and self._report is not None:
+            self._report(compiling("the network", images.shape[1:3]))
+        return is_new
 
     def _finish(
         self, batch: Sequence[Prepared], found: PaddedDetections, started: float, previous: float
@@ -285,7 +289,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
         if name not in known:
             peer = peer_option(name)
             place = "" if peer in known else " of Detector.load" if peer == "size" else " of the command detect"
-            hint = f"; it is called {peer}{place} here" if peer else nearest(name, known)
+            hint = f" (it is called {peer}{place} here)" if peer else nearest(name, known)
             raise InputError(f"there is no option {name!r}{hint}; expected {', '.join(known)}")
     return Options(**given)
 

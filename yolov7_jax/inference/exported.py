@@ -85,3 +85,6 @@ class ExportedDetector(Detector):
     def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
         """See `Detector`."""
         return self.artefact(images, *numbers, **{name: value for name, value in static.items() if name != "augment"})
+
+    def program(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> None:
+        """None: a runtime compiles, if it does, when it is first given such images."""

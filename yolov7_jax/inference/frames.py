@@ -30,6 +30,7 @@ from yolov7_jax.inference.captures import (
 from yolov7_jax.inference.decoding import Comeback, Frame, Tell, live, recorded
 from yolov7_jax.inference.image_paths import VIDEO_SUFFIXES
 from yolov7_jax.inference.image_pipe import is_pipe, open_pipe
+from yolov7_jax.prefetch import give_way
 
 _KEPT_WARNINGS = 100  # a stream that is watched for months may break off often
 _LAST_READ = 2.0  # seconds that closing waits for a read of a stream that hangs
@@ -123,6 +124,7 @@ class _Ahead:
         self.thread.start()
 
     def _run(self) -> None:
+        give_way()
         try:
             with closing(self.frames):
                 while self._has_room():

@@ -15,6 +15,7 @@ from yolov7_jax.errors import DataError, InstallationError
 from yolov7_jax.image import cv2
 from yolov7_jax.inference.av_encoder import AvEncoder, can_encode
 from yolov7_jax.inference.captures import PLAUSIBLE_FPS, is_plausible
+from yolov7_jax.prefetch import give_way
 
 _OPENCV = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "XVID"}  # tags of MPEG-4
 WRITTEN_SUFFIXES = frozenset({*_OPENCV, ".webm"})
@@ -61,7 +62,7 @@ class VideoWriter:
         self.sentence = ""
         self._encoding: _Encoding | None = None
         self._last: NDArray[np.uint8] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="video-writer")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="video-writer", initializer=give_way)
         self._pending: deque[Future[None]] = deque()
 
     def write(self, image: NDArray[np.uint8], *, seconds: float | None = None) -> None:

@@ -32,9 +32,9 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def draw_detections(
-    image: NDArray[np.uint8], detections: Detections, *, thickness: int | None = None
+    image: NDArray[np.uint8], detections: Detections, *, thickness: int | None = None, copy: bool = True
 ) -> NDArray[np.uint8]:
-    """A copy of the image with boxes, and labels such as "dog 0.87"; better detections lie on top.
+    """The image with boxes, and labels such as "dog 0.87"; better detections lie on top.
 
     Those that are tracked have the number of the object in the label, "dog 3 0.87", and its color.
 
@@ -42,11 +42,12 @@ def draw_detections(
         image: uint8 [h, w, 3] RGB.
         detections: boxes in its pixels.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
+        copy: leave the image as it is, and draw on a copy.
     """
     names = [found.label if found.track_id is None else f"{found.label} {found.track_id}" for found in detections]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, detections.scores, strict=True)]
     of_color = detections.class_ids if detections.track_ids is None else detections.track_ids
-    return draw_boxes(image, detections.boxes_xyxy_px, of_color, texts, thickness=thickness)
+    return draw_boxes(image, detections.boxes_xyxy_px, of_color, texts, thickness=thickness, copy=copy)
 
 
 class Trails:
@@ -62,13 +63,16 @@ class Trails:
             raise InputError(f"frames of a trail must be at least 1, got {frames}")
         self._frames: deque[dict[int, NDArray[np.floating[Any]]]] = deque(maxlen=frames)
 
-    def draw(self, image: NDArray[np.uint8], tracked: Detections, *, thickness: int | None = None) -> NDArray[np.uint8]:
-        """A copy of the next frame with a line through the last centers of each object; give it to `draw_detections`.
+    def draw(
+        self, image: NDArray[np.uint8], tracked: Detections, *, thickness: int | None = None, copy: bool = True
+    ) -> NDArray[np.uint8]:
+        """The next frame with a line through the last centers of each object; give it to `draw_detections`.
 
         Args:
             image: uint8 [h, w, 3] RGB.
             tracked: what `Tracker.update` found in it, boxes in its pixels.
             thickness: of the lines in pixels. By the size of the image if None.
+            copy: leave the image as it is, and draw on a copy.
 
         Raises:
             InputError: the detections are not tracked.
@@ -77,7 +81,7 @@ class Trails:
             raise InputError("trails need detections with track_ids; give those that Tracker.update returns")
         centers = (tracked.boxes_xyxy_px[:, :2] + tracked.boxes_xyxy_px[:, 2:]) / 2
         self._frames.append(dict(zip(tracked.track_ids.tolist(), centers, strict=True)))
-        canvas = np.ascontiguousarray(image).copy()
+        canvas = image.copy() if copy else image
         for track_id in sorted(set().union(*self._frames)):
             way = np.array([frame[track_id] for frame in self._frames if track_id in frame])
             points = np.rint(way.clip(0, image.shape[1::-1])).astype(np.int32)
@@ -92,8 +96,9 @@ def draw_boxes(
     texts: Sequence[str],
     *,
     thickness: int | None = None,
+    copy: bool = True,
 ) -> NDArray[np.uint8]:
-    """A copy of the image with a frame and a text for each box, in the color of its class; the first lie on top.
+    """The image with a frame and a text for each box, in the color of its class; the first lie on top.
 
     Args:
         image: uint8 [h, w, 3] RGB.
@@ -101,8 +106,9 @@ def draw_boxes(
         class_ids: [n], or the numbers of objects, which have the same colors.
         texts: one for each box.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
+        copy: leave the image as it is, and draw on a copy.
     """
-    canvas = np.ascontiguousarray(image).copy()
+    canvas = image.copy() if copy else image
     height, width = image.shape[:2]
     line = _line(image, thickness)
     corners = np.rint(boxes_xyxy_px).clip(0, [width, height] * 2).astype(int)
