@@ -80,7 +80,7 @@ if __name__ == "__main__":
 
     home = Path(sys.argv[1])
     drawn = {"figures": True, "loggers": ["tensorboard"]}
-    long = {"epochs": 16, "val_every_epochs": 3, "checkpoint_every_steps": 2, **drawn}
+    long = {"epochs": 8, "val_every_epochs": 3, "checkpoint_every_steps": 2, **drawn}
     if (home / "run" / "config.yaml").is_file():
         resume(home / "run", callbacks=[Printer()])
     else:

@@ -17,7 +17,7 @@ from tests.experiment.test_training import stored_arrays
 from yolov7_jax.training.log import TIMES, read_log
 
 KILLS = int(os.environ.get("YOLOV7_JAX_KILLS", "2"))
-STEPS = 48
+STEPS = 24
 
 
 def start(home: Path, cache: Path) -> subprocess.Popen[str]:
