@@ -67,8 +67,9 @@ WIDE = {"wide": lambda: with_width(zoo("yolov7", num_classes=3), 0.5)}
 """Wide enough that XLA would compute with weights beforehand if it knew them, by other roundings."""
 
 
-@pytest.mark.parametrize("name", GRAPHS | WIDE)
-def test_every_layer_kind_gives_what_the_detector_gives_to_the_bit(name: str) -> None:
+@pytest.mark.parametrize("name", ["others", "shapes", "rep csp", "yolov7-tiny", "wide"])
+def test_layers_give_what_the_detector_gives_to_the_bit(name: str) -> None:
+    """Of kinds that differ most; `tools/export_zoo.py` does so for every network."""
     graph = (GRAPHS | WIDE)[name]()
     size = max(64, graph.max_stride)
     found = compare_stablehlo(spread(graph, size=size), size=size)

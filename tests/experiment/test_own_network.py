@@ -22,11 +22,11 @@ backbone:
   - [-1, 1, Conv, [16, 3, 1, None, 1, nn.Mish()]]    # 1, YOLOv4
   - [-1, 2, GhostBottleneck, [8, 3, 1]]              # 2, stacked once: round(2 * 0.5)
   - [-1, 1, DownC, [32]]                             # 3, YOLOv7-E6
-  - [-1, 5, RepBottleneckCSPB, [32, {identity: false, reversed: true}]]
-  - [-1, 3, C3TR, [32]]                              # 5, YOLOv5
+  - [-1, 2, RepBottleneckCSPB, [32, {identity: false, reversed: true}]]
+  - [-1, 2, C3TR, [32]]                              # 5, YOLOv5
   - [-2, 1, Conv, [32, [3, 3], 2]]                   # 6
   - [-1, 2, BottleneckCSP, [32]]                     # 7, YOLOv5 before v4
-  - [-1, 3, ResCSPC, [64]]                           # 8, R50-CSP
+  - [-1, 2, ResCSPC, [64]]                           # 8, R50-CSP
 head:
   - [-1, 1, SPPCSPC, [32]]                           # 9
   - [-1, 1, nn.Upsample, [None, 2, 'nearest']]       # 10
@@ -75,7 +75,7 @@ def test_it_is_trained_folded_and_written_for_pytorch(run: Path, tmp_path: Path)
         ("SPPCSPC, [32]", "SPPCSPX, [32]", "line 18: layer 9: layer kind 'SPPCSPX' is not known"),
         ("[[12, 5], 1, Shortcut", "[[14, 5], 1, Shortcut", "line 22: layer 13: 'from' names layer 14"),
         ("[[12, 5], 1, Shortcut", "[[12, 11], 1, Shortcut", "line 22: layer 13 (Shortcut): it adds two inputs of the"),
-        ("[-1, 5, RepBottleneckCSPB, [32, {identity", "[-1, 5, RepBottleneckCSPB, [32, {idntity", "line 12: layer 4:"),
+        ("[-1, 2, RepBottleneckCSPB, [32, {identity", "[-1, 2, RepBottleneckCSPB, [32, {idntity", "line 12: layer 4:"),
     ],
 )
 def test_a_broken_one_is_refused_by_line(
