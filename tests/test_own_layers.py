@@ -16,6 +16,7 @@ import yolov7_jax as yolo
 from tests.test_reparameterize import trained
 from yolov7_jax.graph.kinds import KINDS, REQUIRED, kind_of
 from yolov7_jax.nn.conv import BatchNorm, Conv, Conv2d, Form
+from yolov7_jax.nn.network import abstract_variables
 from yolov7_jax.nn.rep import RepConv
 from yolov7_jax.reparameterize import difference
 
@@ -63,6 +64,17 @@ def test_arguments_and_defaults_are_those_of_the_definition() -> None:
     assert kind_of("own_scale").positional == {"factor": 2}
     node = yolo.parse({**MODEL, "activation": "nn.ReLU()"}).nodes[1]
     assert node.options == {"channels": 16, "stride": 2, "ratio": 0.5, "activation": "ReLU"}
+
+
+@pytest.mark.usefixtures("_own")
+def test_its_parameters_are_initialized_by_its_own_initializers() -> None:
+    graph = yolo.parse(MODEL)
+    variables = yolo.init(graph, jax.random.key(0))
+    np.testing.assert_array_equal(variables["params"]["1"]["0"]["gain"], np.ones(16))
+    kernel = variables["params"]["1"]["0"]["raw"]["kernel"]
+    assert 0.9 / np.sqrt(8) < np.abs(kernel).max() <= 1 / np.sqrt(8)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_variables(graph))
+    assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables)
 
 
 @pytest.mark.usefixtures("_own")

@@ -6,21 +6,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.errors import ScopeParamShapeError
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax import lax
 
+from tests.artefacts.graphs import chain
 from tests.small_networks import small_weights
 from yolov7_jax.errors import GraphError
 from yolov7_jax.graph.builder import Builder
-from yolov7_jax.graph.spec import IMAGE
+from yolov7_jax.graph.spec import IMAGE, Graph
 from yolov7_jax.graph.zoo import zoo
 from yolov7_jax.nn.conv import BatchNorm, Conv2d, activate
 from yolov7_jax.nn.cpu import by_image
 from yolov7_jax.nn.functional import max_pool
 from yolov7_jax.nn.heads import prior_bias
-from yolov7_jax.nn.network import Network, abstract_variables, init, lead_outputs
+from yolov7_jax.nn.network import Network, abstract_variables, example_images, init, lead_outputs
 
 
 def convolve_by_hand(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:
@@ -149,6 +151,24 @@ def test_initial_kernels_spread_as_one_over_the_root_of_fan_in() -> None:
     bound = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
     assert np.abs(kernel).max() <= bound
     assert np.isclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)  # of a uniform draw; 18432 numbers
+
+
+def by_flax(graph: Graph, key: jax.Array) -> dict[str, Any]:
+    """What Flax's own `init` draws, in one program."""
+    example = example_images(graph)
+    images = jnp.zeros(example.shape, example.dtype)
+    return flatten_dict(jax.jit(partial(Network(graph).init, images=images))(key))
+
+
+def test_weights_are_those_that_flax_draws() -> None:
+    graph = chain(("C3TR", "RepConv", "GhostConv"))
+    expected, found = by_flax(graph, jax.random.key(5)), flatten_dict(init(graph, jax.random.key(5)))
+    assert found.keys() == expected.keys()
+    for path, values in found.items():
+        assert values.dtype == expected[path].dtype
+        # To the bit; implicit vectors are a product and a sum, which the compiler may round once for both.
+        tolerance = 3e-7 if path[-1] == "implicit" else 0
+        np.testing.assert_allclose(values, expected[path], rtol=tolerance, atol=0, err_msg="/".join(path))
 
 
 def test_bfloat16_computes_with_float32_weights_and_gives_float32() -> None:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from yolov7_jax.graph.shapes import ATTENTION_HEADS as HEADS
-from yolov7_jax.nn.conv import Form, affine, at_least_float32, parameter, uniform_by_fan_in
+from yolov7_jax.nn.conv import Form, affine, at_least_float32
 from yolov7_jax.nn.csp import CSP, repeated
+from yolov7_jax.nn.parameters import ZEROS, parameter, uniform_by_fan_in
 
 
 class Linear(nn.Module):
@@ -28,7 +29,7 @@ class Linear(nn.Module):
         y = x @ kernel.astype(self.form.dtype)
         if not self.use_bias:
             return y
-        bias = parameter(self, "bias", nn.initializers.zeros, (self.channels,))
+        bias = parameter(self, "bias", ZEROS, (self.channels,))
         return affine(y, shift=bias)
 
 
@@ -43,7 +44,7 @@ class Projections(nn.Module):
         """Three times […, c1] → three times […, channels]."""
         shape = (inputs[0].shape[-1], 3 * self.channels)
         kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), shape).astype(self.form.dtype)
-        bias = parameter(self, "bias", nn.initializers.zeros, shape[1:])
+        bias = parameter(self, "bias", ZEROS, shape[1:])
         parts = zip(inputs, jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
         return [affine(x @ part, shift=shift) for x, part, shift in parts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd, sqrt
+from math import gcd
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from yolov7_jax.nn import cpu
+from yolov7_jax.nn.parameters import ONES, ZEROS, Initializer, parameter, statistic, uniform_by_fan_in
 
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.97  # the share of the old running statistics that stays at each step
@@ -72,29 +73,6 @@ def affine(x: jax.Array, factor: jax.Array | None = None, shift: jax.Array | Non
     return y.astype(x.dtype)
 
 
-def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """U(-1/√fan_in, 1/√fan_in), PyTorch's default for kernels; fan_in is the product of all axes but the last."""
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
-    return jax.random.uniform(key, shape, dtype, -1 / sqrt(fan_in), 1 / sqrt(fan_in))
-
-
-Initializer = Callable[[jax.Array, tuple[int, ...], DTypeLike], jax.Array]
-
-
-def parameter(layer: nn.Module, name: str, initializer: Initializer, shape: tuple[int, ...]) -> jax.Array:
-    """The float32 parameter of a layer, as `layer.param` gives it, but quicker where it is there already.
-
-    To check its shape Flax would trace the initializer each time: a quarter of what tracing a network takes.
-    """
-    if layer.has_variable("params", name):
-        value: jax.Array = layer.get_variable("params", name)
-        if value.shape == shape:
-            return value
-    return layer.param(name, initializer, shape, jnp.float32)
-
-
 CONV, STAGE = "conv", "stage"
 """What `jax.checkpoint` can keep by these names: outputs of convolutions; feature maps that end a stage."""
 
@@ -125,7 +103,7 @@ class Conv2d(nn.Module):
     padding: int | None = None
     groups: int = 1
     use_bias: bool = False
-    bias_init: Initializer = nn.initializers.zeros
+    bias_init: Initializer = ZEROS
     form: Form = Form()
 
     @nn.compact
@@ -154,12 +132,12 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalized x; in training the `batch_stats` collection is updated when it is mutable."""
         channels = x.shape[-1:]
-        scale = parameter(self, "scale", nn.initializers.ones, channels)
-        bias = parameter(self, "bias", nn.initializers.zeros, channels)
+        scale = parameter(self, "scale", ONES, channels)
+        bias = parameter(self, "bias", ZEROS, channels)
         if self.form.folded:
             return affine(x.astype(self.form.dtype), scale, bias)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        running_mean = statistic(self, "mean", 0.0, channels)
+        running_var = statistic(self, "var", 1.0, channels)
         wide = at_least_float32(self.form.dtype)
         if train and not self.form.is_frozen(self.path):
             mean = x.astype(wide).mean((0, 1, 2))

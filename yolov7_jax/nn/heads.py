@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from yolov7_jax.nn.conv import Conv2d, Form, Initializer, affine, at_least_float32, parameter
+from yolov7_jax.nn.conv import Conv2d, Form, affine, at_least_float32
+from yolov7_jax.nn.parameters import Initializer, drawn, parameter
 from yolov7_jax.types import Outputs
 
 IMPLICIT_STD = 0.02
@@ -41,7 +42,7 @@ class Implicit(nn.Module):
         """The vector [channels]."""
 
         def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-            return self.mean + IMPLICIT_STD * jax.random.normal(key, shape, dtype)
+            return self.mean + IMPLICIT_STD * drawn(jax.random.normal, key, shape, dtype)
 
         return parameter(self, "implicit", init, (channels,))
 

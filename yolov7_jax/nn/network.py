@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike, DTypeLike
 
@@ -21,6 +22,7 @@ from yolov7_jax.graph.spec import IMAGE, Graph, Node
 from yolov7_jax.nn import cpu
 from yolov7_jax.nn.conv import STAGE, Form
 from yolov7_jax.nn.csp import repeated
+from yolov7_jax.nn.parameters import first_values
 from yolov7_jax.registry import nearest
 from yolov7_jax.types import Outputs
 
@@ -199,8 +201,12 @@ def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
     """Randomly initialized weights, float32, drawn as PyTorch draws them: {"params": tree, "batch_stats": tree}."""
     if isinstance(key, jax.core.Tracer):
         return _draw(graph, key)
-    with jax.ensure_compile_time_eval():
-        return _compiled_draw(jax.default_backend())(graph, key)
+    with first_values() as values:
+        shapes = jax.eval_shape(lambda: _draw(graph, key))
+    if values.keys() == flatten_dict(shapes).keys():
+        return dict(unflatten_dict(values))
+    with jax.ensure_compile_time_eval():  # layers of one's own may have parameters of their own
+        return jax.jit(_draw, static_argnums=0)(graph, key)
 
 
 def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
@@ -208,14 +214,8 @@ def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
 
 
-@cache
-def _compiled_draw(platform: str) -> Callable[[Graph, jax.Array], dict[str, Any]]:
-    """On CPUs unoptimized, for it runs once: making code of a hundred random draws takes far longer than they do."""
-    options = {"xla_backend_optimization_level": 0} if platform == "cpu" else None
-    return jax.jit(_draw, static_argnums=0, compiler_options=options)
-
-
 @lru_cache(maxsize=8)
 def abstract_variables(graph: Graph) -> dict[str, Any]:
     """Shapes and dtypes of all weights, without computing any. One tree for all callers: do not change it."""
-    return jax.eval_shape(partial(init, graph), jax.random.key(0))
+    with first_values():
+        return jax.eval_shape(partial(_draw, graph), jax.random.key(0))
