@@ -58,7 +58,7 @@ def test_commands_know_what_modules_register(installed: Path, tmp_path: Path) ->
     for module in settings:
         shutil.copy(ROOT / "examples" / f"{module}.py", tmp_path)
     imports = [word for module in settings for word in ("--import", module)]
-    command = [sys.executable, "-m", "yolov7_jax.cli.main", *imports, "train", "debug", *settings.values()]
+    command = [sys.executable, "-m", "yolov7_jax", *imports, "train", "debug", *settings.values()]
     environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 2

@@ -96,7 +96,7 @@ def test_a_command_that_is_to_keep_no_programs_keeps_none(tmp_path: Path, monkey
     for key in (VARIABLE, "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    command = [sys.executable, "-m", "yolov7_jax.cli.main"]
+    command = [sys.executable, "-m", "yolov7_jax"]
     detect = ["detect", "net.safetensors", "a.png"]
     kept = []
     for options in (["--no-compilation-cache"], []):

@@ -37,7 +37,7 @@ def test_names_are_identifiers() -> None:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "yolov7_jax.cli.main", *arguments]
+    command = [sys.executable, "-m", "yolov7_jax", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 

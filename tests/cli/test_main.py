@@ -122,7 +122,7 @@ def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "execve", lambda _, line, __: lines.append(line))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "yolov7_jax.cli.main", "train", "debug"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "yolov7_jax", "train", "debug"])
     return lines
 
 
@@ -134,7 +134,7 @@ def test_commands_that_train_begin_anew(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["yolov7-jax", "train", "debug"])
     assert main() == 0
-    assert begun == [[sys.executable, "-m", "yolov7_jax.cli.main", "train", "debug"]]
+    assert begun == [[sys.executable, "-m", "yolov7_jax", "train", "debug"]]
     assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=0" in capsys.readouterr().err
     assert main(["train", "debug"]) == 0  # from Python
     monkeypatch.setattr(sys, "argv", ["yolov7-jax", "train", "debug", "--settings"])
@@ -147,7 +147,7 @@ def test_commands_that_train_begin_anew(
 
 def test_a_process_that_begins_anew_has_the_status_of_its_command(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
-    command = [sys.executable, "-m", "yolov7_jax.cli.main", "train", "debug", "--resume", "run"]
+    command = [sys.executable, "-m", "yolov7_jax", "train", "debug", "--resume", "run"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 2
     assert done.stderr.count("begins anew") <= 1  # none where there are no large pages

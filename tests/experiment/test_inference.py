@@ -20,14 +20,14 @@ from yolov7_jax.experiment.inference import detect
 from yolov7_jax.experiment.validation import validate
 from yolov7_jax.files import new_folder
 from yolov7_jax.image import read_image, write_image
-from yolov7_jax.inference.detector import _STATIC, Detector
+from yolov7_jax.inference.detector import Detector
 
 
 @pytest.fixture(scope="module")
 def yolov5n(shared: Path) -> Detector:
     """Compiled as users have it: it looks at many images."""
     detector, options = Detector(load(shared / "weights/yolov5n.pt")), quickly.optimized(3)
-    detector.compiled = jax.jit(detector._program(), static_argnames=_STATIC, compiler_options=options)
+    detector.compiled = jax.jit(detector._program(), static_argnames=detector.settled, compiler_options=options)
     return detector
 
 

@@ -15,7 +15,8 @@ from yolov7_jax.config import Options
 from yolov7_jax.convert.load import load
 from yolov7_jax.errors import DataError, InputError, WeightsError
 from yolov7_jax.image import write_image
-from yolov7_jax.inference.detector import Detector, class_mask
+from yolov7_jax.inference.detector import Detector
+from yolov7_jax.inference.options import class_mask
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,3 @@ def _add_settings(parser: argparse.ArgumentParser, parsed: argparse.Namespace, r
         parser.error(f"{unknown[0]}: {known}" if known else f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         parsed.overrides = [*parsed.overrides, *rest]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

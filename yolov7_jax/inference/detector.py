@@ -6,10 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +21,18 @@ from yolov7_jax.artefacts.formats import is_artefact
 from yolov7_jax.artefacts.program import detect_batch
 from yolov7_jax.compilation_cache import compiling, enable_compilation_cache
 from yolov7_jax.config import Options
-from yolov7_jax.config_peers import peer_option
 from yolov7_jax.convert.load import Model, load
 from yolov7_jax.convert.weights_file import Weights
-from yolov7_jax.errors import InputError
 from yolov7_jax.graph.rewrite import inference_form
 from yolov7_jax.inference.batches import Prepared, batches, once_compiled, prepare, stacked
 from yolov7_jax.inference.inputs import ImageLike, images_of, of_read_images
+from yolov7_jax.inference.options import class_mask, options_of
 from yolov7_jax.inference.results import ImageDetections, Result
 from yolov7_jax.inference.tiling import detect_tiled
 from yolov7_jax.nn.network import Network
 from yolov7_jax.prefetch import prefetch
-from yolov7_jax.registry import nearest
 from yolov7_jax.reparameterize import fold
 from yolov7_jax.types import PaddedDetections
-
-_STATIC = ("multi_label", "agnostic", "max_detections", "augment")  # options that another program is compiled for
-
 
 _IMAGES = "images"  # the axis of a batch that devices share
 
@@ -52,6 +46,8 @@ class Detector:
     Give images to the detector itself for a list of `Detections`, or to `stream` for many.
     """
 
+    settled: ClassVar[tuple[str, ...]] = ("multi_label", "agnostic", "max_detections", "augment")
+    """Options that another program is compiled for."""
     shape: tuple[int, int] | None
     _mesh: Mesh | None
 
@@ -84,7 +80,7 @@ class Detector:
         self.network: Any = network
         self._mesh = None if devices is None else Mesh(list(devices), _IMAGES)
         self.variables = self._placed(variables)
-        self.compiled = jax.jit(self._program(), static_argnames=_STATIC)
+        self.compiled = jax.jit(self._program(), static_argnames=self.settled)
 
     def _begin(self, names: tuple[str, ...], size: int, stride: int, report: Callable[[str], None] | None) -> None:
         """What detectors have in common."""
@@ -221,7 +217,7 @@ class Detector:
         size = -(-options.batch_size // devices) * devices  # each device has its part
         ahead = options.workers + 2 * size
         numbers = np.float32(options.confidence), np.float32(options.iou), mask
-        static = {name: getattr(options, name) for name in _STATIC}
+        static = {name: getattr(options, name) for name in self.settled}
 
         def trace(shape: tuple[int, ...]) -> Callable[[], object] | None:
             images = np.zeros((size, *shape), np.uint8)
@@ -276,41 +272,3 @@ class Detector:
             columns = boxes_xyxy_px[place][rows], scores[place][rows], class_ids[place][rows]
             results.append(prepared.result(*columns, self.names, int(overflow[place]), device=device))
         return results, done_at
-
-
-def options_of(given: Mapping[str, Any]) -> Options:
-    """`Options` from keyword arguments.
-
-    Raises:
-        InputError: there is no such option; names the nearest.
-    """
-    known = [field.name for field in fields(Options)]
-    for name in given:
-        if name not in known:
-            peer = peer_option(name)
-            place = "" if peer in known else " of Detector.load" if peer == "size" else " of the command detect"
-            hint = f" (it is called {peer}{place} here)" if peer else nearest(name, known)
-            raise InputError(f"there is no option {name!r}{hint}; expected {', '.join(known)}")
-    return Options(**given)
-
-
-def class_mask(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> NDArray[np.bool_]:
-    """Which classes are wanted, bool [C], from numbers and names.
-
-    Raises:
-        InputError: a class that the network does not know.
-    """
-    if classes is None:
-        return np.ones(len(names), bool)
-    mask = np.zeros(len(names), bool)
-    for wanted in [classes] if isinstance(classes, int | str) else classes:
-        number = names.index(wanted) if wanted in names else wanted
-        if isinstance(number, str) and number.isdecimal():
-            number = int(number)
-        if not isinstance(number, int) or not 0 <= number < len(names):
-            raise InputError(
-                f"class {wanted!r} is not known; expected a number from 0 to {len(names) - 1} or one of "
-                f"{', '.join(names)}"
-            )
-        mask[number] = True
-    return mask

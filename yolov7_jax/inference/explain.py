@@ -17,8 +17,9 @@ from yolov7_jax.artefacts.program import candidates
 from yolov7_jax.config import Options
 from yolov7_jax.data.letterbox import Letterbox
 from yolov7_jax.errors import InputError
-from yolov7_jax.inference.detector import Detector, options_of
+from yolov7_jax.inference.detector import Detector
 from yolov7_jax.inference.inputs import ImageLike, of_read_images
+from yolov7_jax.inference.options import options_of
 from yolov7_jax.inference.results import Result
 from yolov7_jax.nn.network import Network, node_names, outputs_of_nodes
 from yolov7_jax.ops.decode import make_grid

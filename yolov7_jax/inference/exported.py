@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from yolov7_jax.types import PaddedDetections
 
 class ExportedDetector(Detector):
     """A detector whose network, decoding and suppression run in an artefact's runtime."""
+
+    settled: ClassVar[tuple[str, ...]] = ("multi_label", "agnostic", "max_detections")
 
     def __init__(
         self, artefact: Artefact, *, size: int | None = None, report: Callable[[str], None] | None = None
@@ -84,7 +86,7 @@ class ExportedDetector(Detector):
 
     def run(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> PaddedDetections:
         """See `Detector`."""
-        return self.artefact(images, *numbers, **{name: value for name, value in static.items() if name != "augment"})
+        return self.artefact(images, *numbers, **static)
 
     def program(self, images: NDArray[np.uint8], *numbers: Any, **static: Any) -> None:
         """None: a runtime compiles, if it does, when it is first given such images."""
