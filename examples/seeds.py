@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
     """Trains in a folder, and prints how far the two ways are apart."""
     data = yolo.write_scenes(folder / "scenes", train=16, val=1, size=96)
     source = yolo.open_source(data, "train")
-    settings = [f"data.path={data}", "train.size=96", "optim.nominal_batch_size=8", "optim.lr0=0.0005"]
+    settings = [f"data.path={data}", "train.size=96", "optim.nominal_batch_size=8", "optim.lr0=0.001"]
     config = yolo.read_config("debug", settings)
     graph = yolo.parse(Path(__file__).parent / "small_network.yaml", num_classes=len(source.names))
     schedule = yolo.Schedule(config.optim, steps_per_epoch=2, epochs=2, batch_size=config.train.batch_size)
