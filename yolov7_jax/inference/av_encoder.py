@@ -1,7 +1,8 @@
 """The door to PyAV (extra `video`): H.264 and VP9, which OpenCV's packages cannot write or are slow at.
 
 Browsers play both. 60 frames of 1280 × 720 pixels on two cores: MPEG-4 by OpenCV 1.1 s, 1.4 MB, 36 dB; VP9 by OpenCV
-55 s. H.264 by the preset "superfast" takes three quarters of the time of "veryfast" at a third more bytes and like quality.
+55 s. H.264 by the preset "superfast" takes three quarters of the time of "veryfast", at a third more bytes and like
+quality.
 """
 
 from __future__ import annotations
