@@ -119,3 +119,11 @@ def test_threads_beside_a_network_give_way_and_no_others_do():
     assert list(prefetch(niceness, range(3), workers=2, ahead=3)) == [own] * 3
     assert list(prefetch(niceness, range(3), workers=2, ahead=3, beside=True)) == [max(own, 10)] * 3
     assert niceness() == own
+
+
+def test_where_priorities_are_not_to_be_had_work_goes_on(monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(os, "setpriority", refuse, raising=False)
+    assert list(prefetch(str, range(3), workers=2, ahead=3, beside=True)) == ["0", "1", "2"]

@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from threading import get_native_id
 from typing import Any, TypeVar
 
@@ -47,7 +47,8 @@ def give_way() -> None:
     """
     if sys.platform == "linux":  # where threads have priorities of their own
         thread = get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), _NICENESS))
+        with suppress(OSError):  # a sandbox may not know of priorities
+            os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), _NICENESS))
 
 
 def prefetch(
