@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 import yolov7_jax as yolo
+from tests.nn.test_layers import by_flax
 from tests.test_reparameterize import trained
 from yolov7_jax.graph.kinds import KINDS, REQUIRED, kind_of
 from yolov7_jax.nn.conv import BatchNorm, Conv, Conv2d, Form
@@ -75,6 +77,10 @@ def test_its_parameters_are_initialized_by_its_own_initializers() -> None:
     assert 0.9 / np.sqrt(8) < np.abs(kernel).max() <= 1 / np.sqrt(8)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_variables(graph))
     assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables)
+    expected, found = by_flax(graph, jax.random.key(0)), flatten_dict(variables)
+    assert found.keys() == expected.keys()
+    for path, values in found.items():
+        np.testing.assert_array_equal(values, expected[path], err_msg="/".join(path))
 
 
 @pytest.mark.usefixtures("_own")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import field
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -203,15 +203,21 @@ def init(graph: Graph, key: jax.Array) -> dict[str, Any]:
         return _draw(graph, key)
     with first_values() as values:
         shapes = jax.eval_shape(lambda: _draw(graph, key))
-    if values.keys() == flatten_dict(shapes).keys():
-        return dict(unflatten_dict(values))
-    with jax.ensure_compile_time_eval():  # layers of one's own may have parameters of their own
-        return jax.jit(_draw, static_argnums=0)(graph, key)
+    others = flatten_dict(shapes).keys() - values.keys()  # what layers of one's own made by Flax alone
+    if others:
+        with jax.ensure_compile_time_eval():
+            values.update(jax.jit(partial(_draw_some, graph, others))(key))
+    return dict(unflatten_dict(values))
 
 
 def _draw(graph: Graph, key: jax.Array) -> dict[str, Any]:
     example = example_images(graph)
     return dict(Network(graph).init(key, jnp.zeros(example.shape, example.dtype)))
+
+
+def _draw_some(graph: Graph, paths: Set[tuple[str, ...]], key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
+    """Of these paths alone: what draws the others is dead code to the compiler."""
+    return {path: leaf for path, leaf in flatten_dict(_draw(graph, key)).items() if path in paths}
 
 
 @lru_cache(maxsize=8)
