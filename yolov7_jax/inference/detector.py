@@ -220,8 +220,9 @@ class Detector:
         static = {name: getattr(options, name) for name in self.settled}
 
         def trace(shape: tuple[int, ...]) -> Callable[[], object] | None:
-            images = np.zeros((size, *shape), np.uint8)
-            return self.program(images, *numbers, **static) if self.meet(images, static) else None
+            if not self.meet((size, *shape), static):
+                return None
+            return self.program(np.zeros((size, *shape), np.uint8), *numbers, **static)
 
         prepared = prefetch(prepare, enumerate(images), workers=options.workers, ahead=ahead, beside=True)
         running: deque[tuple[list[Prepared], PaddedDetections, float]] = deque()
@@ -250,13 +251,13 @@ class Detector:
         """Traces what `run` needs for such images, and returns what compiles it; None where that cannot go before."""
         return self.compiled.lower(self.variables, images, *numbers, **static).compile
 
-    def meet(self, images: NDArray[np.uint8], static: Mapping[str, Any]) -> bool:
-        """Whether nothing is compiled for such images yet, which is reported then."""
-        key = (images.shape, *static.values())
+    def meet(self, shape: tuple[int, ...], static: Mapping[str, Any]) -> bool:
+        """Whether nothing is compiled for images of this shape [B, h, w, 3] yet, which is reported then."""
+        key = (shape, *static.values())
         is_new = key not in self._met
         self._met.add(key)
         if is_new and self._report is not None:
-            self._report(compiling("the network", images.shape[1:3]))
+            self._report(compiling("the network", (shape[1], shape[2])))
         return is_new
 
     def _finish(

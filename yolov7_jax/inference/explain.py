@@ -192,7 +192,7 @@ def _look(detector: Detector, image: ImageLike, options: Options, names: tuple[s
         assert prepared.error is not None
         raise prepared.error
     pixels = prepared.boxed[None].astype(np.float32) / np.float32(255)
-    detector.meet(prepared.boxed[None], {"layers": names})
+    detector.meet((1, *prepared.boxed.shape), {"layers": names})
     found, maps = _forward(detector.network, names, detector.variables, pixels)
     boxes, objectness, scores = (np.asarray(part[0]) for part in found)
     return _Seen(prepared.image, pixels, prepared.letterbox, prepared.letterbox.undo(boxes), objectness, scores, maps)

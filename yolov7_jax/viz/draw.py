@@ -42,7 +42,7 @@ def draw_detections(
         image: uint8 [h, w, 3] RGB.
         detections: boxes in its pixels.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
-        copy: leave the image as it is, and draw on a copy.
+        copy: leave the image as it is; else it is drawn on itself, and must be contiguous.
     """
     names = [found.label if found.track_id is None else f"{found.label} {found.track_id}" for found in detections]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, detections.scores, strict=True)]
@@ -72,7 +72,7 @@ class Trails:
             image: uint8 [h, w, 3] RGB.
             tracked: what `Tracker.update` found in it, boxes in its pixels.
             thickness: of the lines in pixels. By the size of the image if None.
-            copy: leave the image as it is, and draw on a copy.
+            copy: leave the image as it is; else it is drawn on itself, and must be contiguous.
 
         Raises:
             InputError: the detections are not tracked.
@@ -106,7 +106,7 @@ def draw_boxes(
         class_ids: [n], or the numbers of objects, which have the same colors.
         texts: one for each box.
         thickness: of the lines in pixels; the labels grow with it. By the size of the image if None.
-        copy: leave the image as it is, and draw on a copy.
+        copy: leave the image as it is; else it is drawn on itself, and must be contiguous.
     """
     canvas = image.copy() if copy else image
     height, width = image.shape[:2]
